@@ -1,0 +1,197 @@
+// The contract of keyed state: what the engine may ask of a backend, and what it must do in return.
+//
+// What: a `Backend` is opened once for each host and region attempt and gives a `RegionState`; that gives one `TaskState` for each task. A task
+// declares tables and timer tables, restores row files into them, and then runs: find / touch / put a row, freeze at a barrier, encode in
+// slices, sweep a base now and then.
+//
+// Who owns what: the backend owns rows, their residency and their bytes. The engine owns barriers, files' names and places, and the decision when
+// to work. This folder knows nothing of actors or streams and starts no timer: everything asynchronous is a promise that the engine awaits.
+//
+// Invariants (cited as S1 … below and in the implementations):
+//  S1  A row is encoded into delta n with exactly the value that it had when `freeze(n)` was called, whatever is done to it afterwards,
+//      also in place: `touch` encodes a frozen row that waits before anybody is handed its value (protocols 3).
+//  S2  Every row changed between two freezes, and every row whose non-primitive value was handed out, is in that interval's delta; a row deleted
+//      in it leaves a tombstone, also when it was created in the same interval (protocols 1).
+//  S3  At most one frozen interval is being encoded. `freeze` while one is pending first encodes the rest of it (hurried).
+//  S4  A base swept from barrier b (last frozen when it began) to barrier n (last frozen when it ended) has every row that existed from begin to
+//      end, with any value it had meanwhile; it serves checkpoints m > n, together with all deltas b+1 … m.
+//  S5  level(): one batch in flight a database; a row stays readable from memory until its batch has resolved; a deleted row stays as a tombstone
+//      until its deletion has resolved.
+//  S6  A group is `(hash >>> 0) % maxParallelism`; hash is murmur3 over the key's canonical bytes. A task holds the groups of its range only.
+//  S7  Nothing of a unit (beginUnit … commitUnit) is evicted or written down before it ends; rollbackUnit restores every row and timer exactly.
+
+/** Keys of records: compared by value, −0 = 0, NaN = NaN; bigint differs from number. */
+export type Key = string | number | bigint | boolean | readonly Key[];
+
+/** Groups `from` … `to`, both included. */
+export interface KeyGroupRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** What users see: `memory()` or `level({ directory })`. */
+export interface StateBackend {
+  readonly kind: string;
+}
+
+/** What the engine sees of it. */
+export interface Backend extends StateBackend {
+  open(options: RegionOptions): Promise<RegionState>;
+}
+
+export interface RegionOptions {
+  /** Unique for ever: `<host>/<region>-<attempt>-<random>`. level() makes its directory of that name and deletes it after close. */
+  readonly name: string;
+  /** False where nothing is ever frozen: then no delta is kept and touching costs nothing. */
+  readonly tracked: boolean;
+}
+
+export interface RegionState {
+  task(options: TaskOptions): TaskState;
+  /** Waits for the batch in flight, closes, deletes what is local to this attempt. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface TaskOptions {
+  readonly maxParallelism: number;
+  readonly range: KeyGroupRange;
+  /** True where some operator of the task's chain has a policy other than `restart`: units keep an undo log. */
+  readonly undo: boolean;
+}
+
+/**
+ * One row in memory. `value` may be read at will by code that neither changes it in place nor hands it to users; anyone else calls
+ * `touch(row)` first. `value` is written only through `put`, or directly after `touch` where its size does not change much.
+ */
+export interface Row {
+  readonly key: Key;
+  readonly hash: number;
+  /** The namespace: a number in tables of layout `ordered` and `timers`, a key in layout `keyed`, undefined in `single`. */
+  readonly ns: unknown;
+  value: unknown;
+}
+
+/** All rows of one key in a table with namespaces. Resident as a whole: either all rows of a key are in memory or none is. */
+export interface Group {
+  readonly key: Key;
+  readonly hash: number;
+  /** `ordered`: ascending by `ns`, live rows only. Do not change the array. */
+  readonly rows: readonly Row[];
+}
+
+/** One row a key. */
+export interface SingleTable {
+  /** The row of the key, from memory or (level) read synchronously; undefined where there is none. */
+  find(key: Key, hash: number): Row | undefined;
+  /** Only after `find` said undefined. */
+  insert(key: Key, hash: number, value: unknown): Row;
+  /** Before user code is handed a non-primitive value, or before `row.value` is assigned. Cheap when called again in the interval. */
+  touch(row: Row): void;
+  /** touch, assign. */
+  put(row: Row, value: unknown): void;
+  delete(row: Row): void;
+  readonly size: number;
+}
+
+/** Rows by (key, namespace). `ordered`: ns are finite numbers, kept ascending. `keyed`: ns are Keys, found by canonical equality. */
+export interface GroupedTable {
+  find(key: Key, hash: number): Group | undefined;
+  /** Only after `find` said undefined. An empty group does not survive the unit. */
+  insert(key: Key, hash: number): Group;
+  /** Searches from the newest (`ordered`) or by canonical key (`keyed`). */
+  row(group: Group, ns: unknown): Row | undefined;
+  insertRow(group: Group, ns: unknown, value: unknown): Row;
+  touch(row: Row): void;
+  put(row: Row, value: unknown): void;
+  /** Removes the row from its group; the last one takes the group with it. */
+  deleteRow(group: Group, row: Row): void;
+  readonly size: number;
+}
+
+/** Timers of one operator and domain: unique per (key, ns, time). `ns` separates users of one key (a window's start, say). */
+export interface TimerTable {
+  /** False where it was set already. */
+  set(time: number, key: Key, hash: number, ns?: number): boolean;
+  /** False where it was not set. */
+  delete(time: number, key: Key, hash: number, ns?: number): boolean;
+  /** Time of the earliest timer, Infinity where there is none. O(1). */
+  readonly next: number;
+  /** Takes the earliest timer with time <= until out of the table; undefined where there is none. */
+  pop(until: number): TimerRow | undefined;
+  /** True where all timers <= until are in memory; else `await load(until)` first. */
+  ready(until: number): boolean;
+  load(until: number): Promise<void>;
+  /** A view for inspection, in no order. */
+  all(): Iterable<TimerRow>;
+  readonly size: number;
+}
+
+export interface TimerRow {
+  readonly time: number;
+  readonly key: Key;
+  readonly hash: number;
+  readonly ns: number;
+}
+
+/** How the values of a table are stored and migrated; goes into the header of every row file. */
+export interface TableOptions {
+  readonly version?: number;
+}
+
+export interface TaskState {
+  // ── declaring, before load ──
+  /** Names are unique in an operator. */
+  single(uid: string, name: string, options?: TableOptions): SingleTable;
+  ordered(uid: string, name: string, options?: TableOptions): GroupedTable;
+  keyed(uid: string, name: string, options?: TableOptions): GroupedTable;
+  timers(uid: string, name: string): TimerTable;
+
+  // ── restoring, before the first unit: bases first, then deltas in order of their ids ──
+  /** Applies the rows of this task's range; later rows win, tombstones delete. Rejects with SNAPSHOT_CORRUPT. Rows of tables not declared are counted by `uid/name` in the result. */
+  load(file: AsyncIterable<Uint8Array>): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }>;
+
+  // ── units; only where `undo` was asked for ──
+  beginUnit(): void;
+  commitUnit(): void;
+  rollbackUnit(): void;
+
+  // ── residency, called between batches ──
+  /** True where memory is over its budget by so much that the task must take no more input until `relieve()` has resolved. Always false for memory(). */
+  readonly pressed: boolean;
+  /** Starts or goes on with write-back; returns at once. Errors of the database are thrown here or by the next call, with code STATE_IO. */
+  maintain(): void;
+  relieve(): Promise<void>;
+
+  // ── snapshots ──
+  /** Closes the delta of the interval before barrier `id` and opens the next. O(1) unless an earlier one is still being encoded (S3). */
+  freeze(id: number): void;
+  /** Encodes frozen rows until done or until `performance.now()` reaches `deadline`. True when nothing waits any more. */
+  encode(deadline: number): boolean;
+  /** The finished deltas since the last call, in order; each is one row file's content. Empty deltas have no blocks. */
+  takeDeltas(): Delta[];
+  /** Begins to sweep a base; only one at a time, and only after at least one freeze. */
+  sweep(): Sweep;
+
+  // ── looking ──
+  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number };
+}
+
+export interface Delta {
+  readonly id: number;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly blocks: readonly Uint8Array[];
+}
+
+export interface Sweep {
+  /** The newest barrier frozen when the sweep began. */
+  readonly b: number;
+  /** Works until `deadline` (performance.now()). 'again': more to do; a promise: nothing to do before it settles; 'done'. */
+  step(deadline: number): 'again' | 'done' | Promise<void>;
+  /** Content finished so far and not yet taken, to be appended to the base's file. After 'done' the rest with the footer. */
+  take(): Uint8Array[];
+  /** The newest barrier frozen when the sweep ended; only after 'done'. */
+  readonly n: number;
+  readonly rows: number;
+  cancel(): void;
+}

@@ -1,0 +1,22 @@
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+
+const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: 'millrace/actors/testing', replacement: at('./actors/testing.ts') },
+      { find: 'millrace/actors', replacement: at('./actors/index.ts') },
+      { find: 'millrace/state-backends', replacement: at('./state-backends/index.ts') },
+      { find: 'millrace/connectors', replacement: at('./src/connectors/index.ts') },
+      { find: /^millrace$/, replacement: at('./src/index.ts') },
+    ],
+  },
+  test: {
+    include: ['test/**/*.test.ts'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    maxWorkers: 2,
+  },
+});
