@@ -1,0 +1,91 @@
+// Errors that a user can meet: a stable code, a sentence, what to do, and whether trying again can help.
+//
+// Every code stands in `docs/errors.md` and in CODES; a test keeps the two in step. Errors of user code are never wrapped away: they are the `cause`.
+
+/** Whether a retry can help is a property of the code, unless the thrower knows better. */
+export const CODES = {
+  // plan and options
+  JOB_NAME_INVALID: { retryable: false },
+  UID_INVALID: { retryable: false },
+  UID_DUPLICATE: { retryable: false },
+  PLAN_EMPTY: { retryable: false },
+  PLAN_INVALID: { retryable: false },
+  OPTION_INVALID: { retryable: false },
+  SINK_NEVER_COMMITS: { retryable: false },
+  // records
+  USER_FUNCTION_FAILED: { retryable: true },
+  HANDLER_IS_ASYNC: { retryable: false },
+  CONTEXT_USED_OUTSIDE_RECORD: { retryable: false },
+  KEY_UNSUPPORTED: { retryable: false },
+  TIMESTAMP_MISSING: { retryable: false },
+  TIMER_INVALID: { retryable: false },
+  RECORD_TOO_LARGE: { retryable: false },
+  RECORD_UNDECODABLE: { retryable: false },
+  // running
+  SOURCE_FAILED: { retryable: true },
+  SINK_FAILED: { retryable: true },
+  COMMIT_ID_REUSED: { retryable: false },
+  RESTARTS_EXHAUSTED: { retryable: true },
+  JOB_ENDED: { retryable: false },
+  RUNTIME_FAILED: { retryable: true },
+  // checkpoints and restore
+  CHECKPOINT_FAILED: { retryable: true },
+  CHECKPOINT_EXPIRED: { retryable: true },
+  CHECKPOINTS_OFF: { retryable: false },
+  CHECKPOINT_NOT_FOUND: { retryable: false },
+  CHECKPOINT_DIRECTORY: { retryable: true },
+  JOB_ALREADY_RUNNING: { retryable: true },
+  SNAPSHOT_CORRUPT: { retryable: false },
+  SNAPSHOT_INCOMPATIBLE: { retryable: false },
+  RESTORE_WOULD_DUPLICATE: { retryable: false },
+  RESTORE_STATE_UNCLAIMED: { retryable: false },
+  MAX_PARALLELISM_CHANGED: { retryable: false },
+  // files
+  FILE_NOT_FOUND: { retryable: false },
+  FILE_CHANGED: { retryable: false },
+  DIRECTORY_UNWRITABLE: { retryable: true },
+  // command line and control door
+  MODULE_NOT_FOUND: { retryable: false },
+  MODULE_FAILED: { retryable: false },
+  MODULE_WITHOUT_JOB: { retryable: false },
+  PORT_IN_USE: { retryable: true },
+  CONTROL_UNAUTHORIZED: { retryable: false },
+  CONTROL_NOT_FOUND: { retryable: false },
+  JOB_NOT_FOUND: { retryable: true },
+  // set by tests
+  FAULT_INJECTED: { retryable: true },
+} as const satisfies Record<string, { retryable: boolean }>;
+
+export type ErrorCode = keyof typeof CODES;
+
+export interface ErrorDetails {
+  /** What the user can do about it, one sentence. */
+  readonly todo?: string;
+  readonly uid?: string;
+  readonly cause?: unknown;
+  readonly retryable?: boolean;
+}
+
+export class MillraceError extends Error {
+  readonly code: ErrorCode;
+  readonly uid: string | undefined;
+  readonly todo: string | undefined;
+  readonly retryable: boolean;
+
+  constructor(code: ErrorCode, sentence: string, details: ErrorDetails = {}) {
+    super(details.todo === undefined ? sentence : `${sentence} ${details.todo}`, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = 'MillraceError';
+    this.code = code;
+    this.uid = details.uid;
+    this.todo = details.todo;
+    this.retryable = details.retryable ?? CODES[code].retryable;
+  }
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+export function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}

@@ -1,0 +1,60 @@
+// The contracts of sinks: the plain one (at-least-once) and the transactional one (exactly-once).
+//
+// A transactional writer has an identity { uid, lineage, writer } that survives restarts and rescaling (protocols 5). The order on restore, for
+// each identity: `open` fences older attempts, `lastCommitted` is read, pending segments above it are committed in order, then records flow.
+
+import type { Logger, Metrics } from './context.ts';
+
+export interface SinkContext {
+  readonly uid: string;
+  readonly job: string;
+  /** The writer's name, stable across restarts; with `uid` and `lineage` its identity. */
+  readonly writer: string;
+  /** Random, drawn when a job begins without a snapshot; kept by `restore: 'latest'`. `[a-z0-9]+`. */
+  readonly lineage: string;
+  /** Rises with every start and every restart of a region; what an older attempt does late must not count. */
+  readonly attempt: number;
+  /** What `snapshot?()` gave, from the restored checkpoint. */
+  readonly restored: unknown;
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+}
+
+export interface Sink<T> {
+  open(context: SinkContext): Promise<SinkWriter<T>>;
+}
+export interface SinkWriter<T> {
+  /** Called in order, never twice at once; a promise holds the next call back. */
+  write(values: readonly T[], timestamps: readonly number[]): void | Promise<void>;
+  /** Before each checkpoint and at the end: resolves when all that was written is safe. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface TransactionalSink<T, E = unknown> {
+  readonly transactional: true;
+  open(context: SinkContext): Promise<TransactionalWriter<T, E>>;
+}
+export interface TransactionalWriter<T, E = T> {
+  /** When the record arrives; plain data and bytes. Default: the value itself. */
+  encode?(value: T, timestamp: number): E;
+  /**
+   * Stores the records and the id atomically. Never called for a checkpoint without records, never twice at once, ids rising.
+   */
+  commit(checkpointId: number, records: Iterable<E>): Promise<void>;
+  /**
+   * The end of a drained or finished job, after the last commit has resolved, also where the last checkpoint had no records for this writer:
+   * whatever it still holds back (an open file) is published. Idempotent.
+   */
+  finish?(): Promise<void>;
+  /** Plain data kept with the writer's pending records, given back as `context.restored`. */
+  snapshot?(): unknown;
+  /** The newest id whose commit is known to have happened; 0: none yet. */
+  lastCommitted(): Promise<number>;
+  close(): Promise<void>;
+}
+
+export function isTransactional<T>(sink: Sink<T> | TransactionalSink<T>): sink is TransactionalSink<T> {
+  return (sink as Partial<TransactionalSink<T>>).transactional === true;
+}

@@ -1,0 +1,44 @@
+// The contract of a source: splits, and for each split a stream of batches with the position where reading resumes.
+//
+// Who calls what: `splits` runs in one place for each source and attempt (instance 0); `read` in the instance that was given the split; a source
+// object is shared by all instances of a host and must keep what belongs to one read inside that read.
+
+import type { Logger, Metrics } from './context.ts';
+
+export interface SourceContext {
+  readonly uid: string;
+  /** Aborted when the attempt ends: every wait inside a source listens to it. */
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Parallel instances of this source. */
+  readonly parallelism: number;
+  /** Ids of the splits that the restored snapshot knows, finished ones included. */
+  readonly known: ReadonlySet<string>;
+}
+
+export interface ReadContext extends Omit<SourceContext, 'known'> {
+  readonly subtask: number;
+  /** Keeps an undecodable record (its bytes) and the error as a dead letter of this source; reading goes on. */
+  deadLetter(record: unknown, error: unknown): void;
+}
+
+/** `position` is where reading resumes *after all of* `values`; it must survive the codec (plain data). A missing timestamp is NaN. */
+export interface SourceBatch<T, Position> {
+  values: T[];
+  timestamps?: number[];
+  position: Position;
+}
+
+export interface Source<T, Split = unknown, Position = unknown> {
+  /** True: its splits and their records end; the job then finishes by itself. */
+  readonly bounded: boolean;
+  /** An array: all there are. An iterable: more are found while it runs (a list may repeat known splits). */
+  splits(context: SourceContext): Promise<Split[]> | AsyncIterable<Split[]>;
+  /** Stable and unique: the name of the split in snapshots. */
+  splitId(split: Split): string;
+  /** From `position` on, or from the beginning where it is undefined. Never called twice at once for one split. */
+  read(split: Split, from: Position | undefined, context: ReadContext): AsyncIterable<SourceBatch<T, Position>>;
+  /** After a checkpoint has completed: positions by split id of this instance. For monitoring only: it may be skipped. */
+  onCheckpointComplete?(positions: Map<string, Position>): Promise<void>;
+}
