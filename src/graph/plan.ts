@@ -1,0 +1,125 @@
+// From the logical graph to the plan: which operators run fused (a vertex), how vertices are linked, which of them must fail together (a region).
+//
+// What: pure functions over nodes. Nothing here runs a job.
+//
+// Invariants:
+//  P1  A vertex is a tree of nodes: a head, and nodes that consume a node of the vertex by a forward input at the same parallelism.
+//  P2  A keyed step, a source, and a node with several inputs are always heads.
+//  P3  Building twice from the same program gives the same plan, with the same ids and hash.
+
+import { createHash } from 'node:crypto';
+import { MillraceError } from '../errors.ts';
+import { type Exchange, type Input, isKeyed, MAIN, type Node, nameOf } from './node.ts';
+
+export interface Vertex {
+  readonly id: string;
+  readonly index: number;
+  readonly head: Node;
+  /** Head first, then in the order of the program. */
+  readonly nodes: readonly Node[];
+  readonly parallelism: number;
+  readonly inputs: readonly Edge[];
+  readonly outputs: readonly Edge[];
+  readonly region: number;
+}
+
+export interface Edge {
+  readonly index: number;
+  readonly from: Vertex;
+  readonly to: Vertex;
+  /** The node that emits, and which of its outputs. */
+  readonly node: Node;
+  readonly output: string;
+  readonly exchange: Exchange;
+  readonly key: Input['key'];
+}
+
+/** What users see of it: JSON-serialisable. */
+export interface Plan {
+  readonly hash: string;
+  readonly vertices: readonly { id: string; uids: readonly string[]; chain: readonly string[]; parallelism: number }[];
+  readonly edges: readonly { from: string; to: string; exchange: string }[];
+}
+
+export interface Graph {
+  readonly vertices: readonly Vertex[];
+  readonly edges: readonly Edge[];
+  readonly regions: number;
+  readonly plan: Plan;
+}
+
+type Mutable<T> = { -readonly [N in keyof T]: T[N] };
+
+export function buildGraph(nodes: readonly Node[], defaults: { parallelism: number; version?: string | undefined }): Graph {
+  if (nodes.length === 0) throw new MillraceError('PLAN_EMPTY', 'The job has no source.', { todo: 'Add one with env.source(), env.fromArray() or env.fromAsync().' });
+  const parallelismOf = new Map<Node, number>();
+  const vertexOf = new Map<Node, Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] }>();
+  const vertices: (Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] })[] = [];
+  const edges: Edge[] = [];
+
+  for (const node of nodes) {
+    const only = node.inputs.length === 1 ? node.inputs[0] : undefined;
+    const inherited = only !== undefined && only.exchange === 'forward' ? parallelismOf.get(only.node) : undefined;
+    const parallelism = node.parallelism ?? inherited ?? defaults.parallelism;
+    parallelismOf.set(node, parallelism);
+    const chained = only !== undefined && only.exchange === 'forward' && !isKeyed(node.step) && parallelism === inherited && node.chain !== 'never';
+    if (chained) {
+      const vertex = vertexOf.get(only.node)!;
+      vertex.nodes.push(node);
+      vertexOf.set(node, vertex);
+      continue;
+    }
+    if (node.chain === 'always') {
+      throw new MillraceError('PLAN_INVALID', `'${nameOf(node)}' is to be chained always, but its input needs an exchange.`, { uid: nameOf(node), todo: "Remove .chain('always') or give both the same parallelism." });
+    }
+    const vertex = { id: '', index: vertices.length, head: node, nodes: [node], parallelism, inputs: [] as Edge[], outputs: [] as Edge[], region: 0 };
+    vertices.push(vertex);
+    vertexOf.set(node, vertex);
+    for (const input of node.inputs) {
+      const from = vertexOf.get(input.node)!;
+      const exchange = input.exchange === 'forward' && from.parallelism !== parallelism ? 'rebalance' : input.exchange;
+      const edge: Edge = { index: edges.length, from, to: vertex, node: input.node, output: input.output, exchange, key: input.key };
+      edges.push(edge);
+      from.outputs.push(edge);
+      vertex.inputs.push(edge);
+    }
+  }
+
+  const taken = new Set<string>();
+  for (const vertex of vertices) {
+    const named = vertex.nodes.find((n) => n.uid !== undefined);
+    vertex.id = vertex.head.uid ?? (named !== undefined && !taken.has(named.uid!) ? named.uid! : nameOf(vertex.head));
+    taken.add(vertex.id);
+  }
+  const regions = markRegions(vertices, edges);
+  return { vertices, edges, regions, plan: describe(vertices, edges, defaults.version) };
+}
+
+/** Connected components, numbered in the order of their first vertex. */
+function markRegions(vertices: readonly Mutable<Vertex>[], edges: readonly Edge[]): number {
+  const parent = vertices.map((_, i) => i);
+  const root = (i: number): number => {
+    let r = i;
+    while (parent[r] !== r) r = parent[r]!;
+    return r;
+  };
+  for (const edge of edges) {
+    const [a, b] = [root(edge.from.index), root(edge.to.index)];
+    if (a !== b) parent[Math.max(a, b)] = Math.min(a, b);
+  }
+  const numbers = new Map<number, number>();
+  for (const vertex of vertices) {
+    const r = root(vertex.index);
+    if (!numbers.has(r)) numbers.set(r, numbers.size);
+    vertex.region = numbers.get(r)!;
+  }
+  return numbers.size;
+}
+
+function describe(vertices: readonly Vertex[], edges: readonly Edge[], version: string | undefined): Plan {
+  const shown = vertices.map((v) => ({ id: v.id, uids: v.nodes.flatMap((n) => (n.uid === undefined ? [] : [n.uid])), chain: v.nodes.map((n) => (n.uid === undefined ? n.step.kind : `${n.step.kind} ${n.uid}`)), parallelism: v.parallelism }));
+  const links = edges.map((e) => ({ from: e.from.id, to: e.to.id, exchange: e.exchange as string, output: e.output === MAIN ? undefined : e.output.replace('\u0000', '') }));
+  const states = vertices.flatMap((v) => v.nodes.map((n) => (n.step.kind === 'process' ? Object.keys(n.step.spec.state) : [])));
+  const hash = createHash('sha256').update(JSON.stringify([shown, links, states, version ?? ''])).digest('hex').slice(0, 16);
+  return { hash, vertices: shown, edges: links };
+}

@@ -1,0 +1,191 @@
+// The chain of a vertex, generated: neighbouring operators fused into one loop with a source text of its own, so that V8 sees one program's types.
+//
+// What: from the tree of nodes to JavaScript text, compiled once a task. User functions, operators, outputs and sinks are parameters of that text; it
+// contains no value of the user's.
+//
+// The text of `source → map 1 → filter 2 → keyed edge` is, in the plain mode:
+//
+//   for (; i < to; i++) {
+//     const v = values[i]; const t = timestamp0(v, assigned); if (t > newest) newest = t;
+//     at = 1; const v1 = f1(v);
+//     at = 2; if (f2(v1) === true) { add0(v1, t); }
+//     if (control.full) { i++; break; }
+//   }
+//
+// Invariants:
+//  N1  `at` names the node whose code runs, so that an error names its operator.
+//  N2  Plain mode (all policies `restart`): an error ends the loop and the task. Unit mode: each record is a unit; `units.failed` decides.
+//  N3  The loop stops between units only, and returns the index of the next record.
+
+import type { Key } from '../graph/job.ts';
+import { DEAD_LETTERS, MAIN, type Node, nameOf } from '../graph/node.ts';
+import type { Vertex } from '../graph/plan.ts';
+import { compile } from './fresh.ts';
+import type { Emit, Operator } from './operator.ts';
+import type { Control, Output } from './output.ts';
+
+export interface Columns {
+  readonly values: readonly unknown[];
+  /** Undefined: no record has one. */
+  readonly timestamps: Float64Array | readonly number[] | undefined;
+  readonly keys: readonly Key[];
+  readonly hashes: Int32Array;
+}
+
+/** Keeps a record's effects together; see unit.ts. */
+export interface Units {
+  begin(): void;
+  commit(): void;
+  /** Decides what becomes of a unit that failed: returns after undoing it (`skip`), or throws. */
+  failed(error: unknown, at: number, record: unknown, key: Key | undefined, timestamp: number): void;
+}
+
+export interface SplitTimes {
+  maxTimestamp: number;
+  readonly perRecord: boolean;
+  onRecord(value: unknown, timestamp: number): void;
+}
+
+export interface Chain {
+  /** Processes records from … to − 1 and returns the index of the first that was not. */
+  run(columns: Columns, from: number, to: number, split: SplitTimes | undefined): number;
+  /** Index into the vertex's nodes of the code that ran last. */
+  readonly at: () => number;
+  /** Index of the record that ran last. */
+  readonly index: () => number;
+  setAt(at: number): void;
+}
+
+export interface ChainParts {
+  readonly vertex: Vertex;
+  /** Outgoing edges in the order of `vertex.outputs`. */
+  readonly outputs: readonly Output[];
+  /** Where the records of a sink node go. */
+  readonly sinks: ReadonlyMap<Node, Emit>;
+  /** Builds the operator of a node, given its outputs. */
+  readonly operator: (node: Node, at: number, output: (name: string) => Emit | undefined) => Operator;
+  readonly control: Control;
+  /** Undefined: plain mode. */
+  readonly units: Units | undefined;
+  readonly asyncHandler: (result: unknown) => unknown;
+}
+
+const isOperator = (node: Node): boolean => node.step.kind === 'reduce' || node.step.kind === 'aggregate' || node.step.kind === 'window' || node.step.kind === 'process';
+
+export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<Node, Operator>; outputOf(node: Node, name: string): Emit | undefined } {
+  const { vertex } = parts;
+  const parameters: string[] = [];
+  const values: unknown[] = [];
+  const bind = (name: string, value: unknown): string => {
+    parameters.push(name);
+    values.push(value);
+    return name;
+  };
+  bind('control', parts.control);
+  bind('units', parts.units);
+  bind('settle', parts.asyncHandler);
+  const at = new Map<Node, number>(vertex.nodes.map((node, i) => [node, i]));
+  parts.outputs.forEach((output, i) => bind(`add${i}`, output.add));
+
+  const emit = (node: Node, output: string, v: string, t: string): string => {
+    const lines: string[] = [];
+    for (const consumer of vertex.nodes) {
+      for (const input of consumer.inputs) if (consumer !== vertex.head && input.node === node && input.output === output) lines.push(step(consumer, v, t));
+    }
+    vertex.outputs.forEach((edge, i) => {
+      if (edge.node === node && edge.output === output) lines.push(`add${i}(${v}, ${t});`);
+    });
+    return lines.join('\n');
+  };
+  const step = (node: Node, v: string, t: string, keyed = false): string => {
+    const n = at.get(node)!;
+    switch (node.step.kind) {
+      case 'map':
+        return `at = ${n}; const v${n} = ${bind(`f${n}`, node.step.fn)}(${v});\n${emit(node, MAIN, `v${n}`, t)}`;
+      case 'filter': {
+        const f = bind(`f${n}`, node.step.fn);
+        return `at = ${n}; const p${n} = ${f}(${v}); if (p${n} === true || settle(p${n})) {\n${emit(node, MAIN, v, t)}\n}`;
+      }
+      case 'flatMap':
+        return `at = ${n}; for (const v${n} of ${bind(`f${n}`, node.step.fn)}(${v})) {\n${emit(node, MAIN, `v${n}`, t)}\nat = ${n};\n}`;
+      case 'sink':
+      case 'forEach':
+        return `at = ${n}; ${bind(`sink${n}`, parts.sinks.get(node))}(${v}, ${t});`;
+      case 'source':
+        return emit(node, MAIN, v, t);
+      default:
+        return keyed ? `at = ${n}; op${n}.process(${v}, ${t}, keys[i], hashes[i]);` : `at = ${n}; op${n}.process(${v}, ${t}, undefined, 0);`;
+    }
+  };
+
+  const { head } = vertex;
+  const source = head.step.kind === 'source' ? head.step : undefined;
+  const operatorNodes = vertex.nodes.filter(isOperator);
+  const emitters: string[] = [];
+  const emitterNames = new Map<string, string>();
+  vertex.nodes.forEach((node, n) => {
+    const names = new Set<string>(isOperator(node) ? [MAIN, DEAD_LETTERS] : [DEAD_LETTERS]);
+    for (const edge of vertex.outputs) if (edge.node === node) names.add(edge.output);
+    for (const consumer of vertex.nodes) for (const input of consumer.inputs) if (consumer !== head && input.node === node) names.add(input.output);
+    for (const name of names) {
+      if (name === MAIN && !isOperator(node)) continue;
+      const body = emit(node, name, 'v', 't');
+      if (body === '' && name !== MAIN) continue;
+      const fn = `emit${emitters.length}`;
+      emitters.push(`const ${fn} = (v, t) => {\n${body}\n${isOperator(node) ? `at = ${n};` : ''}\n};`);
+      emitterNames.set(`${n}/${name}`, fn);
+    }
+  });
+
+  const stamp = source?.strategy?.timestamp;
+  if (stamp !== undefined) bind('timestampOf', stamp);
+  const assigned = source === undefined ? 'timestamps[i]' : 'timestamps === undefined ? NaN : timestamps[i]';
+  const timed = source?.strategy !== undefined;
+  const record = [
+    'const v = values[i];',
+    stamp === undefined ? `const t = ${assigned};` : `at = 0; const t = timestampOf(v, ${assigned});`,
+    timed ? 'if (t > newest) newest = t; if (perRecord) split.onRecord(v, t);' : '',
+    step(head, 'v', 't', vertex.inputs.some((e) => e.exchange === 'hash')),
+  ].join('\n');
+  const loop =
+    parts.units === undefined
+      ? `for (; i < to; i++) {\n${record}\nif (control.full) { i++; break; }\n}`
+      : `for (; i < to; i++) {
+units.begin();
+try {
+${record}
+} catch (error) {
+units.failed(error, at, values[i], keys === undefined ? undefined : keys[i], timestamps === undefined ? NaN : timestamps[i]);
+continue;
+}
+units.commit();
+if (control.full) { i++; break; }
+}`;
+  const body = `
+let at = 0;
+let i = 0;
+${operatorNodes.map((node) => `let op${at.get(node)};`).join(' ')}
+${emitters.join('\n')}
+function run(columns, from, to, split) {
+const { values, timestamps, keys, hashes } = columns;
+${timed ? 'let newest = split.maxTimestamp; const perRecord = split.perRecord;' : ''}
+i = from;
+${timed ? 'try {' : ''}
+${loop}
+${timed ? '} finally { split.maxTimestamp = newest; }' : ''}
+return i;
+}
+return {
+chain: { run, at: () => at, index: () => i, setAt: (n) => { at = n; } },
+emitters: { ${[...emitterNames].map(([key, fn]) => `${JSON.stringify(key)}: ${fn}`).join(', ')} },
+bind(ops) { ${operatorNodes.map((node, k) => `op${at.get(node)} = ops[${k}];`).join(' ')} },
+};`;
+  const built = compile<{ chain: Chain; emitters: Record<string, Emit>; bind(ops: Operator[]): void }>(parameters, body, `${vertex.id}`)(...values);
+  const outputOf = (node: Node, name: string): Emit | undefined => built.emitters[`${at.get(node)}/${name}`];
+  const operators = new Map<Node, Operator>();
+  for (const node of operatorNodes) operators.set(node, parts.operator(node, at.get(node)!, (name) => outputOf(node, name)));
+  built.bind([...operators.values()]);
+  return { chain: built.chain, operators, outputOf };
+}
+
+export { nameOf };

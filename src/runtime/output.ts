@@ -1,0 +1,158 @@
+// Outputs of a task: one for each outgoing edge, with a batch builder for each target task.
+//
+// Invariants:
+//  O1  `add` never hands over: a unit's results leave after the unit (protocols 15). It raises `control.full` when a builder has reached BATCH_SIZE.
+//  O2  Before an event leaves, everything added before it leaves.
+//  O3  The key of a record is computed and hashed here, once.
+
+import { canonicalKey, groupOf, hashKey, instanceOf } from '../../state-backends/index.ts';
+import type { Key } from '../graph/job.ts';
+import { BATCH_SIZE, type Batch, takeBatch } from './batch.ts';
+import type { Channel, Event } from './channel.ts';
+import { fresh } from './fresh.ts';
+
+/** What the generated loops look at between units. */
+export interface Control {
+  /** Something wants attention: a builder is full, a sink has enough. */
+  full: boolean;
+}
+
+export interface Output {
+  readonly add: (value: unknown, timestamp: number) => void;
+  readonly channels: readonly Channel[];
+  /** True where each target has credit. */
+  readonly open: boolean;
+  /** Hands over the builders that are full, or all. */
+  flush(all: boolean): void;
+  signal(event: Event): void;
+  /** Remembers sizes at the beginning of a unit; `rollback` returns to them. */
+  mark(): void;
+  rollback(): void;
+  readonly records: number;
+}
+
+interface Builders {
+  readonly batches: Batch[];
+  readonly control: Control;
+}
+
+interface AddDependencies {
+  readonly builders: Builders;
+  readonly key: (value: unknown) => Key;
+  readonly canonical: (key: Key) => Key;
+  readonly hash: (key: Key) => number;
+  readonly target: (hash: number) => number;
+  readonly limit: number;
+}
+
+/** Free of outside names: see fresh.ts. */
+const addKeyedToOne = ({ builders, key, canonical, hash, limit }: AddDependencies) => {
+  const { batches, control } = builders;
+  return (value: unknown, timestamp: number): void => {
+    let k = key(value);
+    if (typeof k !== 'string') k = canonical(k);
+    const batch = batches[0]!;
+    const n = batch.size;
+    if (n === batch.capacity) batch.grow();
+    batch.values[n] = value;
+    batch.timestamps[n] = timestamp;
+    batch.keys[n] = k;
+    batch.hashes[n] = hash(k);
+    batch.size = n + 1;
+    if (n + 1 >= limit) control.full = true;
+  };
+};
+
+const addKeyed = ({ builders, key, canonical, hash, target, limit }: AddDependencies) => {
+  const { batches, control } = builders;
+  return (value: unknown, timestamp: number): void => {
+    let k = key(value);
+    if (typeof k !== 'string') k = canonical(k);
+    const h = hash(k);
+    const batch = batches[target(h)]!;
+    batch.addKeyed(value, timestamp, k, h);
+    if (batch.size >= limit) control.full = true;
+  };
+};
+
+const addToOne = ({ builders, limit }: AddDependencies) => {
+  const { batches, control } = builders;
+  return (value: unknown, timestamp: number): void => {
+    const batch = batches[0]!;
+    const n = batch.size;
+    if (n === batch.capacity) batch.grow();
+    batch.values[n] = value;
+    batch.timestamps[n] = timestamp;
+    batch.size = n + 1;
+    if (n + 1 >= limit) control.full = true;
+  };
+};
+
+const addInTurn = ({ builders, limit }: AddDependencies) => {
+  const { batches, control } = builders;
+  let next = 0;
+  return (value: unknown, timestamp: number): void => {
+    const batch = batches[next]!;
+    next = next + 1 === batches.length ? 0 : next + 1;
+    batch.add(value, timestamp);
+    if (batch.size >= limit) control.full = true;
+  };
+};
+
+export interface OutputOptions {
+  readonly exchange: 'forward' | 'hash' | 'rebalance';
+  readonly key: ((value: unknown) => Key) | undefined;
+  /** One for each target task; a forward edge has one. */
+  readonly channels: readonly Channel[];
+  readonly maxParallelism: number;
+  readonly control: Control;
+  readonly name: string;
+}
+
+export function openOutput(options: OutputOptions): Output {
+  const { exchange, channels, control, maxParallelism } = options;
+  const keyed = exchange === 'hash';
+  const batches = channels.map(() => takeBatch(keyed));
+  const marks = new Array<number>(channels.length).fill(0);
+  const targets = Int32Array.from({ length: maxParallelism }, (_, group) => instanceOf(group, channels.length, maxParallelism));
+  let records = 0;
+  const make = keyed ? (channels.length === 1 ? addKeyedToOne : addKeyed) : channels.length === 1 ? addToOne : addInTurn;
+  const add = fresh<AddDependencies, (value: unknown, timestamp: number) => void>(make, `output-${options.name}`)({
+    builders: { batches, control },
+    key: options.key ?? (() => 0),
+    canonical: (key) => canonicalKey(key),
+    hash: hashKey,
+    target: (hash) => targets[groupOf(hash, maxParallelism)]!,
+    limit: BATCH_SIZE,
+  });
+  return {
+    add,
+    channels,
+    get open() {
+      for (let i = 0; i < channels.length; i++) if (!channels[i]!.open) return false;
+      return true;
+    },
+    get records() {
+      return records;
+    },
+    flush(all) {
+      for (let i = 0; i < batches.length; i++) {
+        const batch = batches[i]!;
+        if (batch.size === 0 || (!all && batch.size < BATCH_SIZE)) continue;
+        batches[i] = takeBatch(keyed);
+        records += batch.size;
+        channels[i]!.send(batch);
+      }
+    },
+    signal(event) {
+      this.flush(true);
+      for (const channel of channels) channel.signal(event);
+    },
+    mark() {
+      for (let i = 0; i < batches.length; i++) marks[i] = batches[i]!.size;
+    },
+    rollback() {
+      for (let i = 0; i < batches.length; i++) batches[i]!.truncate(marks[i]!);
+    },
+  };
+}
