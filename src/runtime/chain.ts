@@ -18,7 +18,7 @@
 //  N3  The loop stops between units only, and returns the index of the next record.
 
 import type { Key } from '../graph/job.ts';
-import { DEAD_LETTERS, MAIN, type Node, nameOf } from '../graph/node.ts';
+import { DEAD_LETTERS, MAIN, type Node } from '../graph/node.ts';
 import type { Vertex } from '../graph/plan.ts';
 import { compile } from './fresh.ts';
 import type { Emit, Operator } from './operator.ts';
@@ -163,20 +163,23 @@ if (control.full) { i++; break; }
 }`;
   const body = `
 let at = 0;
-let i = 0;
+let last = 0;
 ${operatorNodes.map((node) => `let op${at.get(node)};`).join(' ')}
 ${emitters.join('\n')}
 function run(columns, from, to, split) {
 const { values, timestamps, keys, hashes } = columns;
 ${timed ? 'let newest = split.maxTimestamp; const perRecord = split.perRecord;' : ''}
-i = from;
-${timed ? 'try {' : ''}
+let i = from;
+try {
 ${loop}
-${timed ? '} finally { split.maxTimestamp = newest; }' : ''}
+} finally {
+last = i;
+${timed ? 'split.maxTimestamp = newest;' : ''}
+}
 return i;
 }
 return {
-chain: { run, at: () => at, index: () => i, setAt: (n) => { at = n; } },
+chain: { run, at: () => at, index: () => last, setAt: (n) => { at = n; } },
 emitters: { ${[...emitterNames].map(([key, fn]) => `${JSON.stringify(key)}: ${fn}`).join(', ')} },
 bind(ops) { ${operatorNodes.map((node, k) => `op${at.get(node)} = ops[${k}];`).join(' ')} },
 };`;
@@ -187,5 +190,3 @@ bind(ops) { ${operatorNodes.map((node, k) => `op${at.get(node)} = ops[${k}];`).j
   built.bind([...operators.values()]);
   return { chain: built.chain, operators, outputOf };
 }
-
-export { nameOf };

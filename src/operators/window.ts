@@ -1,0 +1,296 @@
+// Event-time windows of fixed size, by slices: tumbling and sliding, one operator.
+//
+// What: time is cut into slices of gcd(size, slide) milliseconds. A record is added to the one slice it falls into, whatever size/slide is; when a
+// window fires, the slices it covers are merged. Without `merge` a slice is a whole window and a record is added to each window it belongs to.
+//
+// Who owns what: `slices` rows (key, slice start) → accumulator; `timers` rows (key, time), ns FIRE, CLEANUP; `early` timers in processing time.
+//
+// Invariants:
+//  W1  A window [start, end) of a key fires at watermark end − 1 where it has an element, and again at once for each element that comes later but
+//      within the allowed lateness. Results carry timestamp end − 1.
+//  W2  A record all of whose windows are past end − 1 + lateness changes nothing: it goes to the late output, or is counted.
+//  W3  A slice is dropped when the last window that covers it is past end − 1 + lateness.
+//  W4  For each key with slices there is a FIRE timer at the earliest window end that is still to fire and covers one of them.
+//  W5  What leaves is never what stays: a result that is the accumulator is copied, a merge starts from a fresh accumulator (protocols 16).
+
+import { copy, type Group, type GroupedTable, type Row, type TimerRow, type TimerTable } from '../../state-backends/index.ts';
+import { MillraceError } from '../errors.ts';
+import type { Key } from '../graph/job.ts';
+import { type AnyAggregate, MAIN, type WindowSpec } from '../graph/node.ts';
+import { fresh } from '../runtime/fresh.ts';
+import { rejectThenable } from '../runtime/handlers.ts';
+import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
+import { fireTimers } from '../runtime/timers.ts';
+import { startOf } from '../time/windows.ts';
+import { isPure } from './aggregates.ts';
+
+const FIRE = 0;
+const CLEANUP = 1;
+
+export function gcd(a: number, b: number): number {
+  while (b !== 0) [a, b] = [b, a % b];
+  return a;
+}
+
+interface AddDependencies {
+  readonly slices: GroupedTable;
+  readonly fn: AnyAggregate;
+  readonly width: number;
+  readonly offset: number;
+  readonly reject: (result: object) => void;
+  /** Called when a slice of a key is new. */
+  readonly opened: (key: Key, hash: number, slice: number) => void;
+}
+
+/** The per-record path: adds a value to one slice of a key. Free of outside names: see fresh.ts. */
+const adding = ({ slices, fn, reject, opened }: AddDependencies) => {
+  return (value: unknown, key: Key, hash: number, slice: number): void => {
+    const group = slices.find(key, hash) ?? slices.insert(key, hash);
+    let row = slices.row(group, slice);
+    if (row === undefined) {
+      row = slices.insertRow(group, slice, fn.create());
+      opened(key, hash, slice);
+    } else slices.touch(row);
+    const held = fn.add(row.value, value);
+    if (typeof held === 'object' && held !== null && 'then' in held) reject(held);
+    row.value = held;
+  };
+};
+
+interface MergeDependencies {
+  readonly slices: GroupedTable;
+  readonly fn: AnyAggregate;
+  readonly pure: boolean;
+  readonly copy: (value: unknown) => unknown;
+}
+
+/** Merges rows from … to − 1 into a fresh accumulator. Free of outside names: see fresh.ts. */
+const merging = ({ slices, fn, pure, copy }: MergeDependencies) => {
+  return (rows: readonly Row[], from: number, to: number): unknown => {
+    let held = fn.create();
+    for (let i = from; i < to; i++) {
+      const row = rows[i]!;
+      const right = row.value;
+      if (!pure) slices.touch(row);
+      held = fn.merge!(held, right);
+      if (held === right && typeof held === 'object' && held !== null) held = copy(held);
+    }
+    return held;
+  };
+};
+
+class WindowOperator implements Operator {
+  readonly #spec: WindowSpec;
+  readonly #fn: AnyAggregate;
+  /** Width of a slice; `sliced` says whether windows are merged from slices. */
+  readonly #width: number;
+  readonly #sliced: boolean;
+  readonly #slices: GroupedTable;
+  readonly #timers: TimerTable;
+  readonly #early: TimerTable | undefined;
+  readonly #earlyCounts: GroupedTable | undefined;
+  readonly #add: (value: unknown, key: Key, hash: number, slice: number) => void;
+  readonly #merge: (rows: readonly Row[], from: number, to: number) => unknown;
+  readonly #emit: Emit;
+  readonly #late: Emit | undefined;
+  readonly #environment: OperatorEnvironment;
+  readonly counts = { lateDropped: 0 };
+
+  constructor(environment: OperatorEnvironment, spec: WindowSpec) {
+    const { uid } = environment;
+    const { fn, size, slide, offset } = spec;
+    this.#environment = environment;
+    this.#spec = spec;
+    this.#fn = fn;
+    this.#sliced = fn.merge !== undefined || size === slide;
+    this.#width = this.#sliced ? gcd(size, slide) : slide;
+    const state = environment.state();
+    this.#slices = state.ordered(uid, 'slices');
+    this.#timers = state.timers(uid, 'timers');
+    this.#early = spec.earlyEvery > 0 ? state.timers(uid, 'early') : undefined;
+    this.#earlyCounts = spec.earlyCount > 0 ? state.ordered(uid, 'early-counts') : undefined;
+    const reject = (result: object): void => rejectThenable(result, uid);
+    const opened = (key: Key, hash: number, slice: number): void => this.#opened(key, hash, slice);
+    this.#add = fresh<AddDependencies, (value: unknown, key: Key, hash: number, slice: number) => void>(adding, `window-${uid}`)({ slices: this.#slices, fn, width: this.#width, offset, reject, opened });
+    this.#merge = fresh<MergeDependencies, (rows: readonly Row[], from: number, to: number) => unknown>(merging, `merge-${uid}`)({ slices: this.#slices, fn, pure: isPure(fn), copy });
+    this.#emit = environment.output(MAIN)!;
+    this.#late = environment.output(spec.lateOutput);
+  }
+
+  process(value: unknown, timestamp: number, key: Key, hash: number): void {
+    const { size, slide, offset, lateness } = this.#spec;
+    // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
+    if (timestamp !== timestamp) throw noTimestamp(this.#environment.uid);
+    const watermark = this.#environment.watermark();
+    const lastStart = startOf(timestamp, slide, offset);
+    if (timestamp >= lastStart + size) return; // in the gap between windows
+    if (lastStart + size - 1 + lateness <= watermark) {
+      if (this.#late === undefined) this.counts.lateDropped += 1;
+      else this.#late(value, timestamp);
+      return;
+    }
+    if (this.#sliced) this.#add(value, key, hash, startOf(timestamp, this.#width, offset));
+    else for (let start = lastStart; start > timestamp - size && start + size - 1 + lateness > watermark; start -= slide) this.#add(value, key, hash, start);
+    if (lateness > 0) this.#fireLate(timestamp, lastStart, watermark, key, hash);
+    if (this.#early !== undefined || this.#earlyCounts !== undefined) this.#changed(lastStart, timestamp, watermark, key, hash);
+  }
+
+  /** Windows of a late element that have fired already and are still kept fire again at once (W1). */
+  #fireLate(timestamp: number, lastStart: number, watermark: number, key: Key, hash: number): void {
+    const { size, slide, lateness } = this.#spec;
+    for (let start = lastStart; start > timestamp - size; start -= slide) {
+      const last = start + size - 1;
+      if (last > watermark) continue;
+      if (last + lateness <= watermark) break;
+      this.#fire(start, key, hash);
+    }
+  }
+
+  /** A slice of a key is new: see that its windows will fire, and that it will be dropped (W3, W4). */
+  #opened(key: Key, hash: number, slice: number): void {
+    const { size, slide, offset, lateness } = this.#spec;
+    const watermark = this.#environment.watermark();
+    const firstStart = this.#sliced ? startOf(slice + this.#width - 1 - size, slide, offset) + slide : slice;
+    let end = firstStart + size;
+    if (end - 1 <= watermark) end += slide * Math.ceil((watermark - (end - 1) + 1) / slide);
+    const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
+    if (end - size <= lastStart) this.#timers.set(end - 1, key, hash, FIRE);
+    if (lateness > 0) this.#timers.set(lastStart + size - 1 + lateness, key, hash, CLEANUP);
+  }
+
+  advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
+    return fireTimers(this.#timers, watermark, deadline, (timer) => this.#onTimer(timer));
+  }
+
+  #onTimer(timer: TimerRow): void {
+    const { time, key, hash, ns } = timer;
+    const { size, slide, lateness } = this.#spec;
+    if (ns === FIRE) {
+      const start = time + 1 - size;
+      // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
+      this.#scheduleNext(start + slide, key, hash);
+      this.#environment.unit(() => this.#fire(start, key, hash), () => ({ window: { start, end: time + 1 } }), key, time);
+    }
+    if (ns === CLEANUP || lateness === 0) this.#drop(key, hash, ns === CLEANUP ? time - lateness : time);
+  }
+
+  /** After the window before `start` fired: the next window of the key that covers a slice. */
+  #scheduleNext(start: number, key: Key, hash: number): void {
+    const group = this.#slices.find(key, hash);
+    if (group === undefined) return;
+    const { size, slide, offset } = this.#spec;
+    const next = firstAtOrAfter(group.rows, start);
+    if (next === group.rows.length) return;
+    const slice = group.rows[next]!.ns as number;
+    if (!this.#sliced) {
+      if (slice >= start) this.#timers.set(slice + size - 1, key, hash, FIRE);
+      return;
+    }
+    const first = Math.max(start, startOf(slice + this.#width - 1 - size, slide, offset) + slide);
+    this.#timers.set(first + size - 1, key, hash, FIRE);
+  }
+
+  #fire(start: number, key: Key, hash: number): void {
+    const group = this.#slices.find(key, hash);
+    if (group === undefined) return;
+    const end = start + this.#spec.size;
+    const value = this.#contents(group, start, end);
+    if (value === EMPTY) return;
+    this.#emit({ key, start, end, value }, end - 1);
+  }
+
+  /** The window's result, never the accumulator itself (W5); EMPTY where it has no element. */
+  #contents(group: Group, start: number, end: number): unknown {
+    const { rows } = group;
+    const from = firstAtOrAfter(rows, start);
+    if (from === rows.length) return EMPTY;
+    if (!this.#sliced || this.#width === this.#spec.size) {
+      const row = rows[from]!;
+      if (row.ns !== start) return EMPTY;
+      if (typeof row.value === 'object' && !isPure(this.#fn)) this.#slices.touch(row);
+      const result = this.#fn.result(row.value);
+      return result === row.value && typeof result === 'object' && result !== null ? copy(result) : result;
+    }
+    let to = from;
+    while (to < rows.length && (rows[to]!.ns as number) < end) to += 1;
+    return to === from ? EMPTY : this.#fn.result(this.#merge(rows, from, to));
+  }
+
+  /** Drops the slices whose last window ended (cleanup included) at or before `last` (W3). */
+  #drop(key: Key, hash: number, last: number): void {
+    const { size, slide, offset } = this.#spec;
+    for (;;) {
+      const group = this.#slices.find(key, hash);
+      const row = group?.rows[0];
+      if (group === undefined || row === undefined) return;
+      const slice = row.ns as number;
+      const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
+      if (lastStart + size - 1 > last) return;
+      this.#slices.deleteRow(group, row);
+      this.#dropEarly(key, hash, lastStart);
+    }
+  }
+
+  // ── early results ──
+
+  #changed(lastStart: number, timestamp: number, watermark: number, key: Key, hash: number): void {
+    const { size, slide, earlyEvery, earlyCount } = this.#spec;
+    for (let start = lastStart; start > timestamp - size; start -= slide) {
+      if (start + size - 1 <= watermark) continue;
+      if (this.#early !== undefined) {
+        // Rounded up, so that the keys that change together fire together and once.
+        const due = (Math.floor(this.#environment.now() / earlyEvery) + 1) * earlyEvery;
+        if (this.#early.set(due, key, hash, start)) this.#environment.timersChanged();
+      }
+      if (this.#earlyCounts !== undefined) {
+        const counts = this.#earlyCounts;
+        const group = counts.find(key, hash) ?? counts.insert(key, hash);
+        const row = counts.row(group, start) ?? counts.insertRow(group, start, 0);
+        const n = (row.value as number) + 1;
+        counts.put(row, n % earlyCount);
+        if (n === earlyCount) this.#fire(start, key, hash);
+      }
+    }
+  }
+
+  #dropEarly(key: Key, hash: number, lastStart: number): void {
+    const counts = this.#earlyCounts;
+    if (counts === undefined) return;
+    for (;;) {
+      const group = counts.find(key, hash);
+      const row = group?.rows[0];
+      if (group === undefined || row === undefined || (row.ns as number) > lastStart) return;
+      counts.deleteRow(group, row);
+    }
+  }
+
+  get nextProcessingTime(): number {
+    return this.#early?.next ?? Number.POSITIVE_INFINITY;
+  }
+
+  onProcessingTime(now: number, deadline: number): 'done' | 'more' | Promise<void> {
+    if (this.#early === undefined) return 'done';
+    const { size } = this.#spec;
+    return fireTimers(this.#early, now, deadline, ({ key, hash, ns: start, time }) => {
+      if (start + size - 1 <= this.#environment.watermark()) return;
+      this.#environment.unit(() => this.#fire(start, key, hash), () => ({ window: { start, end: start + size }, early: time }), key, start + size - 1);
+    });
+  }
+}
+
+const EMPTY = Symbol('empty window');
+
+/** Index of the first row with ns >= start, searched from the oldest: windows fire in order of time, and what is behind them is dropped. */
+function firstAtOrAfter(rows: readonly Row[], start: number): number {
+  let i = 0;
+  while (i < rows.length && (rows[i]!.ns as number) < start) i += 1;
+  return i;
+}
+
+function noTimestamp(uid: string): MillraceError {
+  return new MillraceError('TIMESTAMP_MISSING', `A record without a timestamp came to the event-time window '${uid}'.`, { uid, todo: 'Give the source a watermark strategy with a timestamp function.' });
+}
+
+export function windowOperator(environment: OperatorEnvironment, spec: WindowSpec): Operator {
+  return new WindowOperator(environment, spec);
+}

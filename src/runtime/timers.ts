@@ -1,0 +1,20 @@
+// Firing timers in bounded slices: a long burst gives control back (semantics 8).
+
+import type { TimerRow, TimerTable } from '../../state-backends/index.ts';
+
+/** How many timers fire between two looks at the clock. */
+const STRIDE = 32;
+
+/**
+ * Fires every timer with time <= until, also those that a callback sets. 'more': `deadline` (performance.now()) came first; call again. A promise: due
+ * timers are being read from disk.
+ */
+export function fireTimers(table: TimerTable, until: number, deadline: number, fire: (timer: TimerRow) => void): 'done' | 'more' | Promise<void> {
+  for (let fired = 1; ; fired++) {
+    if (!table.ready(until)) return table.load(until);
+    const timer = table.pop(until);
+    if (timer === undefined) return 'done';
+    fire(timer);
+    if (fired % STRIDE === 0 && performance.now() >= deadline) return 'more';
+  }
+}
