@@ -1,0 +1,71 @@
+// What a task hands to the coordinator at a barrier, and what it is given back on restore.
+//
+// A snapshot is small: keyed state and sink segments lie in files that it names; split positions, watermarks and the like stand in it. Everything in it
+// survives the codec of `state-backends` (plain data and bytes).
+
+import type { FileRef, Handle, KeyGroupRange } from '../../state-backends/index.ts';
+import type { DeadLetter } from '../graph/job.ts';
+import type { SplitTime } from '../time/generators.ts';
+
+export interface SplitSnapshot {
+  readonly id: string;
+  readonly split: unknown;
+  /** Undefined: from the beginning. */
+  readonly position: unknown;
+  readonly finished: boolean;
+  /** Records of the batch that ends at `position` and were not emitted yet; they come first after a restore (protocols 19). */
+  readonly rest: { readonly values: readonly unknown[]; readonly timestamps: readonly number[] | undefined } | undefined;
+  readonly time: SplitTime | undefined;
+}
+
+export interface SegmentSnapshot {
+  readonly checkpoint: number;
+  readonly file: FileRef;
+  readonly records: number;
+}
+export interface WriterSnapshot {
+  readonly writer: string;
+  /** Oldest first; not known to be committed. */
+  readonly segments: readonly SegmentSnapshot[];
+  readonly data: unknown;
+}
+
+export interface OperatorSnapshot {
+  readonly splits?: readonly SplitSnapshot[];
+  readonly writers?: readonly WriterSnapshot[];
+  readonly deadLetters?: readonly DeadLetter[];
+  readonly deadLettersDropped?: number;
+}
+
+export interface TaskSnapshot {
+  readonly vertex: string;
+  readonly subtask: number;
+  readonly parallelism: number;
+  readonly watermark: number;
+  readonly processingTime: number;
+  /** It has seen its last record and run its `onEnd`. */
+  readonly ended: boolean;
+  /** By uid. */
+  readonly operators: Readonly<Record<string, OperatorSnapshot>>;
+  /** Of the vertex's keyed operator. */
+  readonly keyed: { readonly uid: string; readonly range: KeyGroupRange; readonly handle: Handle } | undefined;
+}
+
+/** What a restored task starts from: its share of the old instances' snapshots. */
+export interface TaskRestore {
+  readonly watermark: number;
+  readonly processingTime: number;
+  readonly ended: boolean;
+  readonly operators: Readonly<Record<string, OperatorSnapshot>>;
+  /** All old handles whose range meets this task's. */
+  readonly handles: readonly Handle[];
+}
+
+/** Where snapshot files lie. Names are unique for ever: nothing is overwritten. */
+export interface SnapshotStorage {
+  /** Durable when it resolves: written, fsynced, renamed, the folder fsynced, and read back where `verify` is on. */
+  write(name: string, blocks: Iterable<Uint8Array>): Promise<FileRef>;
+  /** A file written piece by piece, for bases. */
+  open(name: string): Promise<{ append(blocks: Iterable<Uint8Array>): Promise<void>; finish(): Promise<FileRef>; abandon(): Promise<void> }>;
+  read(file: FileRef): AsyncIterable<Uint8Array>;
+}
