@@ -21,10 +21,13 @@ export const CODES = {
   TIMER_INVALID: { retryable: false },
   RECORD_TOO_LARGE: { retryable: false },
   RECORD_UNDECODABLE: { retryable: false },
+  RECORD_UNENCODABLE: { retryable: false },
+  SCHEMA_IS_ASYNC: { retryable: false },
   // running
   SOURCE_FAILED: { retryable: true },
   SINK_FAILED: { retryable: true },
   COMMIT_ID_REUSED: { retryable: false },
+  WRITER_FENCED: { retryable: false },
   RESTARTS_EXHAUSTED: { retryable: true },
   JOB_ENDED: { retryable: false },
   RUNTIME_FAILED: { retryable: true },
@@ -43,6 +46,8 @@ export const CODES = {
   // files
   FILE_NOT_FOUND: { retryable: false },
   FILE_CHANGED: { retryable: false },
+  FILE_UNREADABLE: { retryable: true },
+  BUCKET_INVALID: { retryable: false },
   DIRECTORY_UNWRITABLE: { retryable: true },
   // command line and control door
   MODULE_NOT_FOUND: { retryable: false },

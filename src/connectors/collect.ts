@@ -1,0 +1,22 @@
+// The sink that appends to an array: for tests, and for programs that look at the result of a bounded job. At-least-once, as every plain sink.
+
+import type { Sink } from '../graph/sink.ts';
+
+/**
+ * @example
+ * const seen: number[] = [];
+ * env.fromArray('numbers', [1, 2, 3]).sink('seen', collect(seen));
+ */
+export function collect<T>(into: T[]): Sink<T> {
+  return {
+    async open() {
+      return {
+        write(values) {
+          for (const value of values) into.push(value);
+        },
+        async flush() {},
+        async close() {},
+      };
+    },
+  };
+}

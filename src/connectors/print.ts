@@ -1,0 +1,59 @@
+// The sink that prints: one line of JSON a record, `prefix> {"word":"a","count":1}`.
+//
+// A batch is one write. When the reader of standard output is slow, `write` holds the next batch back until it has caught up; when it is gone (a
+// closed pipe), the sink fails with the reason instead of ending the process.
+
+import type { Writable } from 'node:stream';
+import { MillraceError, messageOf } from '../errors.ts';
+import type { Sink } from '../graph/sink.ts';
+
+export function print<T>(options: { prefix?: string } = {}, stream: Writable = process.stdout): Sink<T> {
+  const lead = options.prefix === undefined || options.prefix === '' ? '' : `${options.prefix}> `;
+  return {
+    async open(context) {
+      let failure: MillraceError | undefined;
+      const onError = (cause: unknown): void => {
+        failure ??= new MillraceError('SINK_FAILED', `Standard output cannot be written: ${messageOf(cause)}.`, { uid: context.uid, cause });
+      };
+      stream.on('error', onError);
+      return {
+        write(values) {
+          if (failure !== undefined) throw failure;
+          let lines = '';
+          for (const value of values) lines += `${lead}${printed(value)}\n`;
+          if (lines === '' || stream.write(lines)) return undefined;
+          return until('drain');
+        },
+        async flush() {
+          if (failure !== undefined) throw failure;
+          await new Promise<void>((resolve, reject) => stream.write('', (error) => (error ? reject(failure ?? error) : resolve())));
+        },
+        async close() {
+          stream.off('error', onError);
+        },
+      };
+
+      function until(event: 'drain'): Promise<void> {
+        return new Promise((resolve, reject) => {
+          const settle = (): void => {
+            stream.off(event, settle);
+            stream.off('error', settle);
+            stream.off('close', settle);
+            context.signal.removeEventListener('abort', settle);
+            if (failure === undefined) resolve();
+            else reject(failure);
+          };
+          stream.on(event, settle);
+          stream.on('error', settle);
+          stream.on('close', settle);
+          context.signal.addEventListener('abort', settle);
+        });
+      }
+    },
+  };
+}
+
+/** JSON, with words for what JSON cannot hold, because what is printed is read by people. */
+function printed(value: unknown): string {
+  return JSON.stringify(value, (_, part: unknown) => (typeof part === 'bigint' ? String(part) : part)) ?? String(value);
+}

@@ -1,0 +1,194 @@
+import { mkdir, rename, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { describe, expect, it } from 'vitest';
+import { type FilePosition, type FileSplit, filesSource } from '../../src/connectors/files-source.ts';
+import { csv, json, msgpack, type Schema, text } from '../../src/connectors/formats.ts';
+import { frame } from '../../src/connectors/framing.ts';
+import { files } from '../../src/connectors/index.ts';
+import { batchesOf, type Letter, readContext, sourceContext, splitsOf, temporaryFolder, valuesOf } from './reading.ts';
+
+const names = (splits: FileSplit[], folder: string): string[] => splits.map(({ path }) => path.slice(folder.length + 1));
+
+async function tree(folder: string, contents: Record<string, string | Uint8Array>): Promise<void> {
+  for (const [path, content] of Object.entries(contents)) {
+    await mkdir(join(folder, path, '..'), { recursive: true });
+    await writeFile(join(folder, path), content);
+  }
+}
+
+describe('the files of a source', () => {
+  it.each<[string, string[]]>([
+    ['a.ndjson', ['a.ndjson']],
+    ['*.ndjson', ['a.ndjson', 'b.ndjson']],
+    ['?.ndjson', ['a.ndjson', 'b.ndjson']],
+    ['d*/x.*', ['d1/x.ndjson', 'd2/x.ndjson']],
+    ['**/*.ndjson', ['a.ndjson', 'b.ndjson', 'd1/deep/y.ndjson', 'd1/x.ndjson', 'd2/x.ndjson']],
+    ['d1', ['d1/deep/y.ndjson', 'd1/x.ndjson']],
+    ['d1/**', ['d1/deep/y.ndjson', 'd1/x.ndjson']],
+    ['*', ['a.ndjson', 'b.ndjson', 'c.txt']],
+    ['.hidden/*', ['.hidden/z.ndjson']],
+  ])('are found by %s, sorted, without hidden ones', async (pattern, expected) => {
+    const folder = await temporaryFolder();
+    await tree(folder, {
+      'b.ndjson': '',
+      'a.ndjson': '',
+      'c.txt': '',
+      '.d.ndjson': '',
+      'd1/x.ndjson': '',
+      'd2/x.ndjson': '',
+      'd1/deep/y.ndjson': '',
+      'd1/.open.ndjson': '',
+      '.hidden/z.ndjson': '',
+    });
+    expect(names(await splitsOf(filesSource({ path: join(folder, pattern) })), folder)).toEqual(expected);
+  });
+
+  it('are one split each, also when two paths name them', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.txt': '', 'b.txt': '' });
+    const source = filesSource({ path: [folder, join(folder, 'a*')] });
+    const splits = await splitsOf(source);
+    expect(splits.map((split) => source.splitId(split))).toEqual([join(folder, 'a.txt'), join(folder, 'b.txt')]);
+  });
+
+  it('must be there: FILE_NOT_FOUND names the path', async () => {
+    const folder = await temporaryFolder();
+    const source = filesSource({ path: join(folder, '*.ndjson') });
+    await expect(splitsOf(source)).rejects.toMatchObject({ code: 'FILE_NOT_FOUND', message: expect.stringContaining('*.ndjson') });
+  });
+
+  it('may be gone after a restore, when they were read before', async () => {
+    const folder = await temporaryFolder();
+    expect(await splitsOf(filesSource({ path: join(folder, '*.ndjson') }), { known: new Set([join(folder, 'a.ndjson')]) })).toEqual([]);
+  });
+
+  it('appear one after the other with watch, until the attempt ends', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.txt': '' });
+    const source = filesSource({ path: join(folder, '*.txt'), watch: true });
+    expect(source.bounded).toBe(false);
+    const attempt = new AbortController();
+    const seen: string[][] = [];
+    for await (const splits of source.splits(sourceContext({ signal: attempt.signal })) as AsyncIterable<FileSplit[]>) {
+      seen.push(names(splits, folder));
+      if (seen.length === 1) {
+        await tree(folder, { 'partial/b': 'whole' });
+        await rename(join(folder, 'partial/b'), join(folder, 'b.txt'));
+      } else attempt.abort();
+    }
+    expect(seen).toEqual([['a.txt'], ['b.txt']]);
+  });
+});
+
+describe('reading a file', () => {
+  it('gives its lines, with \\r\\n, blank lines and a last line without its end', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.ndjson': '\ufeff{"n":1}\r\n\n{"n":2}\n{"n":"ö"}' });
+    const path = join(folder, 'a.ndjson');
+    expect(await valuesOf(files.source({ path }), { path })).toEqual([{ n: 1 }, { n: 2 }, { n: 'ö' }]);
+  });
+
+  const many = Array.from({ length: 30_000 }, (_, n) => ({ n, text: 'ö'.repeat(n % 23) }));
+  const bytes = Buffer.from(many.map((value) => `${JSON.stringify(value)}\n`).join(''));
+
+  it.each([
+    ['plain', 'a.ndjson', bytes],
+    ['compressed', 'a.ndjson.gz', gzipSync(bytes)],
+  ])('goes on behind every position it gave: %s', async (_, name, content) => {
+    const folder = await temporaryFolder();
+    await tree(folder, { [name]: content });
+    const path = join(folder, name);
+    const source = filesSource({ path });
+    const batches = await batchesOf(source, { path });
+    expect(batches.flatMap(({ values }) => values)).toEqual(many);
+    expect(batches.length).toBeGreaterThan(5);
+    let count = 0;
+    for (const { values, position } of batches) {
+      count += values.length;
+      const rest = await valuesOf(source, { path }, position);
+      expect(rest.length).toBe(many.length - count);
+      expect(rest[0]).toEqual(many[count]);
+    }
+    expect(batches.at(-1)?.position).toEqual({ offset: bytes.length });
+  });
+
+  it('keeps lines that do not decode as dead letters, with their bytes', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.ndjson': '1\n{"ü\n2\n' });
+    const path = join(folder, 'a.ndjson');
+    const letters: Letter[] = [];
+    expect(await valuesOf(filesSource<number>({ path }), { path }, undefined, readContext(letters))).toEqual([1, 2]);
+    expect(letters).toEqual([{ record: Uint8Array.from(Buffer.from('{"ü')), error: expect.objectContaining({ code: 'RECORD_UNDECODABLE' }) }]);
+  });
+
+  it('fails when the schema is asynchronous, instead of making every record a dead letter', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.json': '1\n' });
+    const path = join(folder, 'a.json');
+    const schema: Schema<number> = { '~standard': { version: 1, vendor: 'test', validate: async (value) => ({ value }) } };
+    await expect(valuesOf(filesSource({ path, format: json(schema) }), { path })).rejects.toMatchObject({ code: 'SCHEMA_IS_ASYNC' });
+  });
+
+  it('knows the columns of a csv file also in its middle', async () => {
+    const folder = await temporaryFolder();
+    const rows = Array.from({ length: 20_000 }, (_, n) => ({ id: String(n), name: `"${n}", the` }));
+    await tree(folder, { 'a.csv': `id,name\r\n${rows.map((row) => `${row.id},"""${row.id}"", the"`).join('\r\n')}` });
+    const path = join(folder, 'a.csv');
+    const source = filesSource<(typeof rows)[0]>({ path, format: csv() });
+    const batches = await batchesOf(source, { path });
+    expect(batches.flatMap(({ values }) => values)).toEqual(rows);
+    const first = batches[0]!;
+    expect(first.position).toMatchObject({ header: 'id,name' } satisfies Partial<FilePosition>);
+    expect(await valuesOf(source, { path }, first.position)).toEqual(rows.slice(first.values.length));
+  });
+
+  it('reads formats that are no text by their lengths', async () => {
+    const folder = await temporaryFolder();
+    const values = Array.from({ length: 50_000 }, (_, n) => ({ n }));
+    await tree(folder, { 'a.msgpack': Buffer.concat(values.map((value) => frame(msgpack().encode(value)))) });
+    const path = join(folder, 'a.msgpack');
+    const source = filesSource({ path, format: msgpack<{ n: number }>() });
+    const batches = await batchesOf(source, { path });
+    expect(batches.flatMap((batch) => batch.values)).toEqual(values);
+    expect(await valuesOf(source, { path }, batches[0]?.position)).toEqual(values.slice(batches[0]?.values.length));
+  });
+
+  it('gives an empty line of text as an empty record', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.txt': 'a\n\nb\n' });
+    const path = join(folder, 'a.txt');
+    expect(await valuesOf(files.source({ path, format: text() }), { path })).toEqual(['a', '', 'b']);
+  });
+
+  it.each(['a.txt', 'a.txt.gz'])('refuses to go on in a file that became shorter: %s', async (name) => {
+    const folder = await temporaryFolder();
+    const content = Buffer.from('a\nb\nc\n');
+    await tree(folder, { [name]: name.endsWith('.gz') ? gzipSync(content.subarray(0, 2)) : content });
+    const path = join(folder, name);
+    if (!name.endsWith('.gz')) await truncate(path, 2);
+    await expect(valuesOf(filesSource({ path, format: text() }), { path }, { offset: 4 })).rejects.toMatchObject({ code: 'FILE_CHANGED' });
+  });
+
+  it('says what is wrong with a file that cannot be read', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.txt.gz': 'no gzip' });
+    const path = join(folder, 'a.txt.gz');
+    await expect(valuesOf(filesSource({ path, format: text() }), { path })).rejects.toMatchObject({ code: 'FILE_UNREADABLE' });
+    const gone = join(folder, 'gone.txt');
+    await expect(valuesOf(filesSource({ path: gone, format: text() }), { path: gone })).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
+  });
+
+  it('stops when the attempt ends', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.ndjson': bytes });
+    const path = join(folder, 'a.ndjson');
+    const attempt = new AbortController();
+    let batches = 0;
+    for await (const _ of filesSource({ path }).read({ path }, undefined, readContext([], { signal: attempt.signal }))) {
+      batches += 1;
+      attempt.abort();
+    }
+    expect(batches).toBe(1);
+  });
+});
