@@ -1,0 +1,107 @@
+// Behaviours: what an actor is before it is started, and what its definition is given and gives back.
+//
+// Who owns what: users write a definition, `(context) => handlers`, which runs at every start; the runtime keeps it in a
+// Definition and calls the handlers. Nobody else can make a Behaviour: the class below is how the runtime knows its own.
+
+import type { Clock } from './clock.ts';
+import { ActorError } from './errors.ts';
+import type { ExitReason } from './exit-reason.ts';
+import type { Guardian, GuardianHost } from './guardian.ts';
+import type { Log } from './log.ts';
+import type { ActorRef } from './ref.ts';
+import type { Inspection } from './tree.ts';
+
+export interface Behaviour<in M = never> {
+  /** Carries the message type; never called. */
+  readonly accepts?: (message: M) => void;
+}
+
+export interface SpawnOptions {
+  /** Unique among living siblings, without `/`; the runtime makes one where none is given. */
+  name?: string;
+  /** Whether the parent starts it again when it ends by itself; default `temporary`: never. */
+  restart?: 'permanent' | 'transient' | 'temporary';
+  /** Milliseconds its whole end may take, children included; 5,000 by default, for a supervisor `infinity`. */
+  shutdown?: number | 'infinity' | 'brutal';
+}
+
+export interface ActorContext<M> {
+  readonly self: ActorRef<M>;
+  /** Undefined for an actor that the system itself started. */
+  readonly parent: ActorRef<never> | undefined;
+  /** In start order. */
+  readonly children: readonly ActorRef<never>[];
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Starts a child; its definition has run when this returns. A start that fails does not throw: the ref is dead already. */
+  spawn<C>(behaviour: Behaviour<C>, options?: SpawnOptions): ActorRef<C>;
+  /** Stops a child for good; throws ERR_NOT_A_CHILD for any other ref. */
+  stop(ref: ActorRef<never>): void;
+  /** One `onSignal.terminated` when that actor ends for good, or at once when it has. */
+  watch(ref: ActorRef<never>): void;
+  unwatch(ref: ActorRef<never>): void;
+  /** Delivers a message to itself after a while; the returned function cancels it, also when it waits in the mailbox already. */
+  after(ms: number, message: M): () => void;
+  /** Ends this actor. Returns: the running handler goes on to its end, nothing is received after it. */
+  exit(reason?: ExitReason): void;
+  /** Marks work as available: `work` will be called. Cheap and idempotent, may be called at any time and from anywhere; nothing after the end. */
+  ready(): void;
+}
+
+export interface ActorHandlers<M> {
+  /** One message. The next one waits for a promise it returns; control mail does not. */
+  receive(message: M): void | Promise<void>;
+  onSignal?: { terminated?(ref: ActorRef<never>, reason: ExitReason): void };
+  /** Once at the end of the incarnation, after its children have stopped; not when it was killed or its start failed. */
+  stopping?(reason: ExitReason): void | Promise<void>;
+  /**
+   * The default action of the mailbox: processes what `ctx.ready()` announced, until about `deadline` (milliseconds of
+   * `performance.now()`). Must get one unit done even when the deadline is over already, which under `testSystem` it always is.
+   * Returns true when more is ready at once, false to sleep until `ready()`. Called after control mail and a bounded batch of messages;
+   * not while suspended, while a receive promise is pending, or after the end. An error ends the actor like one of receive.
+   */
+  work?(deadline: number): boolean;
+  /** What the actor says of itself in `tree()` and `status()`. Read only, at any time. */
+  inspect?(): Inspection;
+}
+
+export type DefinitionKind = 'actor' | 'supervisor' | 'machine';
+export type Handlers = ActorHandlers<unknown>;
+
+export class Definition implements Behaviour<unknown> {
+  declare readonly accepts?: (message: unknown) => void;
+  readonly kind: DefinitionKind;
+  readonly start: (context: ActorContext<unknown>) => Handlers;
+  /** A supervisor's own way with its children; other actors restart theirs alone. */
+  readonly guard: ((host: GuardianHost) => Guardian) | undefined;
+
+  constructor(kind: DefinitionKind, start: (context: ActorContext<unknown>) => Handlers, guard?: (host: GuardianHost) => Guardian) {
+    this.kind = kind;
+    this.start = start;
+    this.guard = guard;
+  }
+}
+
+/**
+ * An actor, defined by what it does at every start.
+ *
+ * @example
+ * const counter = defineActor<{ add: number }>((ctx) => {
+ *   let n = 0;
+ *   return { receive(message) { n += message.add; ctx.log.info(n); } };
+ * });
+ */
+export function defineActor<M>(start: (context: ActorContext<M>) => ActorHandlers<M>, options: { kind?: 'actor' | 'supervisor' } = {}): Behaviour<M> {
+  if (typeof start !== 'function') throw new ActorError('ERR_BEHAVIOUR_INVALID', 'defineActor takes a function from a context to handlers.');
+  const kind = options.kind ?? 'actor';
+  if (kind !== 'actor' && kind !== 'supervisor') {
+    throw new ActorError('ERR_OPTIONS_INVALID', `defineActor: kind must be 'actor' or 'supervisor', got ${String(kind)}.`);
+  }
+  // The one place where the message type is let go: refs and behaviours carry it, cells handle messages of any type.
+  return new Definition(kind, start as unknown as (context: ActorContext<unknown>) => Handlers);
+}
+
+export function definitionOf(behaviour: unknown): Definition {
+  if (behaviour instanceof Definition) return behaviour;
+  throw new ActorError('ERR_BEHAVIOUR_INVALID', 'Not a behaviour: give what defineActor, supervisor or fromMachine returned.');
+}

@@ -1,0 +1,10 @@
+// What `system.trace(path, fn)` is told of one actor.
+
+import type { ExitReason } from './exit-reason.ts';
+import type { CellState } from './lifecycle.ts';
+import type { ActorRef } from './ref.ts';
+
+export type TraceEvent =
+  | { readonly type: 'message'; readonly path: string; readonly message: unknown }
+  | { readonly type: 'terminated'; readonly path: string; readonly ref: ActorRef<never>; readonly reason: ExitReason }
+  | { readonly type: 'state'; readonly path: string; readonly state: CellState; readonly reason: ExitReason | undefined };
