@@ -136,6 +136,8 @@ export interface TimerRow {
 /** How the values of a table are stored and migrated; goes into the header of every row file. */
 export interface TableOptions {
   readonly version?: number;
+  /** Makes a value of this version of one that a file has in another; without it such a file is refused with SNAPSHOT_INCOMPATIBLE. */
+  migrate?(old: unknown, fromVersion: number): unknown;
 }
 
 export interface TaskState {

@@ -1,0 +1,30 @@
+// Keyed state and its snapshots: the backends, the contract they fulfil, and the formats they share.
+
+export { ByteReader, ByteWriter } from './byte-writer.ts';
+export type { BaseRef, Chain, DeltaRef, FileRef, Handle } from './chain.ts';
+export { at, chainOf, EMPTY_CHAIN, filesOf, handleOf, wantsBase, withBase, withDelta } from './chain.ts';
+export { copy, decode, decodeFrom, encode, encodeInto, extendCodec } from './codec.ts';
+export type {
+  Backend,
+  Delta,
+  Group,
+  GroupedTable,
+  Key,
+  KeyGroupRange,
+  RegionOptions,
+  RegionState,
+  Row,
+  SingleTable,
+  StateBackend,
+  Sweep,
+  TableOptions,
+  TaskOptions,
+  TaskState,
+  TimerRow,
+  TimerTable,
+} from './contract.ts';
+export { canonicalKey, defaultMaxParallelism, groupOf, hashKey, instanceOf, keyBytes, murmur3, rangeOf, readKey, sameKey, writeKey } from './keys.ts';
+export { memory } from './memory.ts';
+export type { Layout, RowVisitor, TableHeader } from './row-file.ts';
+export { RowFileReader } from './row-file.ts';
+export { STATE_CODES, StateError, type StateErrorCode } from './state-error.ts';

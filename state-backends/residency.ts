@@ -1,0 +1,28 @@
+// What a table of level() asks of LevelDB. memory() has none of it: its tables hold `undefined` in its place.
+
+import type { Key } from './contract.ts';
+import type { MemoryGroup, MemoryRow } from './row.ts';
+
+export interface SingleStore {
+  /** After a miss in memory: the row from LevelDB, made resident; undefined where there is none. */
+  fetch(key: Key, hash: number): MemoryRow | undefined;
+  /** A row came into the table, by insertion. */
+  arrived(row: MemoryRow): void;
+  /** The row is newer than its stored version. */
+  dirtied(row: MemoryRow): void;
+  /** The value has another size. */
+  resized(row: MemoryRow): void;
+  /** The row is deleted. False where it has to stay as a tombstone. */
+  leaves(row: MemoryRow): boolean;
+}
+
+export interface GroupedStore {
+  fetch(key: Key, hash: number): MemoryGroup | undefined;
+  arrived(group: MemoryGroup, row: MemoryRow): void;
+  dirtied(group: MemoryGroup): void;
+  resized(group: MemoryGroup, row: MemoryRow): void;
+  /** A row left the group, which has others. */
+  shrunk(group: MemoryGroup, row: MemoryRow): void;
+  /** The last row left. False where the group has to stay as a tombstone. */
+  leaves(group: MemoryGroup, row: MemoryRow): boolean;
+}

@@ -1,0 +1,205 @@
+// The keyed state of one task: its tables, its ledger, restoring, sweeping. Residency is plugged in by level(); memory() plugs in nothing.
+
+import type { Delta, GroupedTable, KeyGroupRange, SingleTable, Sweep, TableOptions, TaskOptions, TaskState, TimerTable } from './contract.ts';
+import { MemoryGroupedTable } from './grouped-table.ts';
+import { groupOf, hashKey } from './keys.ts';
+import { Ledger } from './ledger.ts';
+import { type Layout, RowFileReader, type TableHeader } from './row-file.ts';
+import { MemorySingleTable } from './single-table.ts';
+import { StateError } from './state-error.ts';
+import { type AnyTable, type StoredRows, TableSweep } from './sweep.ts';
+import { MemoryTimerTable } from './timer-table.ts';
+
+/** What level() adds to a task. */
+export interface Residency {
+  /** A table was declared. */
+  attach(table: MemorySingleTable | MemoryGroupedTable): void;
+  readonly pressed: boolean;
+  maintain(): void;
+  relieve(): Promise<void>;
+  /** What of the task is in LevelDB, as it is when the batch in flight has resolved; undefined where all of it is in memory. */
+  sweep(): StoredRows | undefined;
+  /** Counts for `stats`. */
+  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number };
+}
+
+type Migrate = (old: unknown, fromVersion: number) => unknown;
+
+export class Task implements TaskState {
+  readonly ledger: Ledger;
+  readonly tables: AnyTable[] = [];
+  /** The sweep that goes on. */
+  sweeping: TableSweep | undefined = undefined;
+  residency: Residency | undefined = undefined;
+  private readonly migrations: (Migrate | undefined)[] = [];
+  private readonly maxParallelism: number;
+  private readonly range: KeyGroupRange;
+
+  constructor(options: TaskOptions & { readonly tracked: boolean }) {
+    this.ledger = new Ledger(options);
+    this.maxParallelism = options.maxParallelism;
+    this.range = options.range;
+  }
+
+  // ── declaring ──
+
+  single(uid: string, name: string, options?: TableOptions): SingleTable {
+    const table = new MemorySingleTable(this.ledger, this.tables.length, this.declare(uid, name, 'single', options));
+    this.tables.push(table);
+    this.ledger.tables.push(table);
+    this.residency?.attach(table);
+    return table;
+  }
+
+  ordered(uid: string, name: string, options?: TableOptions): GroupedTable {
+    return this.grouped(uid, name, 'ordered', options);
+  }
+
+  keyed(uid: string, name: string, options?: TableOptions): GroupedTable {
+    return this.grouped(uid, name, 'keyed', options);
+  }
+
+  private grouped(uid: string, name: string, layout: Layout, options: TableOptions | undefined): GroupedTable {
+    const table = new MemoryGroupedTable(this.ledger, this.tables.length, this.declare(uid, name, layout, options));
+    this.tables.push(table);
+    this.ledger.tables.push(table);
+    this.residency?.attach(table);
+    return table;
+  }
+
+  timers(uid: string, name: string): TimerTable {
+    const table = new MemoryTimerTable(this.ledger, this.tables.length, this.declare(uid, name, 'timers', undefined));
+    this.tables.push(table);
+    this.ledger.tables.push(table);
+    return table;
+  }
+
+  private declare(uid: string, name: string, layout: Layout, options: TableOptions | undefined): TableHeader {
+    const { headers } = this.ledger;
+    if (headers.some((header) => header.uid === uid && header.name === name)) {
+      throw new StateError('STATE_MISUSED', `Operator ${uid} declares state ${name} twice.`, { todo: 'Give each state of an operator its own name.' });
+    }
+    const header = { uid, name, layout, version: options?.version ?? 0 };
+    headers.push(header);
+    this.migrations.push(options?.migrate);
+    return header;
+  }
+
+  // ── restoring ──
+
+  async load(file: AsyncIterable<Uint8Array>): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }> {
+    const unknown = new Map<string, number>();
+    let targets: { table: AnyTable | undefined; name: string; from: number; migrate: Migrate | undefined }[] = [];
+    let applied = 0;
+    const reader = new RowFileReader(
+      (headers) => {
+        targets = headers.map((header) => this.target(header));
+      },
+      (number, tombstone, key, ns, value) => {
+        const { table, name, from, migrate } = targets[number]!;
+        const hash = hashKey(key);
+        const group = groupOf(hash, this.maxParallelism);
+        if (group < this.range.from || group > this.range.to) return;
+        if (table === undefined) {
+          unknown.set(name, (unknown.get(name) ?? 0) + 1);
+          return;
+        }
+        applied++;
+        if ('timers' in table) {
+          if (tombstone) table.restoreTombstone(value as number, key, hash, ns as number);
+          else table.restore(value as number, key, hash, ns as number);
+        } else if (tombstone) {
+          table.restoreTombstone(key, hash, ns);
+        } else {
+          table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, from));
+        }
+      },
+    );
+    for await (const chunk of file) {
+      reader.push(chunk);
+      if (this.residency?.pressed === true) await this.residency.relieve();
+    }
+    reader.end();
+    return { rows: applied, unknown };
+  }
+
+  private target(header: TableHeader): { table: AnyTable | undefined; name: string; from: number; migrate: Migrate | undefined } {
+    const name = `${header.uid}/${header.name}`;
+    const number = this.ledger.headers.findIndex((each) => each.uid === header.uid && each.name === header.name);
+    if (number === -1) return { table: undefined, name, from: header.version, migrate: undefined };
+    const declared = this.ledger.headers[number]!;
+    if (declared.layout !== header.layout) {
+      throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${name} was stored as ${header.layout} and is declared as ${declared.layout}.`, {
+        todo: 'Give the new kind of state another name.',
+      });
+    }
+    if (declared.version === header.version) return { table: this.tables[number], name, from: header.version, migrate: undefined };
+    const migrate = this.migrations[number];
+    if (migrate === undefined) {
+      throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${name} was stored in version ${header.version} and is declared in version ${declared.version}.`, {
+        todo: 'Declare `migrate` beside `version`.',
+      });
+    }
+    return { table: this.tables[number], name, from: header.version, migrate };
+  }
+
+  // ── units ──
+
+  beginUnit(): void {
+    this.ledger.beginUnit();
+  }
+
+  commitUnit(): void {
+    this.ledger.commitUnit();
+  }
+
+  rollbackUnit(): void {
+    this.ledger.rollbackUnit();
+  }
+
+  // ── residency ──
+
+  get pressed(): boolean {
+    return this.residency?.pressed ?? false;
+  }
+
+  maintain(): void {
+    this.residency?.maintain();
+  }
+
+  relieve(): Promise<void> {
+    return this.residency === undefined ? Promise.resolve() : this.residency.relieve();
+  }
+
+  // ── snapshots ──
+
+  freeze(id: number): void {
+    this.ledger.freeze(id);
+  }
+
+  encode(deadline: number): boolean {
+    return this.ledger.encode(deadline);
+  }
+
+  takeDeltas(): Delta[] {
+    return this.ledger.takeDeltas();
+  }
+
+  sweep(): Sweep {
+    if (this.sweeping !== undefined) throw new StateError('STATE_MISUSED', 'A second sweep was begun while one goes on.');
+    if (this.ledger.lastFrozen === -1) throw new StateError('STATE_MISUSED', 'A sweep was begun before the first barrier.');
+    const sweep = new TableSweep(this.ledger, this.tables, this.residency?.sweep(), () => {
+      this.sweeping = undefined;
+    });
+    this.sweeping = sweep;
+    return sweep;
+  }
+
+  // ── looking ──
+
+  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number } {
+    if (this.residency !== undefined) return this.residency.stats();
+    const rows = this.tables.reduce((sum, table) => sum + table.size, 0);
+    return { rows, residentRows: rows, residentBytes: 0, hits: 0, misses: 0, writeMs: 0 };
+  }
+}

@@ -1,0 +1,324 @@
+// Timers: unique per (time, key, namespace). Each is a row like any other for snapshots (protocols 22); a bucket for each distinct time and a heap of
+// buckets are what `next` and `pop` look at, so that a thousand windows that end together cost one place in the heap.
+//
+// Within one time they fire in the order in which they were set.
+
+import type { Key, TimerRow, TimerTable } from './contract.ts';
+import { HashIndex } from './hash-index.ts';
+import { sameKey } from './keys.ts';
+import { type FreezingTable, type Ledger, SLICE_ROWS } from './ledger.ts';
+import { UNLISTED } from './row.ts';
+import type { BlockWriter, TableHeader } from './row-file.ts';
+
+export class MemoryTimer implements TimerRow {
+  time: number;
+  key: Key;
+  hash: number;
+  ns: number;
+  epoch: number;
+  listed: number;
+  at: number;
+  before: MemoryTimer | undefined;
+  after: MemoryTimer | undefined;
+
+  constructor(time: number, key: Key, hash: number, ns: number) {
+    this.time = time;
+    this.key = key;
+    this.hash = hash;
+    this.ns = ns;
+    this.epoch = UNLISTED;
+    this.listed = 0;
+    this.at = -1;
+    this.before = undefined;
+    this.after = undefined;
+  }
+}
+
+/** The timers of one time, in a chain. An empty one stays in the heap until it comes to the top. */
+class Bucket {
+  readonly time: number;
+  first: MemoryTimer | undefined = undefined;
+  last: MemoryTimer | undefined = undefined;
+
+  constructor(time: number) {
+    this.time = time;
+  }
+}
+
+const bits = new DataView(new ArrayBuffer(16));
+
+function identity(time: number, hash: number, ns: number): number {
+  bits.setFloat64(0, time);
+  bits.setFloat64(8, ns);
+  let h = Math.imul(hash ^ bits.getInt32(0), 0x85ebca6b) ^ bits.getInt32(4);
+  h = Math.imul(h ^ (h >>> 15), 0xc2b2ae35) ^ bits.getInt32(8);
+  h = Math.imul(h ^ (h >>> 13), 0x27d4eb2f) ^ bits.getInt32(12);
+  return Math.imul(h ^ (h >>> 16), 0x9e3779b1) | 0;
+}
+
+export class MemoryTimerTable implements TimerTable, FreezingTable {
+  readonly number: number;
+  readonly header: TableHeader;
+  readonly timers: (MemoryTimer | undefined)[] = [];
+  changed: MemoryTimer[] = [];
+  size = 0;
+  next = Number.POSITIVE_INFINITY;
+  private readonly ledger: Ledger;
+  private readonly index = new HashIndex();
+  private readonly holes: number[] = [];
+  private readonly buckets = new Map<number, Bucket>();
+  private readonly heap: Bucket[] = [];
+  private empty = 0;
+  private frozen: MemoryTimer[] = [];
+  private cursor = 0;
+
+  constructor(ledger: Ledger, number: number, header: TableHeader) {
+    this.ledger = ledger;
+    this.number = number;
+    this.header = header;
+  }
+
+  private locate(time: number, key: Key, ns: number, id: number): MemoryTimer | undefined {
+    const { timers, index } = this;
+    for (let position = index.first(id); position !== -1; position = index.next(id)) {
+      const timer = timers[position]!;
+      if (timer.time === time && timer.ns === ns && (timer.key === key || sameKey(timer.key, key))) return timer;
+    }
+    return undefined;
+  }
+
+  set(time: number, key: Key, hash: number, ns = 0): boolean {
+    // −0 and 0 are one time.
+    const id = identity(time + 0, hash, ns + 0);
+    if (this.locate(time, key, ns, id) !== undefined) return false;
+    const timer = new MemoryTimer(time + 0, key, hash, ns + 0);
+    this.bring(timer, id);
+    return true;
+  }
+
+  private bring(timer: MemoryTimer, id: number): void {
+    const { ledger } = this;
+    this.enter(timer, id);
+    timer.epoch = ledger.epoch;
+    if (ledger.tracked) {
+      timer.listed = this.changed.length;
+      this.changed.push(timer);
+    }
+    if (ledger.undoing) ledger.remember(() => this.remove(timer, id));
+  }
+
+  private enter(timer: MemoryTimer, id: number): void {
+    const at = this.holes.length > 0 ? this.holes.pop()! : this.timers.length;
+    timer.at = at;
+    if (at === this.timers.length) this.timers.push(timer);
+    else this.timers[at] = timer;
+    this.index.add(id, at);
+    this.size++;
+    const bucket = this.bucket(timer.time);
+    timer.before = bucket.last;
+    timer.after = undefined;
+    if (bucket.last === undefined) bucket.first = timer;
+    else bucket.last.after = timer;
+    bucket.last = timer;
+  }
+
+  private bucket(time: number): Bucket {
+    let bucket = this.buckets.get(time);
+    if (bucket === undefined) {
+      bucket = new Bucket(time);
+      this.buckets.set(time, bucket);
+      this.push(bucket);
+      if (time < this.next) this.next = time;
+    } else if (bucket.first === undefined) {
+      this.empty--;
+      if (time < this.next) this.next = time;
+    }
+    return bucket;
+  }
+
+  delete(time: number, key: Key, hash: number, ns = 0): boolean {
+    const id = identity(time + 0, hash, ns + 0);
+    const timer = this.locate(time, key, ns, id);
+    if (timer === undefined) return false;
+    this.remove(timer, id);
+    return true;
+  }
+
+  pop(until: number): TimerRow | undefined {
+    if (this.next > until || this.size === 0) return undefined;
+    const timer = this.heap[0]!.first!;
+    this.remove(timer, identity(timer.time, timer.hash, timer.ns));
+    return timer;
+  }
+
+  private remove(timer: MemoryTimer, id: number): void {
+    const { ledger } = this;
+    if (timer.epoch === ledger.waiting) {
+      ledger.writeWaiting((out) => this.write(out, timer));
+    } else if (timer.epoch === ledger.epoch && ledger.tracked) {
+      const last = this.changed.pop()!;
+      if (last !== timer) {
+        this.changed[timer.listed] = last;
+        last.listed = timer.listed;
+      }
+    }
+    timer.epoch = UNLISTED;
+    if (ledger.tracked) {
+      ledger.log.begin(this.number, true, timer.key);
+      ledger.log.out.f64(timer.ns);
+      ledger.log.out.f64(timer.time);
+      ledger.log.end();
+    }
+    this.leave(timer, id);
+    if (ledger.undoing) {
+      const follower = timer.after;
+      ledger.remember(() => {
+        this.bring(timer, id);
+        if (follower !== undefined) this.moveBefore(timer, follower);
+      });
+    }
+  }
+
+  private leave(timer: MemoryTimer, id: number): void {
+    this.index.remove(id, timer.at);
+    this.timers[timer.at] = undefined;
+    this.holes.push(timer.at);
+    timer.at = -1;
+    this.size--;
+    const bucket = this.buckets.get(timer.time)!;
+    if (timer.before === undefined) bucket.first = timer.after;
+    else timer.before.after = timer.after;
+    if (timer.after === undefined) bucket.last = timer.before;
+    else timer.after.before = timer.before;
+    if (bucket.first === undefined) {
+      this.empty++;
+      if (timer.time === this.next) this.settle();
+      else if (this.empty > 1024 && this.empty * 2 > this.heap.length) this.rebuild();
+    }
+  }
+
+  /** Back to its place in the chain, from the end where it was put. */
+  private moveBefore(timer: MemoryTimer, follower: MemoryTimer): void {
+    const bucket = this.buckets.get(timer.time)!;
+    bucket.last = timer.before;
+    timer.before!.after = undefined;
+    timer.after = follower;
+    timer.before = follower.before;
+    if (follower.before === undefined) bucket.first = timer;
+    else follower.before.after = timer;
+    follower.before = timer;
+  }
+
+  // ── the heap of buckets ──
+
+  private push(bucket: Bucket): void {
+    const { heap } = this;
+    let i = heap.length;
+    heap.push(bucket);
+    while (i > 0) {
+      const up = (i - 1) >> 1;
+      if (heap[up]!.time <= bucket.time) break;
+      heap[i] = heap[up]!;
+      i = up;
+    }
+    heap[i] = bucket;
+  }
+
+  /** Drops empty buckets from the top; `next` is right again. */
+  private settle(): void {
+    const { heap } = this;
+    while (heap.length > 0 && heap[0]!.first === undefined) {
+      this.buckets.delete(heap[0]!.time);
+      this.empty--;
+      const last = heap.pop()!;
+      if (heap.length > 0) this.sink(last, 0);
+    }
+    this.next = heap.length === 0 ? Number.POSITIVE_INFINITY : heap[0]!.time;
+  }
+
+  private sink(bucket: Bucket, from: number): void {
+    const { heap } = this;
+    const { length } = heap;
+    let i = from;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= length) break;
+      if (child + 1 < length && heap[child + 1]!.time < heap[child]!.time) child++;
+      if (heap[child]!.time >= bucket.time) break;
+      heap[i] = heap[child]!;
+      i = child;
+    }
+    heap[i] = bucket;
+  }
+
+  private rebuild(): void {
+    const { heap } = this;
+    let kept = 0;
+    for (const bucket of heap) {
+      if (bucket.first === undefined) this.buckets.delete(bucket.time);
+      else heap[kept++] = bucket;
+    }
+    heap.length = kept;
+    this.empty = 0;
+    for (let i = (kept >> 1) - 1; i >= 0; i--) this.sink(heap[i]!, i);
+  }
+
+  // ── all of them are in memory ──
+
+  ready(_until: number): boolean {
+    return true;
+  }
+
+  load(_until: number): Promise<void> {
+    return Promise.resolve();
+  }
+
+  *all(): Iterable<TimerRow> {
+    for (const timer of this.timers) if (timer !== undefined) yield timer;
+  }
+
+  // ── restoring ──
+
+  restore(time: number, key: Key, hash: number, ns: number): void {
+    const id = identity(time, hash, ns);
+    if (this.locate(time, key, ns, id) === undefined) this.enter(new MemoryTimer(time, key, hash, ns), id);
+  }
+
+  restoreTombstone(time: number, key: Key, hash: number, ns: number): void {
+    const id = identity(time, hash, ns);
+    const timer = this.locate(time, key, ns, id);
+    if (timer !== undefined) this.leave(timer, id);
+  }
+
+  // ── snapshots ──
+
+  freeze(): void {
+    this.frozen = this.changed;
+    this.changed = [];
+    this.cursor = 0;
+  }
+
+  encodeFrozen(out: BlockWriter, waiting: number, deadline: number): boolean {
+    const { frozen } = this;
+    for (let i = this.cursor; i < frozen.length; i++) {
+      const timer = frozen[i]!;
+      if (timer.epoch !== waiting) continue;
+      this.write(out, timer);
+      timer.epoch = UNLISTED;
+      if (i % SLICE_ROWS === 0 && performance.now() >= deadline) {
+        this.cursor = i + 1;
+        return false;
+      }
+    }
+    this.frozen = [];
+    this.cursor = 0;
+    return true;
+  }
+
+  write(out: BlockWriter, timer: MemoryTimer): void {
+    out.begin(this.number, false, timer.key);
+    out.out.f64(timer.ns);
+    out.out.f64(timer.time);
+    out.end();
+  }
+}
