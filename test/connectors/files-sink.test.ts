@@ -10,10 +10,16 @@ import { sinkContext, splitsOf, temporaryFolder, valuesOf } from './reading.ts';
 
 type Writer = TransactionalWriter<unknown, FileRecord>;
 
+/** The records of these tests are of many types. */
+interface Options extends Omit<FilesSinkOptions<unknown>, 'format' | 'bucket'> {
+  format?: object;
+  bucket?: (value: string) => string;
+}
+
 const io = systemIo();
 
-function open(options: FilesSinkOptions<never>, context: Partial<SinkContext> = {}, port: Io = io): Promise<Writer> {
-  return filesSink(options as FilesSinkOptions<unknown>, port).open(sinkContext(context)) as Promise<Writer>;
+function open(options: Options, context: Partial<SinkContext> = {}, port: Io = io): Promise<Writer> {
+  return filesSink(options as unknown as FilesSinkOptions<unknown>, port).open(sinkContext(context)) as Promise<Writer>;
 }
 
 function commit(writer: Writer, checkpoint: number, ...values: unknown[]): Promise<void> {
@@ -87,7 +93,7 @@ describe('what a file sink writes', () => {
   it('goes to the folder of its bucket, with the prefix', async () => {
     const directory = await temporaryFolder();
     const bucket = (value: string): string => (value === '-' ? '' : `day=${value[0]}/hour=${value[1]}`);
-    const writer = await open({ directory, format: text() as never, bucket: bucket as never, prefix: 'part' });
+    const writer = await open({ directory, format: text(), bucket: bucket, prefix: 'part' });
     await commit(writer, 1, '11a', '12b', '11c', '-');
     expect(await published(directory)).toEqual({
       'day=1/hour=1/part-out-abc-0-000001.txt': '11a\n11c\n',
@@ -103,7 +109,7 @@ describe('what a file sink writes', () => {
 
   it('begins with the columns in csv, and begins another file where they change', async () => {
     const directory = await temporaryFolder();
-    const writer = await open({ directory, format: csv() as never, roll: late });
+    const writer = await open({ directory, format: csv(), roll: late });
     await commit(writer, 1, { a: 1, b: 2 });
     await commit(writer, 2, { a: 3, b: 4 }, { c: 5 });
     await writer.finish?.();
@@ -113,7 +119,7 @@ describe('what a file sink writes', () => {
   it('is read back by the source, in every format', async () => {
     for (const format of [msgpack<unknown>(), csv<unknown>()]) {
       const directory = await temporaryFolder();
-      const writer = await open({ directory, format: format as never });
+      const writer = await open({ directory, format: format });
       const values = Array.from({ length: 20_000 }, (_, n) => ({ n: String(n), t: 'ü"' }));
       await commit(writer, 1, ...values);
       const source = files.source({ path: directory, format });
@@ -125,7 +131,7 @@ describe('what a file sink writes', () => {
   it('does not meet what other sinks and writers write in the same directory', async () => {
     const directory = await temporaryFolder();
     const identities = [{ writer: '0' }, { writer: '1' }, { uid: 'other' }, { lineage: 'def' }];
-    for (const [i, identity] of identities.entries()) await commit(await open({ directory, format: text() as never }, identity), 1, String(i));
+    for (const [i, identity] of identities.entries()) await commit(await open({ directory, format: text() }, identity), 1, String(i));
     expect((await lines(directory)).sort()).toEqual(['0', '1', '2', '3']);
     for (const identity of identities) expect(await (await open({ directory }, { ...identity, attempt: 2 })).lastCommitted()).toBe(1);
   });
@@ -175,19 +181,14 @@ describe('a file sink refuses', () => {
 });
 
 /** As the runtime does it: a segment is committed again unless the marker says that it was. */
-async function restore(
-  directory: string,
-  attempt: number,
-  options: Partial<FilesSinkOptions<never>>,
-  segments: readonly [number, string[]][],
-): Promise<Writer> {
+async function restore(directory: string, attempt: number, options: Partial<Options>, segments: readonly [number, string[]][]): Promise<Writer> {
   const writer = await open({ directory, format: text(), ...options }, { attempt });
   const marker = await writer.lastCommitted();
   for (const [checkpoint, values] of segments) if (checkpoint > marker) await commit(writer, checkpoint, ...values);
   return writer;
 }
 
-const bucket = ((value: string) => value[0]!) as never;
+const bucket = (value: string): string => value[0]!;
 const SEGMENTS: [number, string[]][] = [
   [7, ['a1', 'b1', 'c1']],
   [8, ['a2', 'b2', 'c2', 'a3']],
@@ -195,7 +196,7 @@ const SEGMENTS: [number, string[]][] = [
 ];
 const EVERYTHING = SEGMENTS.flatMap(([, values]) => values).sort();
 
-describe.each<[string, Partial<FilesSinkOptions<never>>]>([
+describe.each<[string, Partial<Options>]>([
   ['published at each checkpoint', { bucket }],
   ['kept open over checkpoints', { bucket, roll: late }],
   ['rolled by size', { bucket, roll: { bytes: 6 } }],
@@ -322,9 +323,9 @@ describe('protocols 11', () => {
 
   it('an older attempt that opens late refuses, and changes nothing', async () => {
     const directory = await temporaryFolder();
-    await commit(await open({ directory, format: text() as never }, { attempt: 3 }), 7, 'a');
+    await commit(await open({ directory, format: text() }, { attempt: 3 }), 7, 'a');
     await expect(open({ directory }, { attempt: 2 })).rejects.toMatchObject({ code: 'WRITER_FENCED' });
-    await commit(await open({ directory, format: text() as never }, { attempt: 4 }), 8, 'b');
+    await commit(await open({ directory, format: text() }, { attempt: 4 }), 8, 'b');
     expect(await lines(directory)).toEqual(['a', 'b']);
   });
 
@@ -346,7 +347,7 @@ describe('protocols 11', () => {
   it('files that are too few to roll are published at the end, also when the last checkpoint had no records', async () => {
     const directory = await temporaryFolder();
     await mkdir(directory, { recursive: true });
-    await commit(await open({ directory, format: text() as never, roll: late }), 1, 'a');
+    await commit(await open({ directory, format: text(), roll: late }), 1, 'a');
     const next = await restore(directory, 2, { roll: late }, []);
     await next.finish?.();
     expect(await lines(directory)).toEqual(['a']);
