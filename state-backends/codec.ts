@@ -381,11 +381,13 @@ function writeBytes(out: ByteWriter, kind: number, content: Uint8Array): void {
 
 // ── reading ──
 
+type MakeObject = (from: ByteReader, read: (from: ByteReader) => unknown) => object;
+
 /** A shape that was seen while reading; compiled when it has been seen often enough to be worth it. */
 class ReadShape {
   readonly keys: Shape;
   private seen = 0;
-  private make: ((from: ByteReader, read: (from: ByteReader) => unknown) => object) | undefined;
+  private make: MakeObject | undefined;
 
   constructor(keys: Shape) {
     this.keys = keys;
@@ -395,8 +397,9 @@ class ReadShape {
     if (this.make !== undefined) return this.make(from, readValue);
     if (++this.seen > 16 && this.keys.length <= 64 && this.keys.length > 0) {
       const fields = this.keys.map((key) => `[${JSON.stringify(key)}]: read(from)`).join(', ');
-      this.make = new Function('from', 'read', `return { ${fields} };`) as NonNullable<typeof this.make>;
-      return this.make(from, readValue);
+      const make = new Function('from', 'read', `return { ${fields} };`) as MakeObject;
+      this.make = make;
+      return make(from, readValue);
     }
     const value: Record<string, unknown> = {};
     for (const key of this.keys) set(value, key, readValue(from));

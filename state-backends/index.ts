@@ -24,6 +24,20 @@ export type {
   TimerTable,
 } from './contract.ts';
 export { canonicalKey, defaultMaxParallelism, groupOf, hashKey, instanceOf, keyBytes, murmur3, rangeOf, readKey, sameKey, writeKey } from './keys.ts';
+export type {
+  AccumulatorState,
+  Aggregating,
+  BoundKinds,
+  Declared,
+  Handles,
+  ListState,
+  MapState,
+  StateKind,
+  StateOptions,
+  StateSpec,
+  ValueState,
+} from './kinds.ts';
+export { aggregating, bindKinds, declaredOf, list, map, reducing, value } from './kinds.ts';
 export { memory } from './memory.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';
 export { RowFileReader } from './row-file.ts';
