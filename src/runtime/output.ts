@@ -6,10 +6,12 @@
 //  O3  The key of a record is computed and hashed here, once.
 
 import { canonicalKey, groupOf, hashKey, instanceOf } from '../../state-backends/index.ts';
+import { MillraceError } from '../errors.ts';
 import type { Key } from '../graph/job.ts';
 import { BATCH_SIZE, type Batch, takeBatch } from './batch.ts';
 import type { Channel, Event } from './channel.ts';
 import { fresh } from './fresh.ts';
+import { rejectThenable } from './handlers.ts';
 
 /** What the generated loops look at between units. */
 export interface Control {
@@ -107,6 +109,8 @@ export interface OutputOptions {
   readonly maxParallelism: number;
   readonly control: Control;
   readonly name: string;
+  /** The vertex that the key is for, named in errors. */
+  readonly to: string;
 }
 
 export function openOutput(options: OutputOptions): Output {
@@ -120,7 +124,7 @@ export function openOutput(options: OutputOptions): Output {
   const add = fresh<AddDependencies, (value: unknown, timestamp: number) => void>(make, `output-${options.name}`)({
     builders: { batches, control },
     key: options.key ?? (() => 0),
-    canonical: (key) => canonicalKey(key),
+    canonical: (key) => keyFor(options.to, key),
     hash: hashKey,
     target: (hash) => targets[groupOf(hash, maxParallelism)]!,
     limit: BATCH_SIZE,
@@ -155,4 +159,21 @@ export function openOutput(options: OutputOptions): Output {
       for (let i = 0; i < batches.length; i++) batches[i]!.truncate(marks[i]!);
     },
   };
+}
+
+function keyFor(uid: string, key: unknown): Key {
+  rejectThenable(key, uid);
+  try {
+    return canonicalKey(key);
+  } catch (cause) {
+    throw new MillraceError('KEY_UNSUPPORTED', `The key function for '${uid}' gave ${shown(key)}, which is no key.`, { uid, cause, todo: 'Keys are strings, numbers, bigints, booleans and arrays of these.' });
+  }
+}
+
+function shown(value: unknown): string {
+  try {
+    return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  } catch {
+    return Object.prototype.toString.call(value);
+  }
 }

@@ -1,0 +1,383 @@
+// The sinks of a task: how records wait for a writer, and how a transactional one commits exactly once.
+//
+// What: `PlainSink` hands batches to a SinkWriter in order, one call at a time. `TransactionalSinkRunner` keeps the records of a checkpoint interval as a
+// segment, gives it to the snapshot, and commits it when the checkpoint is complete (protocols 5, 7, 12).
+//
+// Invariants:
+//  K1  Nothing reaches a writer inside a unit; `rollback` forgets what the unit added.
+//  K2  A segment keeps for ever the identity { uid, lineage, writer } that wrote it; each identity has a writer of its own, opened (and so fenced) and asked
+//      for its marker before its pending segments are committed, which happens before the first record.
+//  K3  Segments are committed oldest first; `complete(n)` commits everything up to n and only raises the target while a commit runs.
+//  K4  An error out of `commit` has an unknown outcome: the task fails, and a new attempt begins again at the fence.
+//  K5  A new segment with an id at or below the marker fails the job (COMMIT_ID_REUSED); only restored ones may be skipped.
+
+import { decode, encode } from '../../state-backends/index.ts';
+import { MillraceError, messageOf } from '../errors.ts';
+import type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from '../graph/sink.ts';
+import { isThenable } from './handlers.ts';
+import type { Io } from './io.ts';
+import type { SegmentSnapshot, SnapshotStorage, WriterSnapshot } from './snapshot.ts';
+import type { Participant } from './units.ts';
+
+/** Records that wait for a writer before the task takes no more. */
+const WAITING_MAX = 4096;
+/** Records encoded together in a segment. */
+const CHUNK = 1024;
+/** Bytes of uncommitted segments beyond which, with more than two segments, no more records are taken. */
+const PENDING_BYTES = 256 << 20;
+
+export interface SinkRunner extends Participant {
+  add(value: unknown, timestamp: number): void;
+  open(): Promise<void>;
+  /** Between units: hands over what waits. */
+  drain(): void;
+  /** True where the task must take no more records for now. */
+  readonly behind: boolean;
+  /** The synchronous part of a barrier. Gives what belongs into the snapshot once what it returns has been uploaded. */
+  barrier(id: number): () => Promise<readonly WriterSnapshot[] | undefined>;
+  /** Commits up to and including `id`; resolves when that is done. */
+  complete(id: number): Promise<void>;
+  /** The end of a finished or drained job, after the last commit. */
+  finish(): Promise<void>;
+  close(): Promise<void>;
+  /** Resolves when no call to a writer runs, whatever became of it. */
+  settled(): Promise<unknown>;
+  /** Records added, for metrics. */
+  readonly records: number;
+  /** Newest id any of its writers reported as committed when opened. */
+  readonly marker: number;
+}
+
+export interface SinkOptions {
+  readonly uid: string;
+  readonly context: (writer: string, restored: unknown) => SinkContext;
+  readonly io: Io;
+  /** The task must look again: a write has resolved. */
+  readonly wake: () => void;
+  readonly failed: (error: unknown) => void;
+}
+
+export class PlainSink implements SinkRunner {
+  readonly marker = 0;
+  readonly #sink: Sink<unknown>;
+  readonly #options: SinkOptions;
+  readonly #writerName: string;
+  #writer: SinkWriter<unknown> | undefined;
+  #values: unknown[] = [];
+  #timestamps: number[] = [];
+  #mark = 0;
+  /** The call that runs; calls are never made at once. */
+  #running: Promise<void> | undefined;
+
+  constructor(sink: Sink<unknown>, subtask: number, options: SinkOptions) {
+    this.#sink = sink;
+    this.#writerName = String(subtask);
+    this.#options = options;
+  }
+
+  async open(): Promise<void> {
+    this.#writer = await this.#sink.open(this.#options.context(this.#writerName, undefined));
+  }
+
+  records = 0;
+
+  add(value: unknown, timestamp: number): void {
+    this.records += 1;
+    this.#values.push(value);
+    this.#timestamps.push(timestamp);
+  }
+  mark(): void {
+    this.#mark = this.#values.length;
+  }
+  rollback(): void {
+    this.records -= this.#values.length - this.#mark;
+    this.#values.length = this.#mark;
+    this.#timestamps.length = this.#mark;
+  }
+
+  get behind(): boolean {
+    return this.#running !== undefined && this.#values.length >= WAITING_MAX;
+  }
+
+  drain(): void {
+    if (this.#values.length === 0 || this.#running !== undefined) return;
+    const [values, timestamps] = [this.#values, this.#timestamps];
+    this.#values = [];
+    this.#timestamps = [];
+    const writing = this.#writer!.write(values, timestamps);
+    if (isThenable(writing)) this.#run(Promise.resolve(writing));
+  }
+
+  #run(call: Promise<void>): void {
+    const running = call.then(
+      () => {
+        if (this.#running === running) this.#running = undefined;
+        this.#options.wake();
+      },
+      (error) => this.#options.failed(sinkFailed(this.#options.uid, error)),
+    );
+    this.#running = running;
+  }
+
+  async #settle(): Promise<void> {
+    while (this.#running !== undefined || this.#values.length > 0) {
+      if (this.#running === undefined) this.drain();
+      await this.#running;
+    }
+  }
+
+  barrier(): () => Promise<undefined> {
+    // What was written before the barrier is safe once a flush that begins after it has resolved; records behind it may be in it too.
+    return async () => {
+      await this.#settle();
+      const flushing = this.#writer!.flush();
+      this.#run(flushing);
+      await flushing;
+      return undefined;
+    };
+  }
+
+  async complete(): Promise<void> {}
+
+  settled(): Promise<unknown> {
+    return Promise.allSettled([this.#running]);
+  }
+
+  async finish(): Promise<void> {
+    await this.#settle();
+    await this.#writer!.flush();
+  }
+
+  async close(): Promise<void> {
+    await this.#writer?.close();
+  }
+}
+
+interface Segment {
+  readonly checkpoint: number;
+  readonly records: number;
+  readonly bytes: number;
+  /** In memory until committed, or to be read from its file after a restore. */
+  readonly chunks: readonly Uint8Array[] | undefined;
+  file: SegmentSnapshot['file'] | undefined;
+}
+
+interface Identity {
+  readonly name: string;
+  readonly writer: TransactionalWriter<unknown, unknown>;
+  readonly marker: number;
+  readonly segments: Segment[];
+  readonly own: boolean;
+}
+
+export interface TransactionalOptions extends SinkOptions {
+  /** Undefined where the job has no checkpoints: segments then live in memory only. */
+  readonly storage: SnapshotStorage | undefined;
+  /** The file name of a segment, unique for ever. */
+  readonly fileName: (writer: string, checkpoint: number) => string;
+  readonly restored: readonly WriterSnapshot[];
+  /** Newest checkpoint of the snapshot restored; its segments and older ones are to be committed. */
+  readonly restoredId: number;
+}
+
+export class TransactionalSinkRunner implements SinkRunner {
+  readonly #sink: TransactionalSink<unknown, unknown>;
+  readonly #options: TransactionalOptions;
+  readonly #ownName: string;
+  readonly #identities: Identity[] = [];
+  #own: Identity | undefined;
+  #encode: ((value: unknown, timestamp: number) => unknown) | undefined;
+  #records: unknown[] = [];
+  #mark = 0;
+  #chunks: Uint8Array[] = [];
+  #chunkRecords = 0;
+  #chunkBytes = 0;
+  #target = 0;
+  /** Commits run one after another; one that failed fails all behind it (K4). */
+  #committing: Promise<void> = Promise.resolve();
+  marker = 0;
+
+  constructor(sink: TransactionalSink<unknown, unknown>, subtask: number, options: TransactionalOptions) {
+    this.#sink = sink;
+    this.#ownName = String(subtask);
+    this.#options = options;
+  }
+
+  async open(): Promise<void> {
+    const { restored, uid, io } = this.#options;
+    const names = [this.#ownName, ...restored.map((w) => w.writer).filter((name) => name !== this.#ownName)];
+    for (const name of names) {
+      const before = restored.find((w) => w.writer === name);
+      await io.step('sink.open');
+      const writer = await this.#sink.open(this.#options.context(name, before?.data));
+      const marker = await writer.lastCommitted();
+      this.marker = Math.max(this.marker, marker);
+      const segments: Segment[] = (before?.segments ?? [])
+        .filter((s) => s.checkpoint > marker)
+        .map((s) => ({ checkpoint: s.checkpoint, records: s.records, bytes: s.file.bytes, chunks: undefined, file: s.file }));
+      const identity: Identity = { name, writer, marker, segments, own: name === this.#ownName };
+      this.#identities.push(identity);
+      if (identity.own) {
+        this.#own = identity;
+        this.#encode = writer.encode === undefined ? undefined : (value, timestamp) => writer.encode!(value, timestamp);
+      }
+    }
+    this.#target = this.#options.restoredId;
+    try {
+      await this.#commitUpTo(true);
+    } catch (error) {
+      throw sinkFailed(uid, error);
+    }
+  }
+
+  records = 0;
+
+  add(value: unknown, timestamp: number): void {
+    this.records += 1;
+    this.#records.push(this.#encode === undefined ? value : this.#encode(value, timestamp));
+  }
+  mark(): void {
+    this.#mark = this.#records.length;
+  }
+  rollback(): void {
+    this.records -= this.#records.length - this.#mark;
+    this.#records.length = this.#mark;
+  }
+
+  get behind(): boolean {
+    const uncommitted = this.#own!.segments;
+    return uncommitted.length > 2 && uncommitted.reduce((sum, s) => sum + s.bytes, 0) + this.#chunkBytes > PENDING_BYTES;
+  }
+
+  drain(): void {
+    if (this.#records.length >= CHUNK) this.#seal();
+  }
+
+  #seal(): void {
+    if (this.#records.length === 0) return;
+    const chunk = encode(this.#records);
+    this.#chunks.push(chunk);
+    this.#chunkRecords += this.#records.length;
+    this.#chunkBytes += chunk.byteLength;
+    this.#records = [];
+    this.#mark = 0;
+  }
+
+  barrier(id: number): () => Promise<readonly WriterSnapshot[]> {
+    this.#seal();
+    const own = this.#own!;
+    if (this.#chunkRecords > 0) {
+      if (id <= own.marker) {
+        throw new MillraceError('COMMIT_ID_REUSED', `The sink '${this.#options.uid}' has committed checkpoint ${own.marker} already, and is to commit ${id} with new records.`, {
+          uid: this.#options.uid,
+          todo: 'Is another job writing with the same name, or was the checkpoint directory replaced by an older one?',
+        });
+      }
+      own.segments.push({ checkpoint: id, records: this.#chunkRecords, bytes: this.#chunkBytes, chunks: this.#chunks, file: undefined });
+      this.#chunks = [];
+      this.#chunkRecords = 0;
+      this.#chunkBytes = 0;
+    }
+    const now = this.#identities.map((identity) => ({ identity, segments: [...identity.segments], data: identity.writer.snapshot?.() }));
+    return async () => {
+      const { storage, fileName, io } = this.#options;
+      const snapshots: WriterSnapshot[] = [];
+      for (const { identity, segments, data } of now) {
+        const stored: SegmentSnapshot[] = [];
+        for (const segment of segments) {
+          if (segment.file === undefined) {
+            if (storage === undefined) continue;
+            await io.step('checkpoint.segment.upload');
+            segment.file = await storage.write(fileName(identity.name, segment.checkpoint), frames(segment.chunks!));
+          }
+          stored.push({ checkpoint: segment.checkpoint, file: segment.file, records: segment.records });
+        }
+        snapshots.push({ writer: identity.name, segments: stored, data });
+      }
+      return snapshots;
+    };
+  }
+
+  complete(id: number): Promise<void> {
+    this.#target = Math.max(this.#target, id);
+    this.#committing = this.#committing.then(() => this.#commitUpTo(false)).then(() => this.#settleAdopted(id));
+    return this.#committing.then(this.#options.wake, (error) => {
+      throw sinkFailed(this.#options.uid, error);
+    });
+  }
+
+  async #commitUpTo(restoring: boolean): Promise<void> {
+    const { io } = this.#options;
+    for (;;) {
+      let oldest: Identity | undefined;
+      for (const identity of this.#identities) {
+        const first = identity.segments[0];
+        if (first !== undefined && first.checkpoint <= this.#target && (oldest === undefined || first.checkpoint < oldest.segments[0]!.checkpoint)) oldest = identity;
+      }
+      if (oldest === undefined) return;
+      const segment = oldest.segments[0]!;
+      await io.step(restoring ? 'restore.commit' : 'sink.commit');
+      const records = segment.chunks ?? (await this.#read(segment.file!));
+      await oldest.writer.commit(segment.checkpoint, unpack(records));
+      await io.step(restoring ? 'restore.committed' : 'sink.committed');
+      oldest.segments.shift();
+    }
+  }
+
+  /** Adopted identities that have nothing left are published and closed; later snapshots do not name them. */
+  async #settleAdopted(id: number): Promise<void> {
+    for (const identity of [...this.#identities]) {
+      if (identity.own || identity.segments.length > 0 || id <= this.#options.restoredId) continue;
+      await identity.writer.finish?.();
+      await identity.writer.close();
+      this.#identities.splice(this.#identities.indexOf(identity), 1);
+    }
+  }
+
+  async #read(file: SegmentSnapshot['file']): Promise<Uint8Array[]> {
+    const parts: Uint8Array[] = [];
+    for await (const part of this.#options.storage!.read(file)) parts.push(part);
+    return unframe(Buffer.concat(parts));
+  }
+
+  settled(): Promise<unknown> {
+    return Promise.allSettled([this.#committing]);
+  }
+
+  async finish(): Promise<void> {
+    for (const identity of this.#identities) await identity.writer.finish?.();
+  }
+
+  async close(): Promise<void> {
+    for (const identity of this.#identities) await identity.writer.close();
+  }
+}
+
+/** A segment's file: length (u32 LE) and content of each chunk. The storage checks the whole file's CRC. */
+function* frames(chunks: readonly Uint8Array[]): Iterable<Uint8Array> {
+  for (const chunk of chunks) {
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(chunk.byteLength);
+    yield length;
+    yield chunk;
+  }
+}
+
+function unframe(bytes: Buffer): Uint8Array[] {
+  const chunks: Uint8Array[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const length = bytes.readUInt32LE(at);
+    chunks.push(bytes.subarray(at + 4, at + 4 + length));
+    at += 4 + length;
+  }
+  return chunks;
+}
+
+function* unpack(chunks: readonly Uint8Array[]): Iterable<unknown> {
+  for (const chunk of chunks) yield* decode(chunk) as unknown[];
+}
+
+function sinkFailed(uid: string, error: unknown): MillraceError {
+  if (error instanceof MillraceError && error.code !== 'FAULT_INJECTED') return error;
+  return new MillraceError('SINK_FAILED', `The sink '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
+}

@@ -1,0 +1,216 @@
+// The reading side of a source task: its splits, one pending read a split, and what of them goes into a snapshot (protocols 19).
+//
+// Who owns what: the reader owns iterators and positions; the task owns when records are processed. Everything asynchronous re-enters through `post`,
+// which the task's mailbox drops once its attempt is over.
+//
+// Invariants:
+//  S1  `position` is where reading resumes after all of a batch; a batch that is half emitted is stored as the rest of it.
+//  S2  One `next()` a split is pending at most, and none while its batch is not consumed. A barrier never waits for it.
+//  S3  Discovery runs in instance 0; a new split goes to the instance with the fewest, ties to the lowest. A finished split is remembered as such.
+
+import type { ReadContext, Source, SourceBatch, SourceContext } from '../graph/source.ts';
+import type { WatermarkStrategy } from '../graph/node.ts';
+import { mergeSplits, SplitClock } from '../time/generators.ts';
+import type { SplitSnapshot } from './snapshot.ts';
+
+export interface SplitReading {
+  readonly id: string;
+  readonly split: unknown;
+  position: unknown;
+  finished: boolean;
+  /** Set while a batch waits to be processed; `at` is the next record. */
+  values: readonly unknown[] | undefined;
+  timestamps: readonly number[] | undefined;
+  at: number;
+  /** Position after the batch that waits. */
+  next: unknown;
+  readonly clock: SplitClock;
+  iterator: AsyncIterator<SourceBatch<unknown, unknown>> | undefined;
+  reading: boolean;
+}
+
+export interface ReaderOptions {
+  readonly source: Source<unknown>;
+  readonly strategy: WatermarkStrategy<unknown> | undefined;
+  readonly subtask: number;
+  readonly parallelism: number;
+  readonly context: Omit<SourceContext, 'known'>;
+  readonly deadLetter: (record: unknown, error: unknown) => void;
+  readonly now: () => number;
+  /** Runs `fn` as mail of this attempt. */
+  readonly post: (fn: () => void) => void;
+  readonly failed: (error: unknown) => void;
+  /** Hands splits to the instances; only instance 0 discovers. */
+  readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
+}
+
+export class SourceReader {
+  readonly splits = new Map<string, SplitReading>();
+  /** No more splits will come. */
+  complete = false;
+  /** Set behind a stopping barrier: nothing more is emitted. */
+  stopped = false;
+  readonly #options: ReaderOptions;
+  readonly #clockless: WatermarkStrategy<unknown>;
+  #turn: SplitReading[] = [];
+
+  constructor(options: ReaderOptions) {
+    this.#options = options;
+    this.#clockless = options.strategy ?? {};
+  }
+
+  restore(snapshots: readonly SplitSnapshot[]): void {
+    for (const s of snapshots) this.#add(s.id, s.split, s);
+  }
+
+  #add(id: string, split: unknown, restored?: SplitSnapshot): void {
+    if (this.splits.has(id)) return;
+    const clock = new SplitClock(this.#clockless, restored?.time);
+    clock.lastRecordAt = this.#options.now();
+    const reading: SplitReading = {
+      id,
+      split,
+      position: restored?.position,
+      finished: restored?.finished ?? false,
+      values: restored?.rest?.values,
+      timestamps: restored?.rest?.timestamps,
+      at: 0,
+      next: restored?.position,
+      clock,
+      iterator: undefined,
+      reading: false,
+    };
+    this.splits.set(id, reading);
+    this.#turn.push(reading);
+  }
+
+  /** Begins to read, and in instance 0 to discover. `known` are the ids of all splits of the restored snapshot, of every instance, with their counts an instance. */
+  start(known: ReadonlySet<string>, counts: readonly number[]): void {
+    for (const reading of this.splits.values()) this.#read(reading);
+    if (this.#options.subtask === 0) this.#discover(known, [...counts]).catch((error) => this.#options.failed(error));
+  }
+
+  async #discover(known: ReadonlySet<string>, counts: number[]): Promise<void> {
+    const { source, context, parallelism, assign, post } = this.#options;
+    const seen = new Set(known);
+    const deal = (found: readonly unknown[], last: boolean): void => {
+      const shares = Array.from({ length: parallelism }, () => [] as unknown[]);
+      for (const split of found) {
+        const id = source.splitId(split);
+        if (seen.has(id)) continue;
+        seen.add(id);
+        const least = counts.indexOf(Math.min(...counts));
+        counts[least]! += 1;
+        shares[least]!.push(split);
+      }
+      shares.forEach((share, instance) => {
+        if (share.length > 0 || last) assign(instance, share, last);
+      });
+    };
+    const result = source.splits({ ...context, known });
+    if (Symbol.asyncIterator in result) {
+      for await (const found of result) {
+        if (context.signal.aborted) return;
+        post(() => deal(found, false));
+      }
+      post(() => deal([], true));
+      return;
+    }
+    const found = await result;
+    post(() => deal(found, true));
+  }
+
+  assigned(splits: readonly unknown[], last: boolean): void {
+    for (const split of splits) {
+      const id = this.#options.source.splitId(split);
+      this.#add(id, split);
+      this.#read(this.splits.get(id)!);
+    }
+    if (last) this.complete = true;
+  }
+
+  #read(reading: SplitReading): void {
+    if (reading.finished || reading.reading || reading.values !== undefined) return;
+    const { source, context, subtask, deadLetter, post, failed } = this.#options;
+    if (reading.iterator === undefined) {
+      const readContext: ReadContext = { ...context, subtask, deadLetter };
+      reading.iterator = source.read(reading.split, reading.position, readContext)[Symbol.asyncIterator]();
+    }
+    reading.reading = true;
+    reading.iterator.next().then(
+      (result) =>
+        post(() => {
+          reading.reading = false;
+          if (result.done === true) reading.finished = true;
+          else {
+            reading.values = result.value.values;
+            reading.timestamps = result.value.timestamps;
+            reading.at = 0;
+            reading.next = result.value.position;
+            if (result.value.values.length === 0) this.consumed(reading);
+          }
+        }),
+      (error) => failed(error),
+    );
+  }
+
+  /** A split with a batch, in turn; undefined where all wait. */
+  ready(): SplitReading | undefined {
+    if (this.stopped) return undefined;
+    for (let i = 0; i < this.#turn.length; i++) {
+      const reading = this.#turn.shift()!;
+      this.#turn.push(reading);
+      if (reading.values !== undefined) return reading;
+    }
+    return undefined;
+  }
+
+  /** The whole batch has been processed. */
+  consumed(reading: SplitReading): void {
+    reading.position = reading.next;
+    reading.values = undefined;
+    reading.timestamps = undefined;
+    reading.clock.lastRecordAt = this.#options.now();
+    this.#read(reading);
+  }
+
+  /** Every split is finished and no more will come. */
+  get finished(): boolean {
+    if (!this.complete) return false;
+    for (const reading of this.splits.values()) if (!reading.finished || reading.values !== undefined) return false;
+    return true;
+  }
+
+  /** Event time of this instance; `periodic` lets generators emit. A finished split no longer holds the others back. */
+  time(): { watermark: number; idle: boolean } {
+    const now = this.#options.now();
+    const active: SplitClock[] = [];
+    const { idleness } = this.#clockless;
+    for (const reading of this.splits.values()) {
+      reading.clock.onPeriodic(now);
+      if (idleness !== undefined) reading.clock.idle = reading.values === undefined && now - reading.clock.lastRecordAt >= idleness;
+      if (!reading.finished || reading.values !== undefined) active.push(reading.clock);
+    }
+    return mergeSplits(active);
+  }
+
+  snapshot(): SplitSnapshot[] {
+    return [...this.splits.values()].map((reading) => ({
+      id: reading.id,
+      split: reading.split,
+      position: reading.values === undefined ? reading.position : reading.next,
+      finished: reading.finished,
+      rest: reading.values === undefined ? undefined : { values: reading.values.slice(reading.at), timestamps: reading.timestamps?.slice(reading.at) },
+      time: this.#options.strategy === undefined ? undefined : reading.clock.store(),
+    }));
+  }
+
+  positions(): Map<string, unknown> {
+    return new Map([...this.splits.values()].filter((r) => r.position !== undefined).map((r) => [r.id, r.position]));
+  }
+
+  /** Ends every iterator. A read that is still pending settles when the source hears the signal; nobody waits for it. */
+  close(): void {
+    for (const { iterator } of this.splits.values()) iterator?.return?.().catch(() => {});
+  }
+}

@@ -1,0 +1,974 @@
+// A task: one parallel instance of a vertex, and an actor. Its mailbox holds control (triggers, completions, assigned splits, results of promises); its
+// default action, `work`, processes input.
+//
+// Who owns what: the task owns its gate, chain, operators, outputs, sinks, reader and keyed state. It is told what to do by mail and tells the job through
+// `TaskReports`. It knows no other task; channels carry everything.
+//
+// One turn of `work`, in this order, each step bounded in time:
+//   encode what is frozen → sweep a base → wait for what must be waited for → fire timers → one chunk of records.
+//
+// Invariants:
+//  T1  A barrier is one uninterrupted step: sinks closed, barrier out, state frozen, positions taken, channels unblocked. No record in between.
+//  T2  Everything asynchronous re-enters as mail of this attempt, or only wakes the task.
+//  T3  A checkpoint is acknowledged once everything its snapshot names is durable. Uploads of one task run one after another.
+//  T4  The delta of an aborted or failed checkpoint stays in the chain, or is kept until its upload succeeds (protocols 2).
+//  T5  A watermark leaves after every timer up to it has fired; records wait meanwhile.
+//  T6  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
+
+import { type ActorContext, type Behaviour, defineActor } from '../../actors/index.ts';
+import {
+  at,
+  type BaseRef,
+  type Chain as FileChain,
+  chainOf,
+  type Delta,
+  handleOf,
+  type KeyGroupRange,
+  type RegionState,
+  type Sweep,
+  type TaskState,
+  wantsBase,
+  withBase,
+  withDelta,
+} from '../../state-backends/index.ts';
+import { MillraceError, messageOf } from '../errors.ts';
+import type { Logger, Metrics } from '../graph/context.ts';
+import type { DeadLetter, Key } from '../graph/job.ts';
+import { DEAD_LETTERS, isKeyed, type Node, nameOf } from '../graph/node.ts';
+import type { Edge, Vertex } from '../graph/plan.ts';
+import { isTransactional, type SinkContext } from '../graph/sink.ts';
+import { type Batch, releaseBatch } from './batch.ts';
+import { buildChain, type Chain, type Columns } from './chain.ts';
+import type { Barrier, Channel, Event } from './channel.ts';
+import { DeadLetters, deadLetter } from './dead-letters.ts';
+import { Gate } from './gate.ts';
+import { rejectThenable } from './handlers.ts';
+import type { Io } from './io.ts';
+import type { Operator, OperatorFactory } from './operator.ts';
+import { type Control, type Output, openOutput } from './output.ts';
+import { PlainSink, type SinkRunner, TransactionalSinkRunner } from './sink-writer.ts';
+import type { OperatorSnapshot, SnapshotStorage, TaskRestore, TaskSnapshot, WriterSnapshot } from './snapshot.ts';
+import { SourceReader, type SplitReading } from './source-reader.ts';
+import { needsUndo, type TaskFailure, UnitRunner } from './units.ts';
+
+export type TaskMail =
+  | { readonly kind: 'run'; readonly fn: () => void }
+  /** All tasks of the region are open: begin. `known`: ids of all restored splits by uid; `counts`: how many each instance of a source has. */
+  | { readonly kind: 'go'; readonly known: ReadonlySet<string>; readonly counts: readonly number[] }
+  | { readonly kind: 'trigger'; readonly barrier: Barrier }
+  | { readonly kind: 'complete'; readonly id: number }
+  | { readonly kind: 'abort'; readonly id: number }
+  | { readonly kind: 'assign'; readonly splits: readonly unknown[]; readonly last: boolean }
+  | { readonly kind: 'drain' };
+
+/** What a task tells its job. Calls come from its own turns only. */
+export interface TaskReports {
+  opened(report: { marker: number }): void;
+  ack(id: number, snapshot: TaskSnapshot, pauseMs: number): void;
+  declined(id: number, error: unknown): void;
+  /** All commits up to `id` have resolved. */
+  committed(id: number): void;
+  ended(): void;
+  finished(): void;
+  failed(failure: TaskFailure): void;
+  deadLetter(letter: DeadLetter): void;
+}
+
+export interface TaskOptions {
+  readonly job: string;
+  readonly vertex: Vertex;
+  readonly subtask: number;
+  readonly maxParallelism: number;
+  readonly attempt: number;
+  readonly lineage: string;
+  readonly range: KeyGroupRange;
+  readonly region: RegionState;
+  readonly io: Io;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Undefined: checkpoints are off; one last barrier then commits the sinks. */
+  readonly storage: SnapshotStorage | undefined;
+  readonly blocking: boolean;
+  /** Watermarks after each batch of `read`, not by the clock. */
+  readonly watermarkEachBatch: boolean;
+  readonly inputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
+  readonly outputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
+  readonly operators: (node: Node) => OperatorFactory;
+  readonly restore: TaskRestore | undefined;
+  /** Newest checkpoint id of the snapshot restored, 0 without one. */
+  readonly restoredId: number;
+  readonly lastCheckpoint: () => number | undefined;
+  readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
+  readonly reports: TaskReports;
+}
+
+type State = 'opening' | 'open' | 'running' | 'finished' | 'failed';
+
+interface PendingSnapshot {
+  readonly id: number;
+  readonly snapshot: Omit<TaskSnapshot, 'keyed' | 'operators'>;
+  readonly operators: Record<string, OperatorSnapshot>;
+  readonly writers: readonly { uid: string; upload: () => Promise<readonly WriterSnapshot[] | undefined> }[];
+}
+
+const WATERMARK_INTERVAL_MS = 200;
+/** How long a builder that is not full may wait while the task is busy. */
+const FLUSH_MS = 5;
+const ENCODE_SLICE_MS = 1;
+const SWEEP_SLICE_MS = 1;
+/** A sweep takes a slice, then leaves the task alone for this long. */
+const SWEEP_PAUSE_MS = 6;
+/** A chunk of records is meant to take no longer. */
+const CHUNK_MS = 1;
+const CHUNK_MAX = 1024;
+const SETTLE_MS = 5000;
+
+export class Task {
+  readonly name: string;
+  readonly #options: TaskOptions;
+  readonly #nodes: readonly Node[];
+  readonly #control: Control = { full: false };
+  readonly #gate: Gate | undefined;
+  readonly #outputs: readonly Output[];
+  readonly #sinks = new Map<Node, SinkRunner>();
+  readonly #letters: DeadLetters;
+  readonly #units: UnitRunner;
+  readonly #abort = new AbortController();
+  readonly #chain: Chain;
+  readonly #operators: readonly Operator[];
+  readonly #outputOf: (node: Node, name: string) => ((value: unknown, timestamp: number) => void) | undefined;
+  readonly #reader: SourceReader | undefined;
+  #stateOfKeys: TaskState | undefined;
+  #context: ActorContext<TaskMail> | undefined;
+  #state: State = 'opening';
+
+  // records
+  #batch: Batch | undefined;
+  #columns: Columns | undefined;
+  #at = 0;
+  #chunk = 256;
+  #lastFlush = 0;
+  #sourceIdle = false;
+
+  // time
+  #watermark: number;
+  #processingTime: number;
+  #advancing: number | undefined;
+  #ending: 'no' | 'advancing' | 'ended' = 'no';
+  #drained = false;
+  #quiet: boolean;
+  #alarm: { at: number; handle: unknown } | undefined;
+  #waiting = false;
+
+  // snapshots
+  #files: FileChain;
+  readonly #pending: PendingSnapshot[] = [];
+  #encoding = false;
+  readonly #unsaved: Delta[] = [];
+  #uploading: Promise<void> = Promise.resolve();
+  #uploads = 0;
+  #sweep: { readonly sweep: Sweep; readonly file: Awaited<ReturnType<SnapshotStorage['open']>>; waiting: boolean; next: number } | undefined;
+  #sweeps = 0;
+  readonly #endedAt = new Map<number, boolean>();
+  #pauseMs = 0;
+  #aborted = 0;
+  #committing = 0;
+
+  readonly counts = { recordsIn: 0, deadLetters: 0 };
+
+  constructor(options: TaskOptions) {
+    const { vertex, restore } = options;
+    this.#options = options;
+    this.name = `${vertex.id}-${options.subtask}`;
+    this.#nodes = vertex.nodes;
+    this.#watermark = restore?.watermark ?? Number.NEGATIVE_INFINITY;
+    this.#processingTime = restore?.processingTime ?? 0;
+    this.#quiet = restore?.ended ?? false;
+    this.#files = chainOf(restore?.handles ?? []);
+    this.#letters = new DeadLetters((letter) => options.reports.deadLetter(letter));
+    this.#gate = vertex.inputs.length === 0 ? undefined : new Gate(options.inputs.flatMap((i) => i.channels), this.#watermark, options.blocking);
+    this.#outputs = options.outputs.map(({ edge, channels }) =>
+      openOutput({ exchange: edge.exchange, key: edge.key, channels, maxParallelism: options.maxParallelism, control: this.#control, name: `${vertex.id}-${edge.to.id}`, to: edge.to.id }),
+    );
+    for (const node of this.#nodes) {
+      if (node.step.kind === 'sink' || node.step.kind === 'forEach') this.#sinks.set(node, this.#openSink(node));
+    }
+    if (isKeyed(vertex.head.step)) {
+      this.#stateOfKeys = options.region.task({ maxParallelism: options.maxParallelism, range: options.range, undo: needsUndo(this.#nodes) });
+    }
+    this.#units = new UnitRunner({
+      nodes: this.#nodes,
+      state: this.#stateOfKeys,
+      participants: [...this.#outputs, ...this.#sinks.values()],
+      attempt: options.attempt,
+      skipped: (node, error, record, key, timestamp) => this.#skipped(node, error, record, key, timestamp),
+    });
+    const sinkEmits = new Map([...this.#sinks].map(([node, sink]) => [node, (value: unknown, timestamp: number): void => sink.add(value, timestamp)] as const));
+    const built = buildChain({
+      vertex,
+      outputs: this.#outputs,
+      sinks: sinkEmits,
+      control: this.#control,
+      units: this.#units.undoes ? this.#units : undefined,
+      asyncHandler: (result) => {
+        rejectThenable(result, nameOf(this.#nodes[this.#chain.at()]!));
+        return Boolean(result);
+      },
+      operator: (node, index, output) => this.#openOperator(node, index, output),
+    });
+    this.#chain = built.chain;
+    this.#outputOf = built.outputOf;
+    this.#operators = [...built.operators.values()];
+    this.#reader = this.#openReader();
+    for (const node of this.#nodes) {
+      const snapshot = restore?.operators[nameOf(node)];
+      if (snapshot !== undefined) this.#letters.restore(nameOf(node), snapshot);
+    }
+  }
+
+  // ── building ──
+
+  #openSink(node: Node): SinkRunner {
+    const options = this.#options;
+    const uid = nameOf(node);
+    const context = (writer: string, restored: unknown): SinkContext => ({ uid, job: options.job, writer, lineage: options.lineage, attempt: options.attempt, restored, signal: this.#abort.signal, log: options.log, metrics: options.metrics });
+    const common = { uid, context, io: options.io, wake: () => this.wake(), failed: (error: unknown) => this.#failLater(error) };
+    if (node.step.kind === 'forEach') return new PlainSink(forEachSink(node.step.fn, node, (error, record, timestamp) => this.#forEachFailed(node, error, record, timestamp)), options.subtask, common);
+    const { sink } = node.step as Extract<Node['step'], { kind: 'sink' }>;
+    if (!isTransactional(sink)) return new PlainSink(sink, options.subtask, common);
+    return new TransactionalSinkRunner(sink, options.subtask, {
+      ...common,
+      storage: options.storage,
+      fileName: (writer, checkpoint) => `segment-${uid}-${writer}-${options.attempt}-${checkpoint}`,
+      restored: options.restore?.operators[uid]?.writers ?? [],
+      restoredId: options.restoredId,
+    });
+  }
+
+  #openOperator(node: Node, index: number, output: (name: string) => ((value: unknown, timestamp: number) => void) | undefined): Operator {
+    const options = this.#options;
+    const uid = nameOf(node);
+    return options.operators(node)({
+      node,
+      uid,
+      subtask: options.subtask,
+      parallelism: options.vertex.parallelism,
+      state: () => this.#stateOfKeys!,
+      output,
+      watermark: () => this.#watermark,
+      now: () => this.now(),
+      random: () => options.io.random(),
+      log: options.log,
+      metrics: options.metrics,
+      unit: (run, subject, key, timestamp) => this.#unit(index, run, subject, key, timestamp),
+      timersChanged: () => this.#armAlarm(),
+    });
+  }
+
+  #openReader(): SourceReader | undefined {
+    const { vertex, subtask, log, metrics, restore } = this.#options;
+    const { step } = vertex.head;
+    if (step.kind !== 'source') return undefined;
+    const uid = nameOf(vertex.head);
+    const reader = new SourceReader({
+      source: step.source,
+      strategy: step.strategy,
+      subtask,
+      parallelism: vertex.parallelism,
+      context: { uid, signal: this.#abort.signal, log, metrics, parallelism: vertex.parallelism },
+      deadLetter: (record, error) => this.#post(() => this.#skipped(vertex.head, error, record, undefined, Number.NaN)),
+      now: () => this.now(),
+      post: (fn) => this.#post(fn),
+      failed: (error) => this.#failLater(new MillraceError('SOURCE_FAILED', `The source '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error, ...retryableOf(error) })),
+      assign: this.#options.assign,
+    });
+    reader.restore(restore?.operators[uid]?.splits ?? []);
+    return reader;
+  }
+
+  // ── the actor ──
+
+  behaviour(): Behaviour<TaskMail> {
+    return defineActor<TaskMail>((context) => {
+      this.#context = context;
+      this.#open().then(
+        () => this.#post(() => this.#opened()),
+        (error) => this.#failLater(error),
+      );
+      return {
+        receive: (mail) => this.#guard(() => this.#receive(mail)),
+        work: (deadline) => this.#guard(() => this.#work(deadline)),
+        inspect: () => ({ metrics: this.metrics(), ...(this.#state === 'opening' || this.#state === 'open' ? { state: 'starting' as const } : {}) }),
+        stopping: () => this.#close(),
+      };
+    });
+  }
+
+  /** Something a task waits for may have come: credit, an element, the end of a write. */
+  wake(): void {
+    this.#context?.ready();
+  }
+
+  #post(fn: () => void): void {
+    this.#context!.self.tell({ kind: 'run', fn });
+  }
+
+  #failLater(error: unknown): void {
+    this.#post(() => {
+      throw error;
+    });
+  }
+
+  /** The one place where an error ends the task. */
+  #guard<R>(run: () => R): R {
+    try {
+      return run();
+    } catch (error) {
+      this.#state = 'failed';
+      const node = this.#nodes[this.#chain.at()] ?? this.#nodes[0]!;
+      // An error that is not of a record has no policy: the region restarts.
+      const failure = this.#units.failure(error, error instanceof MillraceError && error.code !== 'USER_FUNCTION_FAILED' ? { ...node, onError: 'restart' } : node, undefined, undefined)!;
+      this.#options.reports.failed(failure);
+      throw failure.error;
+    }
+  }
+
+  #receive(mail: TaskMail): void {
+    if (this.#state === 'failed' || this.#state === 'finished') return;
+    switch (mail.kind) {
+      case 'run':
+        mail.fn();
+        break;
+      case 'go':
+        this.#go(mail.known, mail.counts);
+        break;
+      case 'trigger':
+        this.#gate?.passed(mail.barrier.id);
+        this.#barrier(mail.barrier);
+        break;
+      case 'complete':
+        this.#complete(mail.id);
+        break;
+      case 'abort':
+        this.#aborted = Math.max(this.#aborted, mail.id);
+        break;
+      case 'assign':
+        this.#reader!.assigned(mail.splits, mail.last);
+        break;
+      case 'drain':
+        this.#drain();
+        break;
+    }
+    this.wake();
+  }
+
+  // ── opening ──
+
+  async #open(): Promise<void> {
+    const { io, restore, storage } = this.#options;
+    if (this.#stateOfKeys !== undefined && restore !== undefined) {
+      const { bases, deltas } = this.#files;
+      for (const { file } of [...bases, ...deltas]) {
+        await io.step('restore.load');
+        await this.#stateOfKeys.load(storage!.read(file));
+      }
+    }
+    for (const sink of this.#sinks.values()) await sink.open();
+    await io.step('restore.opened');
+  }
+
+  #opened(): void {
+    this.#state = 'open';
+    this.#options.reports.opened({ marker: Math.max(0, ...[...this.#sinks.values()].map((s) => s.marker)) });
+  }
+
+  #go(known: ReadonlySet<string>, counts: readonly number[]): void {
+    this.#state = 'running';
+    if (!this.#quiet) for (const operator of this.#operators) operator.start?.();
+    if (this.#watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#watermark });
+    this.#armAlarm();
+    if (this.#reader === undefined) return;
+    if (this.#quiet) this.#reader.complete = true;
+    else this.#reader.start(known, counts);
+    if (!this.#options.watermarkEachBatch && this.#strategy !== undefined) this.#tick();
+  }
+
+  get #strategy() {
+    const { step } = this.#options.vertex.head;
+    return step.kind === 'source' ? step.strategy : undefined;
+  }
+
+  // ── working ──
+
+  #work(deadline: number): boolean {
+    if (this.#state !== 'running') return false;
+    for (;;) {
+      if (!this.#step(deadline)) return this.#encoding || (this.#sweep !== undefined && !this.#sweep.waiting && this.#sweep.next <= performance.now());
+      if (performance.now() >= deadline) return true;
+    }
+  }
+
+  /** One bounded piece of work; false where there is nothing to do but encode and sweep. */
+  #step(deadline: number): boolean {
+    this.#snapshotWork(deadline);
+    if (this.#waiting) return false;
+    for (const output of this.#outputs) if (!output.open) return false;
+    for (const sink of this.#sinks.values()) {
+      if (sink.behind) return false;
+    }
+    if (this.#stateOfKeys !== undefined) {
+      this.#stateOfKeys.maintain();
+      if (this.#stateOfKeys.pressed) return this.#wait(this.#stateOfKeys.relieve());
+    }
+    if (this.#advancing !== undefined) return this.#advance(deadline);
+    if (this.#alarm !== undefined && this.#alarm.at <= this.now() && !this.#fireProcessing(deadline)) return !this.#waiting;
+    if (this.#ending === 'advancing') return this.#endData();
+    if (this.#batch !== undefined) return this.#processBatch();
+    if (this.#reader !== undefined) return this.#readStep();
+    return this.#pollStep();
+  }
+
+  #wait(until: Promise<void>): boolean {
+    this.#waiting = true;
+    until.then(
+      () => {
+        this.#waiting = false;
+        this.wake();
+      },
+      (error) => this.#failLater(error),
+    );
+    return false;
+  }
+
+  #pollStep(): boolean {
+    const element = this.#gate!.poll();
+    if (element === undefined) {
+      this.#flush(true);
+      return false;
+    }
+    if ('kind' in element) this.#onEvent(element);
+    else {
+      this.#batch = element;
+      this.#columns = element;
+      this.#at = 0;
+      this.#processBatch();
+    }
+    return true;
+  }
+
+  #processBatch(): boolean {
+    const batch = this.#batch!;
+    this.#at = this.#run(this.#columns!, this.#at, batch.size, undefined);
+    if (this.#at < batch.size) return true;
+    releaseBatch(batch);
+    this.#batch = undefined;
+    this.#columns = undefined;
+    return true;
+  }
+
+  /** Runs the chain over at most a chunk; gives the index of the first record not processed. */
+  #run(columns: Columns, from: number, size: number, split: SplitReading | undefined): number {
+    const to = Math.min(size, from + this.#chunk);
+    const begun = performance.now();
+    for (const operator of this.#operators) operator.enter?.();
+    let next: number;
+    try {
+      next = this.#chain.run(columns, from, to, split?.clock);
+    } catch (error) {
+      const index = this.#chain.index();
+      throw this.#units.failure(error, this.#nodes[this.#chain.at()]!, columns.values[index], columns.keys?.[index]) ?? error;
+    } finally {
+      for (const operator of this.#operators) operator.leave?.();
+    }
+    this.counts.recordsIn += next - from;
+    const ended = performance.now();
+    if (ended - begun > 2 * CHUNK_MS) this.#chunk = Math.max(1, this.#chunk >> 1);
+    else if (ended - begun < CHUNK_MS / 2 && this.#chunk < CHUNK_MAX) this.#chunk *= 2;
+    this.#flush(ended - this.#lastFlush > FLUSH_MS, ended);
+    return next;
+  }
+
+  #flush(all: boolean, now = 0): void {
+    this.#control.full = false;
+    for (const output of this.#outputs) output.flush(all);
+    for (const sink of this.#sinks.values()) sink.drain();
+    if (all) this.#lastFlush = now === 0 ? performance.now() : now;
+  }
+
+  #unit(index: number, run: () => void, subject: () => unknown, key: Key | undefined, timestamp: number): boolean {
+    this.#chain.setAt(index);
+    if (!this.#units.undoes) {
+      run();
+      return true;
+    }
+    this.#units.begin();
+    try {
+      run();
+    } catch (error) {
+      this.#units.failed(error, this.#chain.at(), subject(), key, timestamp);
+      return false;
+    }
+    this.#units.commit();
+    return true;
+  }
+
+  #skipped(node: Node, error: unknown, record: unknown, key: Key | undefined, timestamp: number): void {
+    const uid = nameOf(node);
+    const letter = deadLetter(uid, record, key, timestamp, error, this.now(), this.#options.lastCheckpoint());
+    this.counts.deadLetters += 1;
+    const emit = this.#outputOf(node, DEAD_LETTERS);
+    this.#letters.add(letter, emit !== undefined);
+    emit?.(letter, timestamp);
+  }
+
+  #forEachFailed(node: Node, error: unknown, record: unknown, timestamp: number): void {
+    const failure = this.#units.failure(error, node, record, undefined);
+    if (failure !== undefined) throw failure;
+    this.#post(() => this.#skipped(node, error, record, undefined, timestamp));
+  }
+
+  // ── sources ──
+
+  #readStep(): boolean {
+    const reader = this.#reader!;
+    const reading = reader.ready();
+    if (reading === undefined) {
+      this.#flush(true);
+      if (this.#ending === 'no' && !reader.stopped && reader.finished) return this.#endOfInput();
+      return false;
+    }
+    const { values, timestamps } = reading as { values: readonly unknown[]; timestamps: readonly number[] | undefined };
+    reading.at = this.#run({ values, timestamps, keys: NO_KEYS, hashes: NO_HASHES }, reading.at, values.length, reading);
+    if (reading.at < values.length) return true;
+    reader.consumed(reading);
+    if (this.#options.watermarkEachBatch) this.#sourceTime();
+    return true;
+  }
+
+  /** Lets the generators speak, and sends what changed. */
+  #sourceTime(): void {
+    if (this.#strategy === undefined || this.#ending !== 'no') return;
+    const { watermark, idle } = this.#reader!.time();
+    if (this.#sourceIdle && !idle) {
+      this.#sourceIdle = false;
+      this.#signal({ kind: 'active' });
+    }
+    if (watermark > this.#watermark && this.#advancing === undefined) this.#advanceTo(watermark);
+    if (idle && !this.#sourceIdle) {
+      this.#sourceIdle = true;
+      this.#afterAdvancing(() => this.#signal({ kind: 'idle' }));
+    }
+  }
+
+  #tick(): void {
+    const { clock } = this.#options.io;
+    const handle = clock.setTimeout(
+      () =>
+        this.#post(() => {
+          if (this.#state !== 'running' || this.#ending !== 'no') return;
+          this.#sourceTime();
+          this.#tick();
+        }),
+      WATERMARK_INTERVAL_MS,
+    );
+    this.#abort.signal.addEventListener('abort', () => clock.clearTimeout(handle), { once: true });
+  }
+
+  #endOfInput(): boolean {
+    this.#ending = 'advancing';
+    this.#advanceTo(Number.POSITIVE_INFINITY);
+    return true;
+  }
+
+  #drain(): void {
+    if (this.#reader === undefined || this.#ending !== 'no') return;
+    this.#reader.stopped = true;
+    this.#drained = true;
+    this.#endOfInput();
+  }
+
+  // ── events and time ──
+
+  #signal(event: Event): void {
+    for (const output of this.#outputs) output.signal(event);
+  }
+
+  #onEvent(event: Event): void {
+    const gate = this.#gate!;
+    switch (event.kind) {
+      case 'watermark':
+      case 'idle':
+      case 'active': {
+        const { watermark, idle } = event.kind === 'watermark' ? gate.watermark(event.time) : event.kind === 'idle' ? gate.idle() : gate.active();
+        if (idle === false) this.#signal({ kind: 'active' });
+        if (watermark !== undefined) this.#advanceTo(watermark);
+        if (idle === true) this.#afterAdvancing(() => this.#signal({ kind: 'idle' }));
+        break;
+      }
+      case 'end-of-data':
+        if (gate.endOfData()) this.#ending = 'advancing';
+        break;
+      case 'barrier':
+      case 'cancel':
+      case 'end':
+        for (const action of gate.align(event)) {
+          if (action.kind === 'block') gate.block(action.channel);
+          else if (action.kind === 'unblock') gate.unblock();
+          else if (action.kind === 'abort') this.#signal({ kind: 'cancel', id: action.id });
+          else this.#barrier(event.kind === 'barrier' ? event.barrier : { id: action.id, startedAt: 0, stop: false });
+        }
+        break;
+    }
+  }
+
+  readonly #after: (() => void)[] = [];
+
+  #afterAdvancing(fn: () => void): void {
+    if (this.#advancing === undefined) fn();
+    else this.#after.push(fn);
+  }
+
+  #advanceTo(watermark: number): void {
+    if (watermark <= this.#watermark && watermark !== Number.POSITIVE_INFINITY) return;
+    this.#watermark = watermark;
+    this.#advancing = watermark;
+  }
+
+  /** Fires timers up to the watermark; it leaves when all have (T5). */
+  #advance(deadline: number): boolean {
+    const watermark = this.#advancing!;
+    if (!this.#quiet) {
+      for (const operator of this.#operators) {
+        if (operator.advance === undefined) continue;
+        const outcome = this.#entered(operator, () => operator.advance!(watermark, deadline));
+        this.#flush(false);
+        if (outcome === 'more') return true;
+        if (outcome !== 'done') return this.#wait(outcome);
+      }
+      for (const operator of this.#operators) if (operator.watermark !== undefined) this.#entered(operator, () => operator.watermark!(watermark));
+    }
+    this.#advancing = undefined;
+    this.#signal({ kind: 'watermark', time: watermark });
+    for (const fn of this.#after.splice(0)) fn();
+    return true;
+  }
+
+  #entered<R>(operator: Operator, run: () => R): R {
+    operator.enter?.();
+    try {
+      return run();
+    } finally {
+      operator.leave?.();
+    }
+  }
+
+  #fireProcessing(deadline: number): boolean {
+    const now = this.now();
+    for (const operator of this.#operators) {
+      if (operator.onProcessingTime === undefined || operator.nextProcessingTime! > now) continue;
+      const outcome = this.#entered(operator, () => operator.onProcessingTime!(now, deadline));
+      this.#flush(false);
+      if (outcome === 'more') return false;
+      if (outcome !== 'done') return this.#wait(outcome);
+    }
+    this.#alarm = undefined;
+    this.#armAlarm();
+    return true;
+  }
+
+  /** One alarm is armed, for the earliest processing-time timer. */
+  #armAlarm(): void {
+    let next = Number.POSITIVE_INFINITY;
+    for (const operator of this.#operators) next = Math.min(next, operator.nextProcessingTime ?? Number.POSITIVE_INFINITY);
+    if (next === Number.POSITIVE_INFINITY || this.#context === undefined || (this.#alarm !== undefined && this.#alarm.at <= next)) return;
+    const { clock } = this.#options.io;
+    if (this.#alarm !== undefined) clock.clearTimeout(this.#alarm.handle);
+    const handle = clock.setTimeout(() => this.wake(), Math.min(2 ** 31 - 1, Math.max(0, next - this.now())));
+    this.#alarm = { at: next, handle };
+  }
+
+  /** Processing time: never goes back, also over a restore on another machine (protocols 24). */
+  now(): number {
+    const now = this.#options.io.clock.now();
+    if (now > this.#processingTime) this.#processingTime = now;
+    return this.#processingTime;
+  }
+
+  /** After the final watermark: `onEnd`, then no more records leave. */
+  #endData(): boolean {
+    if (!this.#quiet) for (const operator of this.#operators) if (operator.end !== undefined) this.#entered(operator, () => operator.end!());
+    this.#ending = 'ended';
+    this.#signal({ kind: 'end-of-data' });
+    this.#flush(true);
+    this.#options.reports.ended();
+    return true;
+  }
+
+  // ── snapshots ──
+
+  #barrier(barrier: Barrier): void {
+    const { id } = barrier;
+    const begun = performance.now();
+    if (id <= this.#aborted) {
+      this.#signal({ kind: 'cancel', id });
+      return;
+    }
+    this.#flush(false);
+    const writers = [...this.#sinks].map(([node, sink]) => ({ uid: nameOf(node), upload: sink.barrier(id) }));
+    this.#signal({ kind: 'barrier', barrier });
+    if (this.#options.storage !== undefined) this.#stateOfKeys?.freeze(id);
+    const ended = this.#ending === 'ended' && !this.#drained;
+    const operators: Record<string, OperatorSnapshot> = {};
+    for (const node of this.#nodes) {
+      const uid = nameOf(node);
+      const letters = this.#letters.snapshot(uid);
+      const splits = node.step.kind === 'source' ? { splits: this.#reader!.snapshot() } : undefined;
+      if (letters !== undefined || splits !== undefined) operators[uid] = { ...letters, ...splits };
+    }
+    const { vertex, subtask } = this.#options;
+    this.#pending.push({
+      id,
+      snapshot: { vertex: vertex.id, subtask, parallelism: vertex.parallelism, watermark: this.#watermark, processingTime: this.now(), ended },
+      operators,
+      writers,
+    });
+    this.#endedAt.set(id, this.#ending === 'ended');
+    if (barrier.stop && this.#reader !== undefined) this.#reader.stopped = true;
+    this.#encoding = true;
+    this.#pauseMs = performance.now() - begun;
+  }
+
+  /** Encodes what is frozen and sweeps, each for a slice. */
+  #snapshotWork(deadline: number): void {
+    if (this.#encoding) {
+      const begun = performance.now();
+      const done = this.#stateOfKeys === undefined || this.#stateOfKeys.encode(Math.min(deadline, begun + ENCODE_SLICE_MS));
+      this.#pauseMs = Math.max(this.#pauseMs, performance.now() - begun);
+      if (done) {
+        this.#encoding = false;
+        if (this.#stateOfKeys !== undefined && this.#options.storage !== undefined) this.#unsaved.push(...this.#stateOfKeys.takeDeltas());
+        const pauseMs = this.#pauseMs;
+        for (const pending of this.#pending.splice(0)) {
+          const deltas = this.#unsaved;
+          this.#uploading = this.#uploading.then(() => this.#upload(pending, deltas, pauseMs));
+        }
+      }
+    }
+    this.#sweepWork();
+  }
+
+  async #upload(pending: PendingSnapshot, deltas: Delta[], pauseMs: number): Promise<void> {
+    const { storage, io, reports, vertex, subtask, attempt, range } = this.#options;
+    const { id } = pending;
+    try {
+      while (deltas.length > 0 && deltas[0]!.id <= id) {
+        const delta = deltas[0]!;
+        if (delta.rows > 0) {
+          await io.step('checkpoint.delta.upload');
+          this.#uploads += 1;
+          const file = await storage!.write(`delta-${vertex.id}-${subtask}-${attempt}-${delta.id}-${this.#uploads}`, delta.blocks);
+          this.#files = withDelta(this.#files, { id: delta.id, file });
+        }
+        deltas.shift();
+      }
+      const operators = { ...pending.operators };
+      for (const { uid, upload } of pending.writers) {
+        const writers = await upload();
+        if (writers !== undefined) operators[uid] = { ...operators[uid], writers };
+      }
+      this.#files = at(this.#files, id);
+      const keyed = this.#stateOfKeys === undefined ? undefined : { uid: nameOf(vertex.head), range, handle: handleOf(this.#files) };
+      await io.step('checkpoint.ack');
+      this.#post(() => {
+        reports.ack(id, { ...pending.snapshot, operators, keyed }, pauseMs);
+        this.#maySweep();
+      });
+    } catch (error) {
+      this.#post(() => reports.declined(id, error));
+    }
+  }
+
+  // ── bases ──
+
+  #maySweep(): void {
+    const { storage } = this.#options;
+    if (storage === undefined || this.#stateOfKeys === undefined || this.#sweep !== undefined || !wantsBase(this.#files)) return;
+    const { vertex, subtask, attempt, io } = this.#options;
+    this.#sweeps += 1;
+    const name = `base-${vertex.id}-${subtask}-${attempt}-${this.#sweeps}`;
+    const sweep = this.#stateOfKeys.sweep();
+    Promise.resolve(io.step('base.begin'))
+      .then(() => storage.open(name))
+      .then(
+        (file) =>
+          this.#post(() => {
+            this.#sweep = { sweep, file, waiting: false, next: 0 };
+          }),
+        (error) => this.#baseFailed(sweep, error),
+      );
+  }
+
+  /** A base that fails costs nothing but itself: the deltas stand. */
+  #baseFailed(sweep: Sweep, error: unknown): void {
+    this.#options.log.warn({ uid: this.name, error: messageOf(error) }, 'A base could not be made; the deltas are kept.');
+    this.#post(() => {
+      sweep.cancel();
+      const file = this.#sweep?.file;
+      this.#sweep = undefined;
+      file?.abandon().catch((reason) => this.#options.log.warn({ error: messageOf(reason) }, 'An unfinished base could not be removed.'));
+    });
+  }
+
+  #sweepWork(): void {
+    const running = this.#sweep;
+    const now = performance.now();
+    if (running === undefined || running.waiting || running.next > now) return;
+    const { sweep, file } = running;
+    const outcome = sweep.step(now + SWEEP_SLICE_MS);
+    running.next = performance.now() + SWEEP_PAUSE_MS;
+    if (outcome !== 'again') running.waiting = true;
+    const resume = (): void => {
+      running.waiting = false;
+      this.wake();
+    };
+    if (outcome === 'done') {
+      const blocks = sweep.take();
+      Promise.resolve(this.#options.io.step('base.upload'))
+        .then(() => file.append(blocks))
+        .then(() => file.finish())
+        .then(
+          (ref) => this.#post(() => this.#baseDone({ kind: 'rows', file: ref, b: sweep.b, n: sweep.n })),
+          (error) => this.#baseFailed(sweep, error),
+        );
+      return;
+    }
+    const blocks = sweep.take();
+    if (outcome === 'again' && blocks.length === 0) {
+      this.#wakeAt(running.next);
+      return;
+    }
+    running.waiting = true;
+    Promise.all([outcome === 'again' ? undefined : outcome, blocks.length > 0 ? file.append(blocks) : undefined]).then(resume, (error) => this.#baseFailed(sweep, error));
+  }
+
+  #wakeAt(at: number): void {
+    setTimeout(() => this.wake(), Math.max(0, at - performance.now())).unref();
+  }
+
+  #baseDone(base: BaseRef): void {
+    this.#sweep = undefined;
+    this.#files = withBase(this.#files, base);
+  }
+
+  // ── completion ──
+
+  #complete(id: number): void {
+    const { reports, vertex } = this.#options;
+    const ended = [...this.#endedAt].some(([at, was]) => at <= id && was);
+    for (const at of [...this.#endedAt.keys()]) if (at <= id) this.#endedAt.delete(at);
+    this.#committing += 1;
+    Promise.all([...this.#sinks.values()].map((sink) => sink.complete(id)))
+      .then(async () => {
+        if (ended) for (const sink of this.#sinks.values()) await sink.finish();
+      })
+      .then(
+        () =>
+          this.#post(() => {
+            this.#committing -= 1;
+            reports.committed(id);
+            if (ended) this.#finish();
+          }),
+        (error) => {
+          this.#committing -= 1;
+          this.#failLater(error);
+        },
+      );
+    const step = vertex.head.step;
+    if (step.kind === 'source' && step.source.onCheckpointComplete !== undefined) {
+      // For monitoring only: an error is logged, nothing depends on it.
+      Promise.resolve(step.source.onCheckpointComplete(this.#reader!.positions())).catch((error) => this.#options.log.warn({ uid: nameOf(vertex.head), error: messageOf(error) }, 'onCheckpointComplete failed.'));
+    }
+  }
+
+  #finish(): void {
+    if (this.#state === 'finished') return;
+    this.#signal({ kind: 'end' });
+    this.#state = 'finished';
+    this.#options.reports.finished();
+    this.#context!.exit('normal');
+  }
+
+  // ── the end ──
+
+  async #close(): Promise<void> {
+    this.#abort.abort();
+    const { clock } = this.#options.io;
+    if (this.#alarm !== undefined) clock.clearTimeout(this.#alarm.handle);
+    this.#reader?.close();
+    this.#sweep?.sweep.cancel();
+    for (const operator of this.#operators) await operator.stop?.();
+    // What runs is awaited for a while; what has not settled by then is fenced by the attempt in every outside name (protocols 8).
+    await Promise.race([Promise.allSettled([this.#uploading, ...[...this.#sinks.values()].map((sink) => sink.settled())]), new Promise((resolve) => setTimeout(resolve, SETTLE_MS).unref())]);
+    await Promise.allSettled([...this.#sinks.values()].map((sink) => sink.close()));
+  }
+
+  // ── looking ──
+
+  metrics(): Record<string, number | null> {
+    return {
+      recordsIn: this.counts.recordsIn,
+      recordsOut: this.#outputs.reduce((sum, o) => sum + o.records, 0) + [...this.#sinks.values()].reduce((sum, s) => sum + s.records, 0),
+      mailbox: this.#gate?.depth ?? 0,
+      watermark: Number.isFinite(this.#watermark) ? this.#watermark : null,
+      lastCheckpoint: this.#options.lastCheckpoint() ?? null,
+      deadLetters: this.counts.deadLetters,
+      ...Object.assign({}, ...this.#operators.map((o) => o.counts ?? {})),
+      ...(this.#stateOfKeys === undefined ? {} : { stateRows: this.#stateOfKeys.stats().rows, stateBytes: this.#stateOfKeys.stats().residentBytes }),
+    };
+  }
+
+  get state(): TaskState | undefined {
+    return this.#stateOfKeys;
+  }
+}
+
+const NO_KEYS: readonly Key[] = [];
+const NO_HASHES = new Int32Array(0);
+
+function retryableOf(error: unknown): { retryable?: boolean } {
+  const { retryable } = (error ?? {}) as { retryable?: unknown };
+  return typeof retryable === 'boolean' ? { retryable } : {};
+}
+
+/** `forEach` is a plain sink whose writer calls the function record by record, in order. */
+function forEachSink(fn: (value: unknown) => void | Promise<void>, node: Node, failed: (error: unknown, record: unknown, timestamp: number) => void) {
+  return {
+    async open() {
+      return {
+        write(values: readonly unknown[], timestamps: readonly number[]): void | Promise<void> {
+          for (let i = 0; i < values.length; i++) {
+            try {
+              const result = fn(values[i]);
+              if (result !== undefined && typeof result.then === 'function') return rest(values, timestamps, i, result);
+            } catch (error) {
+              failed(error, values[i], timestamps[i]!);
+            }
+          }
+        },
+        async flush() {},
+        async close() {},
+      };
+    },
+  };
+
+  async function rest(values: readonly unknown[], timestamps: readonly number[], at: number, first: Promise<void>): Promise<void> {
+    let pending: void | Promise<void> = first;
+    for (let i = at; i < values.length; i++) {
+      try {
+        await (i === at ? pending : (pending = fn(values[i])));
+      } catch (error) {
+        failed(error, values[i], timestamps[i]!);
+      }
+    }
+  }
+}
