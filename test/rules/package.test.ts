@@ -1,0 +1,76 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { satisfies } from './node-range.ts';
+import { MANIFEST, type Project, projectWithPackage } from './packed-package.ts';
+import { ROOT } from './source-tree.ts';
+
+describe('the packed package', () => {
+  let project: Project;
+  beforeAll(() => {
+    project = projectWithPackage();
+  }, 180_000);
+  afterAll(() => project?.remove());
+
+  it('has every file that its exports and commands name', () => {
+    const named = [
+      ...Object.values(MANIFEST.exports).flatMap((entry) => (typeof entry === 'string' ? [entry] : Object.values(entry))),
+      ...Object.values(MANIFEST.bin),
+    ];
+    const missing = named.map((path) => path.replace(/^\.\//, '')).filter((path) => !project.packed.includes(path));
+    expect(missing).toEqual([]);
+  });
+
+  it('has its licence, readme and changelog, and no tests', () => {
+    expect(project.packed).toEqual(expect.arrayContaining(['LICENSE', 'README.md', 'CHANGELOG.md', 'package.json']));
+    expect(project.packed.filter((path) => /(^|\/)test\//.test(path) || path.endsWith('.test.js'))).toEqual([]);
+  });
+
+  const subpaths = Object.keys(MANIFEST.exports).filter((path) => path !== './package.json');
+  it.each(subpaths)('can be imported as %s, with what it declares alone', (subpath) => {
+    const name = `millrace${subpath.slice(1)}`;
+    writeFileSync(
+      join(project.folder, 'use.mjs'),
+      `const all = await import('${name}');\nif (Object.keys(all).length === 0) throw new Error('it exports nothing');\n`,
+    );
+    expect(project.run(process.execPath, 'use.mjs')).toEqual({ output: '', status: 0 });
+  });
+});
+
+describe('package-lock.json', () => {
+  const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { engines?: { node?: string }; optional?: boolean; resolved?: string }>;
+  };
+
+  it('has no package that excludes Node 20', () => {
+    const excluding = Object.entries(packages)
+      .filter(([, entry]) => entry.optional !== true && entry.engines?.node !== undefined && !satisfies('20.20.0', entry.engines.node))
+      .map(([path, entry]) => `${path}: ${entry.engines?.node}`);
+    expect(excluding).toEqual([]);
+  });
+
+  it('names no address that a package was fetched from', () => {
+    expect(Object.entries(packages).filter(([, entry]) => entry.resolved !== undefined)).toEqual([]);
+  });
+});
+
+describe('a range of Node versions', () => {
+  it.each([
+    ['>=20', true],
+    ['>= 10.12.0', true],
+    ['*', true],
+    ['20 || >=22', true],
+    ['^20.19.0 || >=22.12.0', true],
+    ['^18.0.0 || ^20.0.0 || >= 21', true],
+    ['>=18 <21', true],
+    ['~20.20.0', true],
+    ['20.x', true],
+    ['>=22.12.0', false],
+    ['^18 || >=22', false],
+    ['>=18 <20', false],
+    ['>20.20.0', false],
+    ['~20.19.0', false],
+  ])('%s takes 20.20.0: %s', (range, expected) => {
+    expect(satisfies('20.20.0', range)).toBe(expected);
+  });
+});
