@@ -239,7 +239,7 @@ export class Task {
     return new TransactionalSinkRunner(sink, options.subtask, {
       ...common,
       storage: options.storage,
-      fileName: (writer, checkpoint) => `segment-${uid}-${writer}-${options.attempt}-${checkpoint}`,
+      fileName: (writer, checkpoint) => `segment-${uid}-${writer}-a${options.attempt}-${checkpoint}`,
       restored: options.restore?.operators[uid]?.writers ?? [],
       restoredId: options.restoredId,
     });
@@ -766,7 +766,7 @@ export class Task {
         if (delta.rows > 0) {
           await io.step('checkpoint.delta.upload');
           this.#uploads += 1;
-          const file = await storage!.write(`delta-${vertex.id}-${subtask}-${attempt}-${delta.id}-${this.#uploads}`, delta.blocks);
+          const file = await storage!.write(`delta-${vertex.id}-${subtask}-a${attempt}-${delta.id}-${this.#uploads}`, delta.blocks);
           this.#files = withDelta(this.#files, { id: delta.id, file });
         }
         deltas.shift();
@@ -795,7 +795,7 @@ export class Task {
     if (storage === undefined || this.#stateOfKeys === undefined || this.#sweep !== undefined || !wantsBase(this.#files)) return;
     const { vertex, subtask, attempt, io } = this.#options;
     this.#sweeps += 1;
-    const name = `base-${vertex.id}-${subtask}-${attempt}-${this.#sweeps}`;
+    const name = `base-${vertex.id}-${subtask}-a${attempt}-${this.#sweeps}`;
     const sweep = this.#stateOfKeys.sweep();
     Promise.resolve(io.step('base.begin'))
       .then(() => storage.open(name))

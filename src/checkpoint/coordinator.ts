@@ -1,0 +1,450 @@
+// The checkpoint coordinator: the barrier actor. It triggers, counts acknowledgements, completes or aborts, and tells everybody.
+//
+// Who owns what: the coordinator owns the pending checkpoint, ids and what is retained; tasks own their snapshots; the storage and the registry own bytes and
+// pointers. It runs beside the regions and survives their restarts.
+//
+// Order of a completion, and why: files (by the tasks, before they acknowledge) → metadata → registry → old ones removed → tasks told → sinks commit. A crash
+// between any two leaves either the old checkpoint or the new one, never half of one.
+//
+// Invariants:
+//  C1  At most one checkpoint is pending. An id is reserved before its first barrier leaves, and used once.
+//  C2  An acknowledgement counts only for the pending id and a task that it waits for.
+//  C3  Nothing is told to tasks before the pointer is registered. If the pointer's outcome is unknown the job fails over, and nothing is deleted.
+//  C4  When every task of the job has seen its last record a checkpoint is taken at once; if it aborts, another one is.
+
+import { setup } from 'xstate';
+import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
+import { MillraceError, messageOf } from '../errors.ts';
+import type { CheckpointInfo } from '../graph/job.ts';
+import type { Logger } from '../graph/context.ts';
+import type { Io } from '../runtime/io.ts';
+import type { TaskSnapshot } from '../runtime/snapshot.ts';
+import type { TaskMail } from '../runtime/task.ts';
+import { judgeAck, nextId, nextTrigger, superseded, type TaskFacts, triggerTargets } from './decisions.ts';
+import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata } from './metadata.ts';
+import type { Registry } from './registry.ts';
+import type { DirectoryStorage } from './storage.ts';
+
+/** The life of a checkpoint, as data; drawn in docs/architecture.md. */
+export const checkpointLifecycle = setup({ types: { events: {} as { type: 'acknowledged' | 'written' | 'registered' | 'failed' | 'expired' | 'region lost' } } }).createMachine({
+  id: 'checkpoint',
+  initial: 'acknowledging',
+  states: {
+    acknowledging: { on: { acknowledged: 'writing', failed: 'aborted', expired: 'aborted', 'region lost': 'aborted' } },
+    writing: { on: { written: 'registering', failed: 'aborted' } },
+    registering: { on: { registered: 'completed' } },
+    completed: { type: 'final' },
+    aborted: { type: 'final' },
+  },
+});
+
+export interface CompletedCheckpoint extends CheckpointInfo {
+  /** Longest uninterrupted stretch of checkpoint work in any task. */
+  readonly pauseMs: number;
+}
+
+export interface CheckpointRequest {
+  /** Sources stop behind the barrier. */
+  readonly stop: boolean;
+  readonly drained: boolean;
+  /** The checkpoint is complete; with `commits`, and every sink has committed it. */
+  readonly commits: boolean;
+  resolve(checkpoint: CompletedCheckpoint | undefined): void;
+  reject(error: unknown): void;
+}
+
+export type CoordinatorMail =
+  | { readonly kind: 'run'; readonly fn: () => void }
+  | { readonly kind: 'tasks'; readonly tasks: readonly CoordinatedTask[]; readonly markers: readonly number[] }
+  | { readonly kind: 'lost'; readonly tasks: readonly string[]; readonly attempt: number }
+  | { readonly kind: 'ack'; readonly id: number; readonly attempt: number; readonly task: string; readonly snapshot: TaskSnapshot; readonly pauseMs: number }
+  | { readonly kind: 'declined'; readonly id: number; readonly attempt: number; readonly task: string; readonly error: unknown }
+  | { readonly kind: 'committed'; readonly id: number; readonly task: string }
+  | { readonly kind: 'ended'; readonly attempt: number; readonly task: string }
+  | { readonly kind: 'finished'; readonly attempt: number; readonly task: string }
+  | { readonly kind: 'request'; readonly request: CheckpointRequest };
+
+export interface CoordinatedTask extends Omit<TaskFacts, 'finished'> {
+  readonly ref: ActorRef<TaskMail>;
+  readonly attempt: number;
+}
+
+export interface CoordinatorOptions {
+  readonly job: string;
+  readonly lineage: string;
+  readonly attempt: () => number;
+  readonly maxParallelism: number;
+  readonly planHash: string;
+  /** How many tasks the plan has: nothing is triggered before all are there. */
+  readonly tasks: number;
+  /** Undefined: no checkpoints; only the last barrier, which commits the sinks. */
+  readonly storage: DirectoryStorage | undefined;
+  readonly registry: Registry | undefined;
+  readonly io: Io;
+  readonly log: Logger;
+  readonly every: number;
+  readonly timeout: number;
+  readonly minPause: number;
+  readonly retain: number;
+  readonly tolerate: number;
+  readonly restored: CheckpointInfo | undefined;
+  readonly onCompleted: (checkpoint: CompletedCheckpoint) => void;
+  readonly onFailed: (id: number, error: MillraceError) => void;
+  /** Too many failed in a row, or an outcome is unknown: the job must restart its regions. */
+  readonly onIntolerable: (error: MillraceError) => void;
+}
+
+interface Entry {
+  readonly task: CoordinatedTask;
+  ended: boolean;
+  finished: boolean;
+  /** Of a finished task: it stands in every later checkpoint. */
+  last: TaskSnapshot | undefined;
+  committed: number;
+}
+
+interface Pending {
+  readonly id: number;
+  readonly startedAt: number;
+  readonly waiting: Set<string>;
+  readonly acked: Set<string>;
+  readonly snapshots: TaskSnapshot[];
+  readonly requests: readonly CheckpointRequest[];
+  readonly drained: boolean;
+  pauseMs: number;
+  timer: unknown;
+  state: 'acknowledging' | 'writing' | 'registering';
+}
+
+export class Coordinator {
+  readonly #options: CoordinatorOptions;
+  readonly #tasks = new Map<string, Entry>();
+  readonly #requests: CheckpointRequest[] = [];
+  readonly #awaitingCommits: { id: number; request: CheckpointRequest; checkpoint: CompletedCheckpoint | undefined }[] = [];
+  #context: ActorContext<CoordinatorMail> | undefined;
+  #pending: Pending | undefined;
+  #reserving = false;
+  #startedAt = 0;
+  #lastTrigger: number | undefined;
+  #lastCompletion: number | undefined;
+  #lastId = 0;
+  #counter = 0;
+  #markers: number[] = [];
+  #failures = 0;
+  #timer: unknown;
+  #completed: CheckpointInfo | undefined;
+
+  constructor(options: CoordinatorOptions) {
+    this.#options = options;
+    this.#completed = options.restored;
+    this.#lastId = options.restored?.id ?? 0;
+  }
+
+  behaviour(): Behaviour<CoordinatorMail> {
+    return defineActor<CoordinatorMail>((context) => {
+      this.#context = context;
+      this.#startedAt = this.#options.io.clock.now();
+      return {
+        receive: (mail) => this.#receive(mail),
+        inspect: () => ({ metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures }, snapshot: this.#pending?.state ?? 'idle' }),
+        stopping: () => {
+          const { clock } = this.#options.io;
+          clock.clearTimeout(this.#timer);
+          if (this.#pending !== undefined) clock.clearTimeout(this.#pending.timer);
+          const over = new MillraceError('JOB_ENDED', `The job '${this.#options.job}' ended before the checkpoint was complete.`);
+          for (const request of [...(this.#pending?.requests ?? []), ...this.#requests, ...this.#awaitingCommits.map((a) => a.request)]) request.reject(over);
+        },
+      };
+    });
+  }
+
+  get completed(): CheckpointInfo | undefined {
+    return this.#completed;
+  }
+
+  #run(fn: () => void): void {
+    this.#context!.self.tell({ kind: 'run', fn });
+  }
+
+  #receive(mail: CoordinatorMail): void {
+    switch (mail.kind) {
+      case 'run':
+        mail.fn();
+        break;
+      case 'tasks':
+        for (const task of mail.tasks) this.#tasks.set(task.name, { task, ended: false, finished: false, last: undefined, committed: 0 });
+        this.#markers = [...mail.markers];
+        this.#schedule();
+        this.#next();
+        break;
+      case 'lost':
+        for (const name of mail.tasks) this.#tasks.delete(name);
+        this.#settleLost(mail.tasks);
+        break;
+      case 'ack':
+        this.#ack(mail);
+        break;
+      case 'declined':
+        if (this.#pending?.id === mail.id && this.#current(mail)) this.#abort(new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${mail.id} failed in '${mail.task}': ${messageOf(mail.error)}.`, { cause: mail.error }), true);
+        break;
+      case 'committed':
+        this.#committed(mail.id, mail.task);
+        break;
+      case 'ended':
+        if (this.#current(mail)) this.#tasks.get(mail.task)!.ended = true;
+        this.#next();
+        break;
+      case 'finished':
+        if (this.#current(mail)) this.#tasks.get(mail.task)!.finished = true;
+        break;
+      case 'request':
+        this.#requests.push(mail.request);
+        this.#next();
+        break;
+    }
+  }
+
+  /** What an older attempt says is dropped. */
+  #current(mail: { task: string; attempt: number }): boolean {
+    return this.#tasks.get(mail.task)?.task.attempt === mail.attempt;
+  }
+
+  // ── triggering ──
+
+  #schedule(): void {
+    const { storage, io, every, minPause } = this.#options;
+    if (storage === undefined) return;
+    io.clock.clearTimeout(this.#timer);
+    const due = nextTrigger({ every, minPause }, { startedAt: this.#startedAt, lastTrigger: this.#lastTrigger, lastCompletion: this.#lastCompletion });
+    this.#timer = io.clock.setTimeout(() => this.#run(() => this.#trigger([], false)), Math.max(0, due - io.clock.now()));
+  }
+
+  /** All that asks for a checkpoint now: requests, and the end of all input (C4). */
+  #next(): void {
+    if (this.#pending !== undefined || this.#reserving) return;
+    const alive = [...this.#tasks.values()].filter((e) => !e.finished);
+    const allEnded = this.#tasks.size === this.#options.tasks && alive.length > 0 && alive.every((e) => e.ended);
+    const drained = this.#requests.some((r) => r.drained);
+    if (drained ? allEnded : this.#requests.length > 0) this.#trigger(this.#requests.splice(0), drained);
+    else if (allEnded) this.#trigger([], false);
+  }
+
+  #trigger(requests: CheckpointRequest[], drained: boolean): void {
+    const { io, registry, storage } = this.#options;
+    const alive = [...this.#tasks.values()].filter((e) => !e.finished);
+    if (this.#pending !== undefined || this.#reserving || this.#tasks.size < this.#options.tasks || alive.length === 0) {
+      // Not now: requests wait, a periodic one is left out.
+      this.#requests.unshift(...requests);
+      if (storage !== undefined && this.#pending === undefined) {
+        this.#lastTrigger = io.clock.now();
+        this.#schedule();
+      }
+      return;
+    }
+    this.#reserving = true;
+    const id = nextId({ counter: this.#counter, registered: this.#completed?.id ?? 0, restored: this.#options.restored?.id ?? 0, markers: this.#markers, last: this.#lastId });
+    this.#lastId = id;
+    const reserve = async (): Promise<void> => {
+      await io.step('checkpoint.trigger');
+      await registry?.reserve(id);
+    };
+    reserve().then(
+      () => this.#run(() => this.#triggered(id, requests, drained)),
+      (error) =>
+        this.#run(() => {
+          this.#reserving = false;
+          this.#failed(id, new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${id} could not begin: ${messageOf(error)}.`, { cause: error }), requests, true);
+        }),
+    );
+  }
+
+  #triggered(id: number, requests: readonly CheckpointRequest[], drained: boolean): void {
+    this.#reserving = false;
+    const { io, timeout } = this.#options;
+    const entries = [...this.#tasks.values()];
+    if (entries.length < this.#options.tasks) {
+      this.#requests.unshift(...requests);
+      return;
+    }
+    const startedAt = io.clock.now();
+    this.#lastTrigger = startedAt;
+    const waiting = new Set(entries.filter((e) => !e.finished).map((e) => e.task.name));
+    const snapshots = entries.flatMap((e) => (e.finished && e.last !== undefined ? [e.last] : []));
+    const timer = io.clock.setTimeout(() => this.#run(() => this.#expire(id)), timeout);
+    this.#pending = { id, startedAt, waiting, acked: new Set(), snapshots, requests, drained, pauseMs: 0, timer, state: 'acknowledging' };
+    const barrier = { id, startedAt, stop: requests.some((r) => r.stop) };
+    for (const name of triggerTargets(entries.map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream })))) this.#tasks.get(name)!.task.ref.tell({ kind: 'trigger', barrier });
+    if (waiting.size === 0) this.#write();
+  }
+
+  #expire(id: number): void {
+    if (this.#pending?.id !== id || this.#pending.state !== 'acknowledging') return;
+    const late = [...this.#pending.waiting].join(', ');
+    this.#abort(new MillraceError('CHECKPOINT_EXPIRED', `Checkpoint ${id} was not complete after ${this.#options.timeout} ms; still missing: ${late}.`, { todo: 'Raise `timeout`, or look for the operator that is behind.' }), true);
+  }
+
+  // ── counting ──
+
+  #ack(mail: Extract<CoordinatorMail, { kind: 'ack' }>): void {
+    if (!this.#current(mail)) return;
+    const entry = this.#tasks.get(mail.task)!;
+    entry.last = mail.snapshot;
+    const pending = this.#pending;
+    const outcome = judgeAck(pending, mail.id, mail.task);
+    if (pending === undefined || outcome === 'unknown' || outcome === 'duplicate') return;
+    pending.waiting.delete(mail.task);
+    pending.acked.add(mail.task);
+    pending.snapshots.push(mail.snapshot);
+    pending.pauseMs = Math.max(pending.pauseMs, mail.pauseMs);
+    if (outcome === 'complete') this.#write();
+  }
+
+  // ── completing ──
+
+  #write(): void {
+    const pending = this.#pending!;
+    const { io, job, lineage, maxParallelism, planHash, storage, registry, attempt } = this.#options;
+    io.clock.clearTimeout(pending.timer);
+    if (storage === undefined || registry === undefined) {
+      this.#complete({ id: pending.id, path: '', bytes: 0, startedAt: pending.startedAt, durationMs: io.clock.now() - pending.startedAt, pauseMs: pending.pauseMs });
+      return;
+    }
+    pending.state = 'writing';
+    const metadata: CheckpointMetadata = {
+      id: pending.id,
+      job,
+      lineage,
+      attempt: attempt(),
+      maxParallelism,
+      planHash,
+      startedAt: pending.startedAt,
+      durationMs: io.clock.now() - pending.startedAt,
+      drained: pending.drained,
+      tasks: pending.snapshots,
+    };
+    let registering = false;
+    const write = async (): Promise<CheckpointInfo> => {
+      await io.step('checkpoint.metadata.write');
+      const path = await storage.writeMetadata(`chk-${pending.id}-a${metadata.attempt}`, packMetadata(metadata));
+      await io.step('checkpoint.metadata.written');
+      registering = true;
+      const bytes = filesNamed(metadata).reduce((sum, f) => sum + f.bytes, 0);
+      const info = { id: pending.id, path, bytes, startedAt: pending.startedAt, durationMs: io.clock.now() - pending.startedAt };
+      await io.step('checkpoint.register');
+      await registry.add(info);
+      await io.step('checkpoint.registered');
+      return info;
+    };
+    write().then(
+      (info) => this.#run(() => this.#complete({ ...info, pauseMs: pending.pauseMs })),
+      (error) =>
+        this.#run(() => {
+          const failed = new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${pending.id} could not be ${registering ? 'registered' : 'written'}: ${messageOf(error)}.`, { cause: error });
+          this.#abort(failed, !registering);
+          if (registering) this.#options.onIntolerable(failed);
+        }),
+    );
+  }
+
+  #complete(checkpoint: CompletedCheckpoint): void {
+    const pending = this.#pending!;
+    this.#pending = undefined;
+    this.#failures = 0;
+    this.#lastCompletion = this.#options.io.clock.now();
+    if (checkpoint.path !== '') this.#completed = checkpoint;
+    for (const request of pending.requests) {
+      if (request.commits) this.#awaitingCommits.push({ id: checkpoint.id, request, checkpoint: checkpoint.path === '' ? undefined : checkpoint });
+      else request.resolve(checkpoint);
+    }
+    for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'complete', id: checkpoint.id });
+    if (checkpoint.path !== '') {
+      this.#options.onCompleted(checkpoint);
+      this.#prune().catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
+    }
+    this.#settleCommits();
+    this.#schedule();
+    this.#next();
+  }
+
+  /** Pointers go first, then the files that no retained checkpoint names. */
+  async #prune(): Promise<void> {
+    const { registry, storage, retain, io } = this.#options;
+    const registered = await registry!.checkpoints();
+    const gone = new Set(superseded(registered.map((c) => c.id), retain));
+    if (gone.size === 0) return;
+    const kept = new Set<string>();
+    const dropped = new Set<string>();
+    for (const checkpoint of registered) {
+      const names = await readMetadata(io, checkpoint.path).then(filesNamed, (error) => {
+        // Nothing is deleted on a guess: a kept checkpoint that cannot be read may name anything.
+        if (!gone.has(checkpoint.id)) throw error;
+        return [];
+      });
+      for (const { name } of names) (gone.has(checkpoint.id) ? dropped : kept).add(name);
+    }
+    for (const checkpoint of registered) {
+      if (!gone.has(checkpoint.id)) continue;
+      await io.step('checkpoint.prune');
+      await registry!.remove(checkpoint.id);
+      await storage!.removeMetadata(checkpoint.path);
+    }
+    for (const name of dropped) {
+      if (kept.has(name)) continue;
+      await io.step('checkpoint.prune.file');
+      await storage!.remove(name);
+    }
+  }
+
+  #committed(id: number, task: string): void {
+    const entry = this.#tasks.get(task);
+    if (entry !== undefined) entry.committed = Math.max(entry.committed, id);
+    this.#settleCommits();
+  }
+
+  #settleCommits(): void {
+    for (const awaiting of [...this.#awaitingCommits]) {
+      const all = [...this.#tasks.values()].every((e) => e.finished || e.committed >= awaiting.id);
+      if (!all) continue;
+      this.#awaitingCommits.splice(this.#awaitingCommits.indexOf(awaiting), 1);
+      awaiting.request.resolve(awaiting.checkpoint);
+    }
+  }
+
+  // ── aborting ──
+
+  #abort(error: MillraceError, counts: boolean): void {
+    const pending = this.#pending!;
+    this.#pending = undefined;
+    this.#options.io.clock.clearTimeout(pending.timer);
+    for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'abort', id: pending.id });
+    this.#failed(pending.id, error, pending.requests, counts);
+  }
+
+  #failed(id: number, error: MillraceError, requests: readonly CheckpointRequest[], counts: boolean): void {
+    for (const request of requests) request.reject(error);
+    this.#options.onFailed(id, error);
+    if (counts) this.#failures += 1;
+    if (counts && this.#failures > this.#options.tolerate) {
+      this.#failures = 0;
+      this.#options.onIntolerable(error);
+    } else this.#next();
+    this.#schedule();
+  }
+
+  /** A region is going to restart: what is pending cannot complete. A completion that is being written is settled first by whoever restores. */
+  #settleLost(tasks: readonly string[]): void {
+    const pending = this.#pending;
+    if (pending === undefined || pending.state !== 'acknowledging' || !tasks.some((t) => pending.waiting.has(t) || pending.acked.has(t))) return;
+    this.#abort(new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${pending.id} was given up: a region restarts.`), false);
+  }
+
+  /** Resolves when no completion is being written: the newest registered checkpoint is then known (protocols 17 E). */
+  async settled(): Promise<void> {
+    while (this.#pending !== undefined && this.#pending.state !== 'acknowledging') await new Promise<void>((resolve) => void this.#options.io.clock.setTimeout(resolve, 1));
+  }
+
+  /** Ids handed out by an older start of this lineage are never used again. */
+  floor(counter: number): void {
+    this.#counter = Math.max(this.#counter, counter);
+  }
+}

@@ -1,0 +1,71 @@
+// The metadata of a checkpoint: what it is made of, and how it is stored (docs/formats.md).
+//
+//   bytes 0–3  'MRCP'    4  version (1)    5–8  length of the body (u32 LE)    9–12  CRC32 of the body    then the body: one value of the codec
+
+import { crc32 } from 'node:zlib';
+import { decode, encode, filesOf } from '../../state-backends/index.ts';
+import type { Io } from '../runtime/io.ts';
+import type { TaskSnapshot } from '../runtime/snapshot.ts';
+import { corrupt } from './storage.ts';
+
+export interface CheckpointMetadata {
+  readonly id: number;
+  readonly job: string;
+  readonly lineage: string;
+  readonly attempt: number;
+  readonly maxParallelism: number;
+  readonly planHash: string;
+  readonly startedAt: number;
+  readonly durationMs: number;
+  /** Taken by `stop({ drain: true })`: event time had been driven to the end, so stored watermarks mean nothing for what comes next. */
+  readonly drained: boolean;
+  readonly tasks: readonly TaskSnapshot[];
+}
+
+const MAGIC = Buffer.from('MRCP');
+const VERSION = 1;
+const HEADER = 13;
+
+export function packMetadata(metadata: CheckpointMetadata): Uint8Array {
+  const body = encode(metadata);
+  const header = Buffer.alloc(HEADER);
+  MAGIC.copy(header);
+  header.writeUInt8(VERSION, 4);
+  header.writeUInt32LE(body.byteLength, 5);
+  header.writeUInt32LE(crc32(body), 9);
+  return Buffer.concat([header, body]);
+}
+
+export function unpackMetadata(bytes: Buffer, path: string): CheckpointMetadata {
+  if (bytes.length < HEADER || !bytes.subarray(0, 4).equals(MAGIC)) throw corrupt(path, 'it is no checkpoint metadata');
+  if (bytes.readUInt8(4) !== VERSION) throw corrupt(path, `its format version is ${bytes.readUInt8(4)}, and this Millrace reads version ${VERSION}`);
+  const body = bytes.subarray(HEADER);
+  if (body.length !== bytes.readUInt32LE(5)) throw corrupt(path, 'it is truncated');
+  if (crc32(body) !== bytes.readUInt32LE(9)) throw corrupt(path, 'its checksum is wrong');
+  return decode(body) as CheckpointMetadata;
+}
+
+/** The first copy that is whole. */
+export async function readMetadata(io: Io, path: string): Promise<CheckpointMetadata> {
+  let first: unknown;
+  for (const copy of [path, `${path}.copy`]) {
+    try {
+      return unpackMetadata(await io.fs.readFile(copy), copy);
+    } catch (error) {
+      first ??= error;
+    }
+  }
+  throw (first as { code?: string }).code === 'ENOENT' ? corrupt(path, 'it does not exist', first) : first;
+}
+
+/** Names of all snapshot files that the checkpoint needs, with what is known of them. */
+export function filesNamed(metadata: CheckpointMetadata): { name: string; bytes: number; crc: number }[] {
+  const files = new Map<string, { name: string; bytes: number; crc: number }>();
+  for (const task of metadata.tasks) {
+    if (task.keyed !== undefined) for (const file of filesOf(task.keyed.handle)) files.set(file.name, file);
+    for (const operator of Object.values(task.operators)) {
+      for (const writer of operator.writers ?? []) for (const { file } of writer.segments) files.set(file.name, file);
+    }
+  }
+  return [...files.values()];
+}

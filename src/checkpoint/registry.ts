@@ -1,0 +1,132 @@
+// The local registry: which checkpoints of a job are complete, and the numbers that are used once.
+//
+// What: a LevelDB in `<directory>/<job>/registry`. Its lock is dropped by the operating system when the process dies, also by SIGKILL, so it is what keeps two
+// processes from running one job (protocols 14). Every write is synced. Pointers only: the bytes lie in the storage, written before the pointer.
+//
+// Invariants:
+//  G1  The attempt number rises durably before a start or a restart does anything else.
+//  G2  A checkpoint id is reserved durably, in blocks, before its first barrier leaves; it is used once in the life of a lineage (protocols 7).
+//  G3  A checkpoint counts from the moment its pointer is written, and not before.
+
+import { join } from 'node:path';
+import { Level } from 'level';
+import { MillraceError, messageOf } from '../errors.ts';
+import type { CheckpointInfo, JobResult } from '../graph/job.ts';
+import type { Io } from '../runtime/io.ts';
+
+const RESERVED = 16;
+const WAIT_STEP_MS = 200;
+
+export type Outcome = 'running' | 'finished' | 'stopped' | 'cancelled' | 'failed';
+
+export class Registry {
+  readonly #db: Level<string, unknown>;
+  readonly #directory: string;
+  readonly #io: Io;
+  #reserved = 0;
+
+  private constructor(db: Level<string, unknown>, directory: string, io: Io) {
+    this.#db = db;
+    this.#directory = directory;
+    this.#io = io;
+  }
+
+  /** Fails with JOB_ALREADY_RUNNING where another process, or this one, holds it; with `wait` it waits until that ends or `signal` aborts. */
+  static async open(directory: string, job: string, io: Io, options: { wait: boolean; signal?: AbortSignal | undefined }): Promise<Registry> {
+    for (;;) {
+      const db = new Level<string, unknown>(join(directory, 'registry'), { valueEncoding: 'json' });
+      try {
+        await db.open();
+      } catch (error) {
+        if ((error as { cause?: { code?: string } }).cause?.code !== 'LEVEL_LOCKED') {
+          throw new MillraceError('CHECKPOINT_DIRECTORY', `The registry in ${directory} cannot be opened: ${messageOf((error as Error).cause ?? error)}.`, { cause: error, todo: 'Check the directory and its rights.' });
+        }
+        if (!options.wait || options.signal?.aborted === true) throw await alreadyRunning(directory, job, io);
+        await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, WAIT_STEP_MS));
+        continue;
+      }
+      await io.fs.writeFile(join(directory, 'owner.json'), JSON.stringify({ pid: process.pid, since: io.clock.now() }));
+      return new Registry(db, directory, io);
+    }
+  }
+
+  async #get<T>(key: string): Promise<T | undefined> {
+    return (await this.#db.get(key)) as T | undefined;
+  }
+  async #put(key: string, value: unknown): Promise<void> {
+    await this.#db.put(key, value, { sync: true });
+  }
+
+  /** G1. */
+  async nextAttempt(): Promise<number> {
+    const attempt = ((await this.#get<number>('attempt')) ?? 0) + 1;
+    await this.#put('attempt', attempt);
+    return attempt;
+  }
+
+  lineage(): Promise<string | undefined> {
+    return this.#get('lineage');
+  }
+  setLineage(lineage: string): Promise<void> {
+    return this.#put('lineage', lineage);
+  }
+
+  async counter(): Promise<number> {
+    return (await this.#get<number>('counter')) ?? 0;
+  }
+  /** G2. */
+  async reserve(id: number): Promise<void> {
+    if (id <= this.#reserved) return;
+    await this.#io.step('checkpoint.reserve');
+    await this.#put('counter', id + RESERVED - 1);
+    this.#reserved = id + RESERVED - 1;
+  }
+
+  async add(checkpoint: CheckpointInfo): Promise<void> {
+    await this.#put(`checkpoint/${String(checkpoint.id).padStart(19, '0')}`, checkpoint);
+  }
+  async remove(id: number): Promise<void> {
+    await this.#db.del(`checkpoint/${String(id).padStart(19, '0')}`, { sync: true });
+  }
+  /** Oldest first. */
+  async checkpoints(): Promise<CheckpointInfo[]> {
+    const found: CheckpointInfo[] = [];
+    for await (const value of this.#db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) found.push(value as CheckpointInfo);
+    return found;
+  }
+
+  async outcome(): Promise<Outcome | undefined> {
+    return this.#get('outcome');
+  }
+  setOutcome(outcome: Outcome): Promise<void> {
+    return this.#put('outcome', outcome);
+  }
+  result(): Promise<JobResult | undefined> {
+    return this.#get('result');
+  }
+  async finish(result: JobResult): Promise<void> {
+    await this.#io.step('job.finish');
+    await this.#db.batch([{ type: 'put', key: 'outcome', value: 'finished' }, { type: 'put', key: 'result', value: result }], { sync: true });
+  }
+
+  /** A new lineage begins: nothing of the old one is taken for its own; retained checkpoints stay until they are superseded. */
+  async begin(lineage: string): Promise<void> {
+    await this.#db.batch([{ type: 'put', key: 'lineage', value: lineage }, { type: 'put', key: 'outcome', value: 'running' }, { type: 'del', key: 'result' }], { sync: true });
+  }
+
+  async close(): Promise<void> {
+    await this.#io.fs.rm(join(this.#directory, 'owner.json'), { force: true });
+    await this.#db.close();
+  }
+}
+
+async function alreadyRunning(directory: string, job: string, io: Io): Promise<MillraceError> {
+  let who = '';
+  try {
+    const { pid, since } = JSON.parse(await io.fs.readFile(join(directory, 'owner.json'), 'utf8')) as { pid: number; since: number };
+    who = `: process ${pid}, since ${new Date(since).toISOString()}`;
+  } catch {
+    // The owner is just starting or ending; the sentence does without it.
+  }
+  return new MillraceError('JOB_ALREADY_RUNNING', `The job '${job}' runs already with the checkpoint directory ${directory}${who}.`, { todo: 'Stop that one first, give this one another directory, or wait for it with --wait (option `wait`).' });
+}
