@@ -10,7 +10,7 @@ import { keyBytes, sameKey } from './keys.ts';
 import { type Ledger, SLICE_ROWS, type ValueTable, writeRowFailed } from './ledger.ts';
 import type { GroupedStore } from './residency.ts';
 import { MemoryGroup, MemoryRow, REFERENCED } from './row.ts';
-import { type BlockWriter, type TableHeader, writeNamespace } from './row-file.ts';
+import { type BlockWriter, KEY_TOMBSTONE, type TableHeader, TOMBSTONE, VALUE, writeNamespace } from './row-file.ts';
 
 const SMALL = 8;
 
@@ -27,6 +27,8 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
   changed: MemoryRow[] = [];
   size = 0;
   store: GroupedStore | undefined = undefined;
+  /** Found in memory; counted by level() only. */
+  hits = 0;
   readonly ordered: boolean;
   private readonly ledger: Ledger;
   private readonly index = new HashIndex();
@@ -51,6 +53,7 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
       if (this.store !== undefined) {
         if (group.rows.length === 0) return undefined;
         group.flags |= REFERENCED;
+        this.hits++;
       }
       return group;
     }
@@ -172,7 +175,7 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
     if (row.epoch === ledger.waiting) ledger.encodeWaiting(this, row);
     ledger.unlist(this, row);
     if (ledger.tracked) {
-      ledger.log.begin(this.number, true, row.key);
+      ledger.log.begin(this.number, TOMBSTONE, row.key);
       writeNamespace(ledger.log.out, this.header.layout, row.ns);
       ledger.log.end();
     }
@@ -249,6 +252,18 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
     if (row !== undefined) this.drop(group, row);
   }
 
+  restoreKeyTombstone(key: Key, hash: number): void {
+    const group = this.find(key, hash);
+    if (group === undefined) return;
+    for (let i = group.rows.length - 1; i >= 0; i--) this.drop(group, group.rows[i]!);
+  }
+
+  /** For a base: says that what came before of this key is void. */
+  writeKeyTombstone(out: BlockWriter, group: MemoryGroup): void {
+    out.begin(this.number, KEY_TOMBSTONE, group.key);
+    out.end();
+  }
+
   /** The row is gone; with its last row the group, unless its tombstone stays until LevelDB has forgotten it. */
   private drop(group: MemoryGroup, row: MemoryRow): number {
     const gap = this.leave(group, row);
@@ -291,7 +306,7 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
 
   write(out: BlockWriter, row: MemoryRow): void {
     const start = out.out.at;
-    out.begin(this.number, false, row.key);
+    out.begin(this.number, VALUE, row.key);
     try {
       writeNamespace(out.out, this.header.layout, row.ns);
       encodeInto(out.out, row.value);

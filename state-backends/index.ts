@@ -38,6 +38,7 @@ export type {
   ValueState,
 } from './kinds.ts';
 export { aggregating, bindKinds, declaredOf, list, map, reducing, value } from './kinds.ts';
+export { type LevelOptions, level } from './level.ts';
 export { memory } from './memory.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';
 export { RowFileReader } from './row-file.ts';

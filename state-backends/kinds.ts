@@ -306,7 +306,8 @@ class BoundReducing extends CurrentRow implements AccumulatorState<unknown, unkn
     const left = row.value;
     const next = this.fn(left, value);
     if (isShared(left) && this.mutates !== true) this.mutates = next === left;
-    this.table.put(row, next === value ? copy(next) : next);
+    // A reducer that changes its left argument would change the record that it gave back here.
+    this.table.put(row, next === value && this.mutates === true ? copy(next) : next);
   }
 
   get(): unknown {

@@ -70,6 +70,12 @@ export function fileEnd(rows: number, blocks: number): Buffer {
   return frame(FOOTER, out);
 }
 
+/** What a row of a file says: a value, that the row is gone, that all rows of the key are gone (grouped tables only). */
+export type RowKind = 0 | 1 | 2;
+export const VALUE: RowKind = 0;
+export const TOMBSTONE: RowKind = 1;
+export const KEY_TOMBSTONE: RowKind = 2;
+
 /** Rows, encoded straight into blocks. */
 export class BlockWriter {
   readonly out = new ByteWriter(1 << 12);
@@ -80,14 +86,24 @@ export class BlockWriter {
   bytes = 0;
 
   /** Begins a row: table and kind, key. The namespace and the value follow, then `end`. */
-  begin(table: number, tombstone: boolean, key: Key): void {
+  begin(table: number, kind: RowKind, key: Key): void {
+    this.head(table, kind);
+    writeKey(this.out, key);
+  }
+
+  /** The same with a key in canonical bytes. */
+  beginRaw(table: number, kind: RowKind, key: Uint8Array): void {
+    this.head(table, kind);
+    this.out.raw(key);
+  }
+
+  private head(table: number, kind: RowKind): void {
     const { out } = this;
     if (out.at === 0) {
       out.need(FRAME + 4);
       out.at = FRAME + 4;
     }
-    out.varint(table * 2 + (tombstone ? 1 : 0));
-    writeKey(out, key);
+    out.varint(table * 4 + kind);
   }
 
   end(): void {
@@ -131,7 +147,7 @@ export function readNamespace(from: ByteReader, layout: Layout): unknown {
 }
 
 /** What a reader gives for each row. For timers `value` is the time. */
-export type RowVisitor = (table: number, tombstone: boolean, key: Key, ns: unknown, value: unknown) => void;
+export type RowVisitor = (table: number, kind: RowKind, key: Key, ns: unknown, value: unknown) => void;
 
 /** Reads a file as it comes in, in chunks of any size. */
 export class RowFileReader {
@@ -216,23 +232,25 @@ export class RowFileReader {
     });
     this.rows += left;
     let table = 0;
-    let tombstone = false;
+    let kind: RowKind = VALUE;
     let key: Key = 0;
     let ns: unknown;
     let value: unknown;
     const next = (): void => {
       const head = from.varint();
-      table = Math.floor(head / 2);
-      tombstone = head % 2 === 1;
+      table = Math.floor(head / 4);
+      const kindHere = head % 4;
+      if (kindHere === 3) throw new RangeError('a row of no kind');
+      kind = kindHere as RowKind;
       const layout = tables[table]?.layout;
       if (layout === undefined) throw new RangeError('a row of no table');
       key = readKey(from);
-      ns = readNamespace(from, layout);
-      value = layout === 'timers' ? from.f64() : tombstone ? undefined : decodeFrom(from);
+      ns = kind === KEY_TOMBSTONE ? undefined : readNamespace(from, layout);
+      value = layout === 'timers' ? from.f64() : kind === VALUE ? decodeFrom(from) : undefined;
     };
     for (; left > 0; left--) {
       reading(next);
-      onRow(table, tombstone, key, ns, value);
+      onRow(table, kind, key, ns, value);
     }
     if (from.at !== content.length) throw corrupt('a block holds more than its rows');
   }

@@ -8,7 +8,7 @@ import { sameKey } from './keys.ts';
 import { type Ledger, SLICE_ROWS, type ValueTable, writeRowFailed } from './ledger.ts';
 import type { SingleStore } from './residency.ts';
 import { DEAD, MemoryRow, REFERENCED } from './row.ts';
-import type { BlockWriter, TableHeader } from './row-file.ts';
+import { type BlockWriter, type TableHeader, TOMBSTONE, VALUE } from './row-file.ts';
 
 export class MemorySingleTable implements SingleTable, ValueTable {
   readonly number: number;
@@ -19,6 +19,8 @@ export class MemorySingleTable implements SingleTable, ValueTable {
   size = 0;
   /** Set once, at declaration, by level(). */
   store: SingleStore | undefined = undefined;
+  /** Found in memory; counted by level() only. */
+  hits = 0;
   private readonly ledger: Ledger;
   private readonly index = new HashIndex();
   private readonly holes: number[] = [];
@@ -43,6 +45,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
         if (this.store !== undefined) {
           if ((row.flags & DEAD) !== 0) return undefined;
           row.flags |= REFERENCED;
+          this.hits++;
         }
         return row;
       }
@@ -74,6 +77,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
       this.dead--;
       row.flags = tombstone.flags & ~DEAD;
       row.at = tombstone.at;
+      row.bytes = tombstone.bytes;
       if (row !== tombstone) tombstone.at = -1;
       this.rows[row.at] = row;
     }
@@ -128,7 +132,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     if (row.epoch === ledger.waiting) ledger.encodeWaiting(this, row);
     ledger.unlist(this, row);
     if (ledger.tracked) {
-      ledger.log.begin(this.number, true, row.key);
+      ledger.log.begin(this.number, TOMBSTONE, row.key);
       ledger.log.end();
     }
     if (ledger.undoing) {
@@ -205,14 +209,14 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     if ((row.flags & DEAD) === 0) {
       this.write(out, row);
     } else {
-      out.begin(this.number, true, row.key);
+      out.begin(this.number, TOMBSTONE, row.key);
       out.end();
     }
   }
 
   write(out: BlockWriter, row: MemoryRow): void {
     const start = out.out.at;
-    out.begin(this.number, false, row.key);
+    out.begin(this.number, VALUE, row.key);
     try {
       encodeInto(out.out, row.value);
     } catch (error) {

@@ -36,12 +36,15 @@ export class TableSweep implements Sweep {
   private inGroup = 0;
   private state: 'sweeping' | 'done' | 'cancelled' = 'sweeping';
   private readonly onEnd: () => void;
+  /** Nothing of the task was in LevelDB alone when the sweep began: whatever leaves memory is to be appended. */
+  readonly memoryOnly: boolean;
 
   constructor(ledger: Ledger, tables: readonly AnyTable[], stored: StoredRows | undefined, onEnd: () => void) {
     this.b = ledger.lastFrozen;
     this.ledger = ledger;
     this.tables = tables;
     this.stored = stored;
+    this.memoryOnly = stored === undefined;
     this.onEnd = onEnd;
     this.ready.push(fileStart(ledger.headers));
   }
@@ -105,6 +108,7 @@ export class TableSweep implements Sweep {
         if (this.position >= groups.length) return true;
         const group = groups[this.position++];
         if (group === undefined) continue;
+        if (!this.memoryOnly) table.writeKeyTombstone(this.out, group);
         this.group = group.rows.length > 256 ? group.rows.slice() : group.rows;
         this.inGroup = 0;
       }

@@ -4,7 +4,7 @@ import type { Delta, GroupedTable, KeyGroupRange, SingleTable, Sweep, TableOptio
 import { MemoryGroupedTable } from './grouped-table.ts';
 import { groupOf, hashKey } from './keys.ts';
 import { Ledger } from './ledger.ts';
-import { type Layout, RowFileReader, type TableHeader } from './row-file.ts';
+import { KEY_TOMBSTONE, type Layout, RowFileReader, type TableHeader, TOMBSTONE } from './row-file.ts';
 import { MemorySingleTable } from './single-table.ts';
 import { StateError } from './state-error.ts';
 import { type AnyTable, type StoredRows, TableSweep } from './sweep.ts';
@@ -95,7 +95,7 @@ export class Task implements TaskState {
       (headers) => {
         targets = headers.map((header) => this.target(header));
       },
-      (number, tombstone, key, ns, value) => {
+      (number, kind, key, ns, value) => {
         const { table, name, from, migrate } = targets[number]!;
         const hash = hashKey(key);
         const group = groupOf(hash, this.maxParallelism);
@@ -106,10 +106,12 @@ export class Task implements TaskState {
         }
         applied++;
         if ('timers' in table) {
-          if (tombstone) table.restoreTombstone(value as number, key, hash, ns as number);
+          if (kind === TOMBSTONE) table.restoreTombstone(value as number, key, hash, ns as number);
           else table.restore(value as number, key, hash, ns as number);
-        } else if (tombstone) {
+        } else if (kind === TOMBSTONE) {
           table.restoreTombstone(key, hash, ns);
+        } else if (kind === KEY_TOMBSTONE) {
+          if ('groups' in table) table.restoreKeyTombstone(key, hash);
         } else {
           table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, from));
         }

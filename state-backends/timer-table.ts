@@ -8,7 +8,7 @@ import { HashIndex } from './hash-index.ts';
 import { sameKey } from './keys.ts';
 import { type FreezingTable, type Ledger, SLICE_ROWS } from './ledger.ts';
 import { UNLISTED } from './row.ts';
-import type { BlockWriter, TableHeader } from './row-file.ts';
+import { type BlockWriter, type TableHeader, TOMBSTONE, VALUE } from './row-file.ts';
 
 export class MemoryTimer implements TimerRow {
   time: number;
@@ -164,7 +164,7 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     }
     timer.epoch = UNLISTED;
     if (ledger.tracked) {
-      ledger.log.begin(this.number, true, timer.key);
+      ledger.log.begin(this.number, TOMBSTONE, timer.key);
       ledger.log.out.f64(timer.ns);
       ledger.log.out.f64(timer.time);
       ledger.log.end();
@@ -316,7 +316,7 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
   }
 
   write(out: BlockWriter, timer: MemoryTimer): void {
-    out.begin(this.number, false, timer.key);
+    out.begin(this.number, VALUE, timer.key);
     out.out.f64(timer.ns);
     out.out.f64(timer.time);
     out.end();

@@ -1,0 +1,732 @@
+// level(): keyed state that may be larger than memory. Tables and files are those of memory(); rows that were not used for a while live in LevelDB.
+//
+// Who owns what: a region has one database, in a directory of its own name, never reopened and deleted on close (protocols 8); its tasks share it and
+// the budget of memory. Checkpoints neither write nor read it: a snapshot is files of the ledger and of sweeps (protocols 1).
+//
+// A database key is task (u16) ‖ table (u16) ‖ key group (u16) ‖ canonical key; the value is a row's value, or all rows of a group. Rows of one key
+// are in memory together or not at all, so one read answers for the key.
+//
+// Invariants:
+//  E1  One batch in flight (S5). What it writes stays in memory, and is dropped only if nothing touched it until the batch has resolved.
+//  E2  A row that is not in memory is in LevelDB, newest version. What is in LevelDB and was deleted stays as a tombstone until that has resolved.
+//  E3  A changed row that is written down is first in its interval's delta, and no longer in the list of changes (protocols 1).
+//  E4  `evicted` counts what is in LevelDB and not in memory: where it is 0, a miss asks nobody.
+
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { Level } from 'level';
+import { ByteReader, ByteWriter } from './byte-writer.ts';
+import { decodeFrom, encodeInto } from './codec.ts';
+import type { Backend, Key, RegionOptions, RegionState, TaskOptions, TaskState } from './contract.ts';
+import { MemoryGroupedTable } from './grouped-table.ts';
+import { groupOf, writeKey } from './keys.ts';
+import type { GroupedStore, SingleStore } from './residency.ts';
+import { DEAD, DIRTY, IN_FLIGHT, MemoryGroup, MemoryRow, REFERENCED, STORED, UNLISTED } from './row.ts';
+import { type BlockWriter, readNamespace, VALUE, writeNamespace } from './row-file.ts';
+import type { MemorySingleTable } from './single-table.ts';
+import { StateError } from './state-error.ts';
+import type { StoredRows } from './sweep.ts';
+import { type Residency, Task } from './task.ts';
+import { GROUP_BYTES, ROW_BYTES, sizeOf, sizeOfKey } from './value-size.ts';
+
+export interface LevelOptions {
+  /** A directory on a local disk; what is in it belongs to running attempts only and is worth nothing afterwards. */
+  readonly directory: string;
+  /** How much of the state a region keeps in memory; 64 MiB by default. */
+  readonly cacheBytes?: number;
+}
+
+type Database = Level<Buffer, Buffer>;
+
+const HEAD = 6;
+const BATCH_ROWS = 2048;
+const BATCH_BYTES = 1 << 20;
+/** Places that the clock's hand looks at before it gives control back. */
+const SCAN_MAX = 1 << 15;
+
+/**
+ * Keeps keyed state on disk, with the part in use in memory: for state larger than memory.
+ *
+ * @example
+ * const backend = level({ directory: '/var/lib/my-job' });
+ */
+export function level(options: LevelOptions): Backend {
+  const budget = options.cacheBytes ?? 64 << 20;
+  return {
+    kind: 'level',
+    async open({ name, tracked }: RegionOptions): Promise<RegionState> {
+      const directory = join(options.directory, name);
+      try {
+        mkdirSync(directory, { recursive: true });
+        const db: Database = new Level<Buffer, Buffer>(directory, {
+          keyEncoding: 'buffer',
+          valueEncoding: 'buffer',
+          compression: false,
+          errorIfExists: true,
+          cacheSize: 64 << 20,
+          writeBufferSize: 16 << 20,
+          maxFileSize: 32 << 20,
+        });
+        await db.open();
+        return new LevelRegion(db, directory, budget, tracked);
+      } catch (error) {
+        throw failed('could not be opened', error);
+      }
+    },
+  };
+}
+
+function failed(what: string, cause: unknown): StateError {
+  return new StateError('STATE_IO', `The database of keyed state ${what}: ${cause instanceof Error ? cause.message : String(cause)}.`, {
+    todo: 'Look at the disk that holds the state directory.',
+    cause,
+  });
+}
+
+class LevelRegion implements RegionState {
+  readonly db: Database;
+  readonly budget: number;
+  readonly tracked: boolean;
+  residentBytes = 0;
+  writeMs = 0;
+  inFlight: Promise<void> | undefined = undefined;
+  error: StateError | undefined = undefined;
+  private readonly directory: string;
+  private readonly stores: Store[] = [];
+  private readonly tasks: Task[] = [];
+  private turn = 0;
+  private closing: Promise<void> | undefined = undefined;
+
+  constructor(db: Database, directory: string, budget: number, tracked: boolean) {
+    this.db = db;
+    this.directory = directory;
+    this.budget = budget;
+    this.tracked = tracked;
+  }
+
+  task(options: TaskOptions): TaskState {
+    const task = new Task({ ...options, tracked: this.tracked });
+    task.residency = new LevelResidency(this, task, this.tasks.length, options.maxParallelism);
+    this.tasks.push(task);
+    return task;
+  }
+
+  add(store: Store): void {
+    this.stores.push(store);
+  }
+
+  get pressed(): boolean {
+    return this.residentBytes > this.budget * 1.5;
+  }
+
+  check(): void {
+    if (this.error !== undefined) throw this.error;
+  }
+
+  maintain(): void {
+    this.check();
+    if (this.residentBytes <= this.budget || this.inFlight !== undefined || this.closing !== undefined) return;
+    this.evict();
+  }
+
+  /** Turns the clock: drops what is clean, begins a batch of what is not. True where anything came of it. */
+  private evict(): boolean {
+    const { stores } = this;
+    const batch = new Batch(this.db);
+    let scanned = 0;
+    let dropped = 0;
+    for (let idle = 0; idle < stores.length && scanned < SCAN_MAX && this.wants(batch); ) {
+      const store = stores[this.turn % stores.length]!;
+      const before = dropped + batch.rows;
+      const looked = store.turn(batch, SCAN_MAX - scanned, (bytes) => {
+        dropped++;
+        this.residentBytes -= bytes;
+      });
+      scanned += looked;
+      this.turn++;
+      idle = looked === 0 || dropped + batch.rows === before ? idle + 1 : 0;
+    }
+    if (batch.rows > 0) this.write(batch);
+    return batch.rows > 0 || dropped > 0 || scanned >= SCAN_MAX;
+  }
+
+  /** Whether the batch should take more, or more be dropped. */
+  wants(batch: Batch): boolean {
+    return !batch.full && this.residentBytes - batch.frees > this.budget;
+  }
+
+  private write(batch: Batch): void {
+    const begun = performance.now();
+    this.inFlight = batch.write().then(
+      () => {
+        this.writeMs += performance.now() - begun;
+        this.inFlight = undefined;
+        this.residentBytes -= batch.resolved();
+      },
+      (error: unknown) => {
+        this.inFlight = undefined;
+        this.error = failed('could not be written', error);
+      },
+    );
+  }
+
+  async relieve(): Promise<void> {
+    // Twice around the clock without a gain means that there is nothing to gain.
+    for (let idle = 0; idle < 3 && this.closing === undefined; ) {
+      this.check();
+      if (this.inFlight !== undefined) await this.inFlight;
+      this.check();
+      if (this.residentBytes <= this.budget) return;
+      idle = this.evict() ? 0 : idle + 1;
+    }
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.shut();
+    return this.closing;
+  }
+
+  private async shut(): Promise<void> {
+    for (const task of this.tasks) task.sweeping?.cancel();
+    await this.inFlight;
+    await this.db.close();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Rows on their way to LevelDB. */
+class Batch {
+  rows = 0;
+  bytes = 0;
+  /** Bytes that memory gets back if nothing of it is touched meanwhile. */
+  frees = 0;
+  private readonly chain: ReturnType<Database['batch']>;
+  private readonly settle: (() => number)[] = [];
+
+  constructor(db: Database) {
+    this.chain = db.batch();
+  }
+
+  get full(): boolean {
+    return this.rows >= BATCH_ROWS || this.bytes >= BATCH_BYTES;
+  }
+
+  /** `settled` runs when the batch has resolved and says how many bytes were given back. */
+  put(key: Buffer, value: Buffer, frees: number, settled: () => number): void {
+    this.chain.put(key, value);
+    this.bytes += key.length + value.length;
+    this.count(frees, settled);
+  }
+
+  delete(key: Buffer, frees: number, settled: () => number): void {
+    this.chain.del(key);
+    this.bytes += key.length;
+    this.count(frees, settled);
+  }
+
+  private count(frees: number, settled: () => number): void {
+    this.rows++;
+    this.frees += frees;
+    this.settle.push(settled);
+  }
+
+  write(): Promise<void> {
+    return this.chain.write();
+  }
+
+  resolved(): number {
+    let freed = 0;
+    for (const settled of this.settle) freed += settled();
+    return freed;
+  }
+}
+
+class LevelResidency implements Residency {
+  private readonly region: LevelRegion;
+  private readonly task: Task;
+  private readonly number: number;
+  private readonly maxParallelism: number;
+  private readonly stores: Store[] = [];
+
+  constructor(region: LevelRegion, task: Task, number: number, maxParallelism: number) {
+    this.region = region;
+    this.task = task;
+    this.number = number;
+    this.maxParallelism = maxParallelism;
+  }
+
+  attach(table: MemorySingleTable | MemoryGroupedTable): void {
+    const head = Buffer.alloc(4);
+    head.writeUInt16BE(this.number, 0);
+    head.writeUInt16BE(table.number, 2);
+    const where = { region: this.region, task: this.task, head, maxParallelism: this.maxParallelism };
+    let store: Store;
+    if (table instanceof MemoryGroupedTable) {
+      const grouped = new LevelGroupedStore(where, table);
+      table.store = grouped;
+      store = grouped;
+    } else {
+      const single = new LevelSingleStore(where, table);
+      table.store = single;
+      store = single;
+    }
+    this.stores.push(store);
+    this.region.add(store);
+  }
+
+  get pressed(): boolean {
+    return this.region.pressed;
+  }
+
+  maintain(): void {
+    this.region.maintain();
+  }
+
+  relieve(): Promise<void> {
+    return this.region.relieve();
+  }
+
+  sweep(): StoredRows | undefined {
+    if (this.region.inFlight === undefined && this.stores.every((store) => store.evicted === 0)) return undefined;
+    return new LevelRows(this.region, this.task, this.number);
+  }
+
+  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number } {
+    const { tables } = this.task;
+    const rows = tables.reduce((sum, table) => sum + table.size, 0);
+    const sum = (of: (store: Store) => number): number => this.stores.reduce((total, store) => total + of(store), 0);
+    return {
+      rows,
+      residentRows: rows - sum((store) => store.evictedRows),
+      residentBytes: this.region.residentBytes,
+      hits: sum((store) => store.table.hits),
+      misses: sum((store) => store.misses),
+      writeMs: this.region.writeMs,
+    };
+  }
+}
+
+interface Where {
+  readonly region: LevelRegion;
+  readonly task: Task;
+  /** Task and table, the first bytes of the keys. */
+  readonly head: Buffer;
+  readonly maxParallelism: number;
+}
+
+/** What the two kinds of tables have in common: keys, reading, the clock's hand. */
+abstract class Store {
+  abstract readonly table: MemorySingleTable | MemoryGroupedTable;
+  evicted = 0;
+  evictedRows = 0;
+  misses = 0;
+  protected hand = 0;
+  protected readonly where: Where;
+  private readonly key = new ByteWriter(256);
+
+  constructor(where: Where) {
+    this.where = where;
+    this.key.raw(where.head);
+  }
+
+  /** Looks at up to `places` places of the table; gives how many it looked at. */
+  abstract turn(batch: Batch, places: number, dropped: (bytes: number) => void): number;
+
+  /** A view that is good until the next call. */
+  protected storeKey(key: Key, hash: number): Buffer {
+    const out = this.key;
+    out.at = 4;
+    const group = groupOf(hash, this.where.maxParallelism);
+    out.u8(group >>> 8);
+    out.u8(group & 0xff);
+    writeKey(out, key);
+    return out.bytes.subarray(0, out.at);
+  }
+
+  protected read(key: Key, hash: number): Buffer | undefined {
+    if (this.evicted === 0) return undefined;
+    this.misses++;
+    try {
+      return this.where.region.db.getSync(this.storeKey(key, hash));
+    } catch (error) {
+      const failure = failed('could not be read', error);
+      this.where.region.error = failure;
+      throw failure;
+    }
+  }
+
+  /** What leaves memory must be in what a running sweep writes, where the sweep would not meet it otherwise. */
+  protected get sweepLeft(): BlockWriter | undefined {
+    return this.where.task.sweeping?.left;
+  }
+
+  /** For clean rows: they are in LevelDB, and a sweep that reads it meets them there. */
+  protected get sweepLeftClean(): BlockWriter | undefined {
+    const { sweeping } = this.where.task;
+    return sweeping?.memoryOnly === true ? sweeping.left : undefined;
+  }
+}
+
+const content = new ByteWriter(1 << 16);
+
+class LevelSingleStore extends Store implements SingleStore {
+  readonly table: MemorySingleTable;
+
+  constructor(where: Where, table: MemorySingleTable) {
+    super(where);
+    this.table = table;
+  }
+
+  fetch(key: Key, hash: number): MemoryRow | undefined {
+    const bytes = this.read(key, hash);
+    if (bytes === undefined) return undefined;
+    const row = new MemoryRow(key, hash, undefined, decodeFrom(new ByteReader(bytes)), undefined);
+    row.flags = STORED | REFERENCED;
+    this.table.place(row);
+    this.evicted--;
+    this.evictedRows--;
+    this.resized(row);
+    return row;
+  }
+
+  arrived(row: MemoryRow): void {
+    row.flags |= REFERENCED;
+    this.resized(row);
+  }
+
+  dirtied(row: MemoryRow): void {
+    row.flags |= DIRTY;
+  }
+
+  resized(row: MemoryRow): void {
+    const bytes = ROW_BYTES + sizeOfKey(row.key) + sizeOf(row.value);
+    this.where.region.residentBytes += bytes - row.bytes;
+    row.bytes = bytes;
+  }
+
+  leaves(row: MemoryRow): boolean {
+    if ((row.flags & (STORED | IN_FLIGHT)) === 0) {
+      this.where.region.residentBytes -= row.bytes;
+      row.bytes = 0;
+      return true;
+    }
+    row.flags |= DIRTY;
+    return false;
+  }
+
+  turn(batch: Batch, places: number, dropped: (bytes: number) => void): number {
+    const { rows } = this.table;
+    const least = Math.min(places, rows.length);
+    let looked = 0;
+    for (; looked < least && this.where.region.wants(batch); looked++) {
+      if (this.hand >= rows.length) this.hand = 0;
+      const row = rows[this.hand++];
+      if (row === undefined || (row.flags & IN_FLIGHT) !== 0) continue;
+      if ((row.flags & DEAD) !== 0) this.bury(batch, row);
+      else if ((row.flags & REFERENCED) !== 0) row.flags &= ~REFERENCED;
+      else if ((row.flags & DIRTY) !== 0) this.save(batch, row);
+      else this.drop(row, dropped);
+    }
+    return looked;
+  }
+
+  private drop(row: MemoryRow, dropped: (bytes: number) => void): void {
+    const { ledger } = this.where.task;
+    if (row.epoch === ledger.waiting) ledger.encodeWaiting(this.table, row);
+    const left = this.sweepLeftClean;
+    if (left !== undefined) this.table.write(left, row);
+    dropped(this.release(row));
+  }
+
+  /** The row is in LevelDB alone from now on. */
+  private release(row: MemoryRow): number {
+    const { bytes } = row;
+    this.table.displace(row);
+    this.evicted++;
+    this.evictedRows++;
+    row.bytes = 0;
+    return bytes;
+  }
+
+  private save(batch: Batch, row: MemoryRow): void {
+    const { ledger } = this.where.task;
+    if (row.epoch === ledger.waiting) ledger.encodeWaiting(this.table, row);
+    if (row.epoch === ledger.epoch) {
+      if (ledger.tracked) this.table.write(ledger.log, row);
+      ledger.unlist(this.table, row);
+    }
+    const left = this.sweepLeft;
+    if (left !== undefined) this.table.write(left, row);
+    content.reset();
+    encodeInto(content, row.value);
+    const value = content.take();
+    row.flags = (row.flags | IN_FLIGHT) & ~DIRTY;
+    const { at } = row;
+    batch.put(Buffer.from(this.storeKey(row.key, row.hash)), value, row.bytes, () => this.saved(at));
+  }
+
+  /** Another row may stand in the place by now: one that was inserted over the tombstone of the first. */
+  private saved(at: number): number {
+    const row = this.table.rows[at]!;
+    row.flags = (row.flags | STORED) & ~IN_FLIGHT;
+    return (row.flags & (DIRTY | DEAD | REFERENCED)) === 0 ? this.release(row) : 0;
+  }
+
+  private bury(batch: Batch, row: MemoryRow): void {
+    const left = this.sweepLeft;
+    if (left !== undefined) this.table.writeAny(left, row);
+    row.flags = (row.flags | IN_FLIGHT) & ~DIRTY;
+    const { at } = row;
+    batch.delete(Buffer.from(this.storeKey(row.key, row.hash)), row.bytes, () => this.buried(at));
+  }
+
+  private buried(at: number): number {
+    const row = this.table.rows[at]!;
+    row.flags &= ~(IN_FLIGHT | STORED);
+    if ((row.flags & DEAD) === 0) return 0;
+    const { bytes } = row;
+    this.table.displace(row);
+    row.bytes = 0;
+    return bytes;
+  }
+}
+
+class LevelGroupedStore extends Store implements GroupedStore {
+  readonly table: MemoryGroupedTable;
+
+  constructor(where: Where, table: MemoryGroupedTable) {
+    super(where);
+    this.table = table;
+  }
+
+  fetch(key: Key, hash: number): MemoryGroup | undefined {
+    const bytes = this.read(key, hash);
+    if (bytes === undefined) return undefined;
+    const group = new MemoryGroup(key, hash);
+    group.flags = STORED | REFERENCED;
+    const from = new ByteReader(bytes);
+    const count = from.varint();
+    const { layout } = this.table.header;
+    this.table.place(group);
+    this.evicted--;
+    this.evictedRows -= count;
+    this.grow(group, GROUP_BYTES + sizeOfKey(key));
+    for (let i = 0; i < count; i++) {
+      const ns = readNamespace(from, layout);
+      from.varint();
+      const row = new MemoryRow(key, hash, ns, decodeFrom(from), group);
+      this.table.enter(group, row);
+      this.table.size--;
+      this.resized(group, row);
+    }
+    return group;
+  }
+
+  private grow(group: MemoryGroup, bytes: number): void {
+    group.bytes += bytes;
+    this.where.region.residentBytes += bytes;
+  }
+
+  arrived(group: MemoryGroup, row: MemoryRow): void {
+    group.flags |= REFERENCED;
+    if (group.bytes === 0) this.grow(group, GROUP_BYTES + sizeOfKey(group.key));
+    row.bytes = 0;
+    this.resized(group, row);
+  }
+
+  dirtied(group: MemoryGroup): void {
+    group.flags |= DIRTY;
+  }
+
+  resized(group: MemoryGroup, row: MemoryRow): void {
+    const bytes = ROW_BYTES + sizeOfKey(row.ns) + sizeOf(row.value);
+    this.grow(group, bytes - row.bytes);
+    row.bytes = bytes;
+  }
+
+  shrunk(group: MemoryGroup, row: MemoryRow): void {
+    group.flags |= DIRTY;
+    this.grow(group, -row.bytes);
+    row.bytes = 0;
+  }
+
+  leaves(group: MemoryGroup, row: MemoryRow): boolean {
+    this.shrunk(group, row);
+    if ((group.flags & (STORED | IN_FLIGHT)) !== 0) return false;
+    this.grow(group, -group.bytes);
+    return true;
+  }
+
+  turn(batch: Batch, places: number, dropped: (bytes: number) => void): number {
+    const { groups } = this.table;
+    const least = Math.min(places, groups.length);
+    let looked = 0;
+    for (; looked < least && this.where.region.wants(batch); looked++) {
+      if (this.hand >= groups.length) this.hand = 0;
+      const group = groups[this.hand++];
+      if (group === undefined || (group.flags & IN_FLIGHT) !== 0) continue;
+      if (group.rows.length === 0) this.bury(batch, group);
+      else if ((group.flags & REFERENCED) !== 0) group.flags &= ~REFERENCED;
+      else if ((group.flags & DIRTY) !== 0) this.save(batch, group);
+      else this.drop(group, dropped);
+    }
+    return looked;
+  }
+
+  /** Every change of the group so far is in a delta. */
+  private settleRows(group: MemoryGroup): void {
+    const { ledger } = this.where.task;
+    for (const row of group.rows) {
+      if (row.epoch === ledger.waiting) ledger.encodeWaiting(this.table, row);
+      if (row.epoch === ledger.epoch) {
+        if (ledger.tracked) this.table.write(ledger.log, row);
+        ledger.unlist(this.table, row);
+      }
+      row.epoch = UNLISTED;
+    }
+  }
+
+  private append(left: BlockWriter | undefined, group: MemoryGroup): void {
+    if (left === undefined) return;
+    this.table.writeKeyTombstone(left, group);
+    for (const row of group.rows) this.table.write(left, row);
+  }
+
+  private drop(group: MemoryGroup, dropped: (bytes: number) => void): void {
+    this.settleRows(group);
+    this.append(this.sweepLeftClean, group);
+    dropped(this.release(group));
+  }
+
+  private release(group: MemoryGroup): number {
+    const { bytes } = group;
+    this.table.displace(group);
+    this.evicted++;
+    this.evictedRows += group.rows.length;
+    group.bytes = 0;
+    return bytes;
+  }
+
+  private save(batch: Batch, group: MemoryGroup): void {
+    this.settleRows(group);
+    this.append(this.sweepLeft, group);
+    const { layout } = this.table.header;
+    content.reset();
+    content.varint(group.rows.length);
+    const value = new ByteWriter(256);
+    for (const row of group.rows) {
+      writeNamespace(content, layout, row.ns);
+      value.reset();
+      encodeInto(value, row.value);
+      content.varint(value.at);
+      content.raw(value.bytes.subarray(0, value.at));
+    }
+    group.flags = (group.flags | IN_FLIGHT) & ~DIRTY;
+    batch.put(Buffer.from(this.storeKey(group.key, group.hash)), content.take(), group.bytes, () => this.saved(group));
+  }
+
+  private saved(group: MemoryGroup): number {
+    group.flags = (group.flags | STORED) & ~IN_FLIGHT;
+    return (group.flags & (DIRTY | REFERENCED)) === 0 && group.rows.length > 0 ? this.release(group) : 0;
+  }
+
+  private bury(batch: Batch, group: MemoryGroup): void {
+    this.append(this.sweepLeft, group);
+    group.flags = (group.flags | IN_FLIGHT) & ~DIRTY;
+    batch.delete(Buffer.from(this.storeKey(group.key, group.hash)), group.bytes, () => this.buried(group));
+  }
+
+  private buried(group: MemoryGroup): number {
+    group.flags &= ~(IN_FLIGHT | STORED);
+    if (group.rows.length > 0) return 0;
+    const { bytes } = group;
+    this.table.displace(group);
+    group.bytes = 0;
+    return bytes;
+  }
+}
+
+/** The rows of a task in LevelDB, as they are when the batch in flight at the start of the sweep has resolved. */
+class LevelRows implements StoredRows {
+  private readonly region: LevelRegion;
+  private readonly task: Task;
+  private readonly number: number;
+  private readonly before: Promise<void> | undefined;
+  private waited = false;
+  private rows: ReturnType<Database['iterator']> | undefined = undefined;
+  private page: [Buffer, Buffer][] = [];
+  private at = 0;
+  private ended = false;
+
+  constructor(region: LevelRegion, task: Task, number: number) {
+    this.region = region;
+    this.task = task;
+    this.number = number;
+    this.before = region.inFlight;
+  }
+
+  step(out: BlockWriter, deadline: number): 'again' | 'done' | Promise<void> {
+    this.region.check();
+    if (!this.waited) {
+      this.waited = true;
+      if (this.before !== undefined) return this.before;
+    }
+    for (; this.at < this.page.length; this.at++) {
+      if ((this.at & 63) === 63 && performance.now() >= deadline) {
+        this.write(out, ...this.page[this.at++]!);
+        return 'again';
+      }
+      this.write(out, ...this.page[this.at]!);
+    }
+    if (this.ended) {
+      this.cancel();
+      return 'done';
+    }
+    return this.more();
+  }
+
+  private async more(): Promise<void> {
+    try {
+      if (this.rows === undefined) {
+        const from = Buffer.alloc(2);
+        from.writeUInt16BE(this.number, 0);
+        const to = Buffer.alloc(2);
+        to.writeUInt16BE(this.number + 1, 0);
+        this.rows = this.region.db.iterator({ gte: from, lt: to, keyEncoding: 'buffer', valueEncoding: 'buffer', fillCache: false });
+      }
+      this.page = (await this.rows.nextv(1000)) as [Buffer, Buffer][];
+      this.at = 0;
+      this.ended = this.page.length === 0;
+    } catch (error) {
+      throw failed('could not be read', error);
+    }
+  }
+
+  private write(out: BlockWriter, key: Buffer, stored: Buffer): void {
+    const number = key.readUInt16BE(2);
+    const table = this.task.tables[number]!;
+    const canonical = key.subarray(HEAD);
+    if (!('groups' in table)) {
+      out.beginRaw(number, VALUE, canonical);
+      out.out.raw(stored);
+      out.end();
+      return;
+    }
+    const from = new ByteReader(stored);
+    for (let i = from.varint(); i > 0; i--) {
+      out.beginRaw(number, VALUE, canonical);
+      writeNamespace(out.out, table.header.layout, readNamespace(from, table.header.layout));
+      out.out.raw(from.raw(from.varint()));
+      out.end();
+    }
+  }
+
+  cancel(): void {
+    const { rows } = this;
+    this.rows = undefined;
+    this.ended = true;
+    this.page = [];
+    // A failure to close it is none of the sweep's: the database closes its iterators itself.
+    rows?.close().catch(() => undefined);
+  }
+}

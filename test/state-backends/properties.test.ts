@@ -1,0 +1,16 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, test } from 'vitest';
+import { level, memory } from '../../state-backends/index.ts';
+import { holdsForAllHistories } from './properties.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'millrace-state-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+describe('random histories of changes, aborted checkpoints, sweeps, restores and rescales agree with a plain Map', () => {
+  test('memory()', () => holdsForAllHistories(() => memory(), 300));
+  test('level() with room for everything', () => holdsForAllHistories(() => level({ directory }), 25));
+  test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), 60));
+  test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), 60));
+});
