@@ -41,11 +41,17 @@ function installed() {
 
 function install() {
   say('Installing the dependencies …');
-  const arguments_ = ['ci', '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'];
-  const npm = process.env.npm_execpath;
-  const asScript = npm !== undefined && /npm-cli\.c?js$/.test(npm);
-  const result = asScript ? run(process.execPath, [npm, ...arguments_]) : run('npm', arguments_, { shell: process.platform === 'win32' });
-  if (result !== 0) fail('npm ci failed: the dependencies could not be installed.');
+  if (npm('ci') === 0) return;
+  // A registry that lacks the packages of other platforms makes npm take the lock file for incomplete. The versions are exact in any case.
+  say('npm ci refused the lock file; trying npm install.');
+  if (npm('install', '--no-save') !== 0) fail('The dependencies could not be installed.');
+}
+
+function npm(...command) {
+  const arguments_ = [...command, '--include=dev', '--no-audit', '--no-fund', '--loglevel=error'];
+  const script = process.env.npm_execpath;
+  if (script !== undefined && /npm-cli\.c?js$/.test(script)) return run(process.execPath, [script, ...arguments_]);
+  return run('npm', arguments_, { shell: process.platform === 'win32' });
 }
 
 function built() {

@@ -39,7 +39,7 @@ describe('the packed package', () => {
 
 describe('package-lock.json', () => {
   const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
-    packages: Record<string, { engines?: { node?: string }; optional?: boolean; resolved?: string }>;
+    packages: Record<string, { engines?: { node?: string }; optional?: boolean; resolved?: string; optionalDependencies?: Record<string, string> }>;
   };
 
   it('has no package that excludes Node 20', () => {
@@ -47,6 +47,13 @@ describe('package-lock.json', () => {
       .filter(([, entry]) => entry.optional !== true && entry.engines?.node !== undefined && !satisfies('20.20.0', entry.engines.node))
       .map(([path, entry]) => `${path}: ${entry.engines?.node}`);
     expect(excluding).toEqual([]);
+  });
+
+  it('has the optional packages of every platform, without which npm ci refuses it', () => {
+    const missing = Object.values(packages)
+      .flatMap((entry) => Object.keys(entry.optionalDependencies ?? {}))
+      .filter((name) => !Object.keys(packages).some((path) => path.endsWith(`node_modules/${name}`)));
+    expect(missing).toEqual([]);
   });
 
   it('names no address that a package was fetched from', () => {
