@@ -165,8 +165,9 @@ export class Cell implements Runnable, Addressee, ContextHost, Ward, GuardianHos
 
   run(loop: Loop): boolean {
     const { control, messages } = this.mailbox;
-    this.#interrupt = false;
     if (control.size !== 0) this.#drainControl();
+    // Control mail beyond a batch waits for one message only.
+    this.#interrupt = control.size !== 0;
     if (this.#exiting !== undefined) this.#endByItself();
     if (!this.#held) this.#serve(loop);
     if (this.#exiting !== undefined) this.#endByItself();
@@ -238,7 +239,7 @@ export class Cell implements Runnable, Addressee, ContextHost, Ward, GuardianHos
   }
 
   #failed(error: unknown): void {
-    if (this.#exiting !== undefined) {
+    if (this.#exiting !== undefined || this.state !== 'running') {
       this.#services.reporter.logged(`${this.path} threw after its exit`, error);
       return;
     }
@@ -409,10 +410,11 @@ export class Cell implements Runnable, Addressee, ContextHost, Ward, GuardianHos
       return true;
     }
     if (forGood && this.state === 'stopping') this.#closeMailbox();
-    if (!this.#stopAsked) {
-      this.#stopAsked = true;
-      this.#post({ kind: 'stop' });
-    }
+    if (this.#stopAsked) return false;
+    this.#stopAsked = true;
+    // The root runs no code of users: its stop begins at once, so that it overtakes what waits in the last actor.
+    if (this.parent === undefined) this.#end('shutdown', 'ended');
+    else this.#post({ kind: 'stop' });
     return false;
   }
 
@@ -481,22 +483,19 @@ export class Cell implements Runnable, Addressee, ContextHost, Ward, GuardianHos
     }
     const incarnation = this.#incarnation;
     const over = () => this.#post({ kind: 'stopping-over', incarnation });
-    let result: unknown;
     try {
-      result = stopping.call(this.#handlers as Handlers, this.reason as ExitReason);
+      const result: unknown = stopping.call(this.#handlers as Handlers, this.reason as ExitReason);
+      if (isPromise(result)) {
+        Promise.resolve(result).then(over, (error: unknown) => {
+          this.#report(error, 'stopping');
+          over();
+        });
+        return;
+      }
     } catch (error) {
       this.#report(error, 'stopping');
-      this.#down();
-      return;
     }
-    if (!isPromise(result)) {
-      this.#down();
-      return;
-    }
-    result.then(over, (error: unknown) => {
-      this.#report(error, 'stopping');
-      over();
-    });
+    this.#down();
   }
 
   /** The incarnation is over. */

@@ -28,6 +28,8 @@ export interface Loop {
 
 const BATCH = 64;
 const SLICE_MS = 2;
+/** A turn with less left than this is over: the actor next in line would get a sliver of it in every turn. */
+const SLIVER_MS = 0.25;
 /** While messages are quick the clock is read for every 32nd of them only. */
 const STRIDE_MAX = 32;
 const QUICK_MS = 0.05;
@@ -58,7 +60,7 @@ export class HostLoop implements Loop {
   tick(): boolean {
     if (--this.#untilCheck > 0) return false;
     const now = performance.now();
-    if (now >= this.#turnEnd) {
+    if (now >= this.#turnEnd - SLIVER_MS) {
       this.#over = true;
       this.#untilCheck = 1;
       return true;
@@ -71,7 +73,6 @@ export class HostLoop implements Loop {
 
   slice(): number {
     const now = performance.now();
-    if (now >= this.#turnEnd) this.#over = true;
     // A slice is long: the clock is read again right after it.
     this.#untilCheck = 1;
     return Math.min(now + SLICE_MS, this.#turnEnd);

@@ -52,14 +52,23 @@ export class Reporter {
         this.logged(`onFailure threw for ${ref.path}`, thrown);
       }
     }
-    if (this.#log !== undefined) this.#log.error(`actor ${ref.path} ${DID[phase]}`, error);
+    if (this.#log !== undefined) this.#written(this.#log, `actor ${ref.path} ${DID[phase]}`, error);
     else if (this.#onFailure === undefined) warn(`actor ${ref.path} ${DID[phase]}: ${text(error)}`);
   }
 
   /** An error that ends nothing. */
   logged(what: string, error: unknown): void {
-    if (this.#log !== undefined) this.#log.error(what, error);
+    if (this.#log !== undefined) this.#written(this.#log, what, error);
     else warn(`${what}: ${text(error)}`);
+  }
+
+  /** A log that throws must not take the actor, or the process, with it. */
+  #written(log: ParentLog, what: string, error: unknown): void {
+    try {
+      log.error(what, error);
+    } catch (thrown) {
+      warn(`${what}: ${text(error)} (and the log threw: ${text(thrown)})`);
+    }
   }
 }
 

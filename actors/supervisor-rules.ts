@@ -41,6 +41,8 @@ class SupervisedChild {
   startedAt: number | undefined;
   /** The wait before a try; identity tells a wait that was given up from the one that counts. */
   wait: { timer: unknown } | undefined;
+  /** Its restart failed to start: the end that comes back as mail is the next try. */
+  retry = false;
 
   constructor(spec: CheckedSpec) {
     this.spec = spec;
@@ -74,6 +76,8 @@ export class SupervisorRules implements Guardian {
   #ends: Ward[] = [];
   #tries: SupervisedChild[] = [];
   #requests: GuardianRequest[] = [];
+  /** The supervisor is about to end: nothing is decided any more. */
+  #over = false;
 
   constructor(host: GuardianHost, flags: CheckedFlags) {
     this.#host = host;
@@ -204,8 +208,8 @@ export class SupervisorRules implements Guardian {
         return;
       }
       child.move('failed');
-    }
-    if (child.state === 'restarting' && child.wait === undefined) this.#schedule(child);
+    } else if (!child.retry) return;
+    this.#schedule(child);
   }
 
   #finished(child: SupervisedChild, ward: Ward): void {
@@ -214,16 +218,17 @@ export class SupervisorRules implements Guardian {
     if (child.spec.restart === 'temporary') this.#delete(child);
     if (!child.spec.significant) return;
     const others = this.#children.some((one) => one !== child && one.spec.significant && one.state !== 'stopped');
-    if (endsSupervisor(this.#flags.autoShutdown, others)) this.#host.exit('shutdown');
+    if (endsSupervisor(this.#flags.autoShutdown, others)) this.#exit();
   }
 
   #schedule(child: SupervisedChild): void {
+    child.retry = false;
     const { intensity, backoff } = this.#flags;
     const now = this.#host.clock.now();
     const counted = countRestart(this.#stamps, now, intensity);
     this.#stamps = counted.stamps;
     if (counted.exceeded) {
-      this.#host.exit('shutdown');
+      this.#exit();
       return;
     }
     if (backoff === undefined) {
@@ -249,7 +254,7 @@ export class SupervisorRules implements Guardian {
       (place) => this.#children[place] as SupervisedChild,
     );
     for (const child of group) this.#giveUpWait(child);
-    const siblings = group.filter((child) => child !== failed && child.lives).reverse();
+    const siblings = group.filter((child) => child !== failed && (child.lives || child.state === 'running')).reverse();
     const temporary = (child: SupervisedChild) => child.spec.restart === 'temporary';
     this.#stop(
       siblings,
@@ -266,6 +271,7 @@ export class SupervisorRules implements Guardian {
       child.move('start');
       if (this.#start(child)) continue;
       child.move('failed');
+      child.retry = true;
       return;
     }
   }
@@ -315,7 +321,7 @@ export class SupervisorRules implements Guardian {
 
   /** What waited while children were being stopped, as long as nothing of it stops children again. */
   #resume(): void {
-    while (this.#stopping === undefined) {
+    while (this.#stopping === undefined && !this.#over) {
       const ward = this.#ends.shift();
       if (ward !== undefined) {
         this.#ended(ward);
@@ -323,13 +329,18 @@ export class SupervisorRules implements Guardian {
       }
       const child = this.#tries.shift();
       if (child !== undefined) {
-        if (child.state === 'restarting' && child.wait === undefined) this.#restart(child);
+        if (child.state === 'restarting' && child.wait === undefined && !child.retry) this.#restart(child);
         continue;
       }
       const request = this.#requests.shift();
       if (request === undefined) return;
       request.run(this);
     }
+  }
+
+  #exit(): void {
+    this.#over = true;
+    this.#host.exit('shutdown');
   }
 
   // Small parts.
