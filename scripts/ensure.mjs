@@ -14,10 +14,21 @@ const dist = join(root, 'dist');
 const stamp = join(dist, '.built');
 const lock = join(root, '.ensure.lock');
 
-const [major] = process.versions.node.split('.').map(Number);
-if (major < 20) fail(`Millrace needs Node 20 or newer; this is ${process.version}.`);
+/** What went wrong, said in a sentence; thrown, so that nothing half done is left behind. */
+class NotReady extends Error {}
 
-if (!installed() || !built()) {
+try {
+  ensure();
+} catch (error) {
+  if (!(error instanceof NotReady)) throw error;
+  console.error(error.message);
+  process.exitCode = 1;
+}
+
+function ensure() {
+  const [major] = process.versions.node.split('.').map(Number);
+  if (major < 20) throw new NotReady(`Millrace needs Node 20 or newer; this is ${process.version}.`);
+  if (installed() && built()) return;
   const release = exclusively();
   try {
     if (!installed()) install();
@@ -44,7 +55,7 @@ function install() {
   if (npm('ci') === 0) return;
   // A registry that lacks the packages of other platforms makes npm take the lock file for incomplete. The versions are exact in any case.
   say('npm ci refused the lock file; trying npm install.');
-  if (npm('install', '--no-save') !== 0) fail('The dependencies could not be installed.');
+  if (npm('install', '--no-save') !== 0) throw new NotReady('The dependencies could not be installed.');
 }
 
 function npm(...command) {
@@ -70,11 +81,13 @@ function newest(path) {
 
 function build() {
   say('Building …');
+  // What a build that was killed has left.
+  for (const name of readdirSync(root)) if (/^dist\.\d/.test(name)) rmSync(join(root, name), { recursive: true, force: true });
   const beside = join(root, `dist.${process.pid}`);
   const begun = new Date();
   try {
     const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
-    if (run(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--outDir', beside]) !== 0) fail('The build failed.');
+    if (run(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--outDir', beside]) !== 0) throw new NotReady('The build failed.');
     // A source that changes while the build runs is younger than the stamp.
     writeFileSync(join(beside, '.built'), `${begun.toISOString()}\n`);
     utimesSync(join(beside, '.built'), begun, begun);
@@ -119,15 +132,10 @@ function abandoned() {
 
 function run(command, arguments_, options = {}) {
   const { status, error } = spawnSync(command, arguments_, { cwd: root, stdio: ['ignore', process.stderr, process.stderr], ...options });
-  if (error !== undefined) fail(`'${command}' cannot be run: ${error.message}.`);
+  if (error !== undefined) throw new NotReady(`'${command}' cannot be run: ${error.message}.`);
   return status;
 }
 
 function say(sentence) {
   console.error(sentence);
-}
-
-function fail(sentence) {
-  console.error(sentence);
-  process.exit(1);
 }
