@@ -45,7 +45,7 @@ const childStates = {
   },
   restarting: {
     description: 'a try is due, at once or after the backoff',
-    on: { start: 'starting', stop: 'stopping', stopped: 'stopped', failed: 'restarting' },
+    on: { start: 'starting', stop: 'stopping' },
   },
   stopped: {
     description: 'the spec is kept, no actor runs',
