@@ -16,6 +16,9 @@ export function print<T>(options: { prefix?: string } = {}, stream: Writable = p
         failure ??= new MillraceError('SINK_FAILED', `Standard output cannot be written: ${messageOf(cause)}.`, { uid: context.uid, cause });
       };
       stream.on('error', onError);
+      // Each instance listens, twice while it waits: Node would take more than ten of them for a leak.
+      stream.setMaxListeners(stream.getMaxListeners() + 2);
+      let open = true;
       return {
         write(values) {
           if (failure !== undefined) throw failure;
@@ -29,7 +32,10 @@ export function print<T>(options: { prefix?: string } = {}, stream: Writable = p
           await new Promise<void>((resolve, reject) => stream.write('', (error) => (error ? reject(failure ?? error) : resolve())));
         },
         async close() {
+          if (!open) return;
+          open = false;
           stream.off('error', onError);
+          stream.setMaxListeners(stream.getMaxListeners() - 2);
         },
       };
 
