@@ -28,7 +28,6 @@ export const CODES = {
   SINK_FAILED: { retryable: true },
   COMMIT_ID_REUSED: { retryable: false },
   WRITER_FENCED: { retryable: false },
-  RESTARTS_EXHAUSTED: { retryable: true },
   JOB_ENDED: { retryable: false },
   RUNTIME_FAILED: { retryable: true },
   // checkpoints and restore

@@ -55,7 +55,7 @@ export interface CheckpointRequest {
 
 export type CoordinatorMail =
   | { readonly kind: 'run'; readonly fn: () => void }
-  | { readonly kind: 'tasks'; readonly tasks: readonly CoordinatedTask[]; readonly markers: readonly number[] }
+  | { readonly kind: 'tasks'; readonly tasks: readonly CoordinatedTask[]; readonly markers: readonly number[]; readonly restoredId: number }
   | { readonly kind: 'lost'; readonly tasks: readonly string[]; readonly attempt: number }
   | { readonly kind: 'ack'; readonly id: number; readonly attempt: number; readonly task: string; readonly snapshot: TaskSnapshot; readonly pauseMs: number }
   | { readonly kind: 'declined'; readonly id: number; readonly attempt: number; readonly task: string; readonly error: unknown }
@@ -172,8 +172,9 @@ export class Coordinator {
         mail.fn();
         break;
       case 'tasks':
-        for (const task of mail.tasks) this.#tasks.set(task.name, { task, ended: false, finished: false, last: undefined, committed: 0 });
+        for (const task of mail.tasks) this.#tasks.set(task.name, { task, ended: false, finished: false, last: undefined, committed: mail.restoredId });
         this.#markers = [...mail.markers];
+        this.#settleCommits();
         this.#schedule();
         this.#next();
         break;
@@ -331,7 +332,7 @@ export class Coordinator {
       const bytes = filesNamed(metadata).reduce((sum, f) => sum + f.bytes, 0);
       const info = { id: pending.id, path, bytes, startedAt: pending.startedAt, durationMs: io.clock.now() - pending.startedAt };
       await io.step('checkpoint.register');
-      await registry.add(info);
+      await registry.add(info, lineage);
       await io.step('checkpoint.registered');
       return info;
     };

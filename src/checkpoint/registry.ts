@@ -17,6 +17,11 @@ import type { Io } from '../runtime/io.ts';
 const RESERVED = 16;
 const WAIT_STEP_MS = 200;
 
+/** A pointer, with the lineage that it belongs to: `latest` never crosses lineages. */
+export interface Registered extends CheckpointInfo {
+  readonly lineage: string;
+}
+
 export type Outcome = 'running' | 'finished' | 'stopped' | 'cancelled' | 'failed';
 
 export class Registry {
@@ -82,16 +87,17 @@ export class Registry {
     this.#reserved = id + RESERVED - 1;
   }
 
-  async add(checkpoint: CheckpointInfo): Promise<void> {
-    await this.#put(`checkpoint/${String(checkpoint.id).padStart(19, '0')}`, checkpoint);
+  async add(checkpoint: CheckpointInfo, lineage: string): Promise<void> {
+    const registered: Registered = { ...checkpoint, lineage };
+    await this.#put(`checkpoint/${String(checkpoint.id).padStart(19, '0')}`, registered);
   }
   async remove(id: number): Promise<void> {
     await this.#db.del(`checkpoint/${String(id).padStart(19, '0')}`, { sync: true });
   }
   /** Oldest first. */
-  async checkpoints(): Promise<CheckpointInfo[]> {
-    const found: CheckpointInfo[] = [];
-    for await (const value of this.#db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) found.push(value as CheckpointInfo);
+  async checkpoints(): Promise<Registered[]> {
+    const found: Registered[] = [];
+    for await (const value of this.#db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) found.push(value as Registered);
     return found;
   }
 
@@ -106,12 +112,22 @@ export class Registry {
   }
   async finish(result: JobResult): Promise<void> {
     await this.#io.step('job.finish');
-    await this.#db.batch([{ type: 'put', key: 'outcome', value: 'finished' }, { type: 'put', key: 'result', value: result }], { sync: true });
+    const entries: { type: 'put'; key: string; value: unknown }[] = [{ type: 'put', key: 'outcome', value: 'finished' }, { type: 'put', key: 'result', value: result }];
+    await this.#db.batch(entries, { sync: true });
   }
 
-  /** A new lineage begins: nothing of the old one is taken for its own; retained checkpoints stay until they are superseded. */
-  async begin(lineage: string): Promise<void> {
-    await this.#db.batch([{ type: 'put', key: 'lineage', value: lineage }, { type: 'put', key: 'outcome', value: 'running' }, { type: 'del', key: 'result' }], { sync: true });
+  /** A start: `origin` is the metadata of the checkpoint that a new lineage was forked from; it holds until the lineage has one of its own. */
+  async begin(lineage: string, origin: string | undefined): Promise<void> {
+    const entries: ({ type: 'put'; key: string; value: unknown } | { type: 'del'; key: string })[] = [
+      { type: 'put', key: 'lineage', value: lineage },
+      { type: 'put', key: 'outcome', value: 'running' },
+      { type: 'del', key: 'result' },
+      origin === undefined ? { type: 'del', key: 'origin' } : { type: 'put', key: 'origin', value: origin },
+    ];
+    await this.#db.batch(entries, { sync: true });
+  }
+  origin(): Promise<string | undefined> {
+    return this.#get('origin');
   }
 
   async close(): Promise<void> {

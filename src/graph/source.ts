@@ -42,3 +42,12 @@ export interface Source<T, Split = unknown, Position = unknown> {
   /** After a checkpoint has completed: positions by split id of this instance. For monitoring only: it may be skipped. */
   onCheckpointComplete?(positions: Map<string, Position>): Promise<void>;
 }
+
+/** A source that the program feeds while the job runs: it is told of the job's end, which it cannot tell from a restart by itself. */
+export interface EndsWithJob {
+  jobEnded(): void;
+}
+
+export function endsWithJob(source: object): source is EndsWithJob {
+  return typeof (source as Partial<EndsWithJob>).jobEnded === 'function';
+}

@@ -50,7 +50,8 @@ export interface SinkRunner extends Participant {
 
 export interface SinkOptions {
   readonly uid: string;
-  readonly context: (writer: string, restored: unknown) => SinkContext;
+  readonly lineage: string;
+  readonly context: (writer: string, lineage: string, restored: unknown) => SinkContext;
   readonly io: Io;
   /** The task must look again: a write has resolved. */
   readonly wake: () => void;
@@ -76,7 +77,7 @@ export class PlainSink implements SinkRunner {
   }
 
   async open(): Promise<void> {
-    this.#writer = await this.#sink.open(this.#options.context(this.#writerName, undefined));
+    this.#writer = await this.#sink.open(this.#options.context(this.#writerName, this.#options.lineage, undefined));
   }
 
   records = 0;
@@ -164,6 +165,7 @@ interface Segment {
 
 interface Identity {
   readonly name: string;
+  readonly lineage: string;
   readonly writer: TransactionalWriter<unknown, unknown>;
   readonly marker: number;
   readonly segments: Segment[];
@@ -204,18 +206,19 @@ export class TransactionalSinkRunner implements SinkRunner {
   }
 
   async open(): Promise<void> {
-    const { restored, uid, io } = this.#options;
-    const names = [this.#ownName, ...restored.map((w) => w.writer).filter((name) => name !== this.#ownName)];
-    for (const name of names) {
-      const before = restored.find((w) => w.writer === name);
+    const { restored, uid, io, lineage: current } = this.#options;
+    const isOwn = (w: { writer: string; lineage: string }): boolean => w.writer === this.#ownName && w.lineage === current;
+    const own = restored.find(isOwn) ?? { writer: this.#ownName, lineage: current, segments: [], data: undefined };
+    for (const before of [own, ...restored.filter((w) => !isOwn(w))]) {
+      const { writer: name, lineage } = before;
       await io.step('sink.open');
-      const writer = await this.#sink.open(this.#options.context(name, before?.data));
+      const writer = await this.#sink.open(this.#options.context(name, lineage, before.data));
       const marker = await writer.lastCommitted();
       this.marker = Math.max(this.marker, marker);
-      const segments: Segment[] = (before?.segments ?? [])
+      const segments: Segment[] = before.segments
         .filter((s) => s.checkpoint > marker)
         .map((s) => ({ checkpoint: s.checkpoint, records: s.records, bytes: s.file.bytes, chunks: undefined, file: s.file }));
-      const identity: Identity = { name, writer, marker, segments, own: name === this.#ownName };
+      const identity: Identity = { name, lineage, writer, marker, segments, own: before === own };
       this.#identities.push(identity);
       if (identity.own) {
         this.#own = identity;
@@ -292,7 +295,7 @@ export class TransactionalSinkRunner implements SinkRunner {
           }
           stored.push({ checkpoint: segment.checkpoint, file: segment.file, records: segment.records });
         }
-        snapshots.push({ writer: identity.name, segments: stored, data });
+        snapshots.push({ writer: identity.name, lineage: identity.lineage, segments: stored, data });
       }
       return snapshots;
     };

@@ -23,7 +23,9 @@ export interface SegmentSnapshot {
   readonly file: FileRef;
   readonly records: number;
 }
+/** An identity is { uid, lineage, writer }; what is pending keeps the one that wrote it for ever (protocols 5). */
 export interface WriterSnapshot {
+  readonly lineage: string;
   readonly writer: string;
   /** Oldest first; not known to be committed. */
   readonly segments: readonly SegmentSnapshot[];

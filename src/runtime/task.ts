@@ -15,7 +15,7 @@
 //  T5  A watermark leaves after every timer up to it has fired; records wait meanwhile.
 //  T6  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
 
-import { type ActorContext, type Behaviour, defineActor } from '../../actors/index.ts';
+import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
 import {
   at,
   type BaseRef,
@@ -49,7 +49,7 @@ import { type Control, type Output, openOutput } from './output.ts';
 import { PlainSink, type SinkRunner, TransactionalSinkRunner } from './sink-writer.ts';
 import type { OperatorSnapshot, SnapshotStorage, TaskRestore, TaskSnapshot, WriterSnapshot } from './snapshot.ts';
 import { SourceReader, type SplitReading } from './source-reader.ts';
-import { needsUndo, type TaskFailure, UnitRunner } from './units.ts';
+import { needsUndo, TaskFailure, UnitRunner } from './units.ts';
 
 export type TaskMail =
   | { readonly kind: 'run'; readonly fn: () => void }
@@ -71,6 +71,8 @@ export interface TaskReports {
   ended(): void;
   finished(): void;
   failed(failure: TaskFailure): void;
+  /** A record failed under the policy `stop`, was undone, and the source has stopped in front of it. */
+  stopped(failure: TaskFailure): void;
   deadLetter(letter: DeadLetter): void;
 }
 
@@ -231,8 +233,8 @@ export class Task {
   #openSink(node: Node): SinkRunner {
     const options = this.#options;
     const uid = nameOf(node);
-    const context = (writer: string, restored: unknown): SinkContext => ({ uid, job: options.job, writer, lineage: options.lineage, attempt: options.attempt, restored, signal: this.#abort.signal, log: options.log, metrics: options.metrics });
-    const common = { uid, context, io: options.io, wake: () => this.wake(), failed: (error: unknown) => this.#failLater(error) };
+    const context = (writer: string, lineage: string, restored: unknown): SinkContext => ({ uid, job: options.job, writer, lineage, attempt: options.attempt, restored, signal: this.#abort.signal, log: options.log, metrics: options.metrics });
+    const common = { uid, lineage: options.lineage, context, io: options.io, wake: () => this.wake(), failed: (error: unknown) => this.#failLater(error) };
     if (node.step.kind === 'forEach') return new PlainSink(forEachSink(node.step.fn, node, (error, record, timestamp) => this.#forEachFailed(node, error, record, timestamp)), options.subtask, common);
     const { sink } = node.step as Extract<Node['step'], { kind: 'sink' }>;
     if (!isTransactional(sink)) return new PlainSink(sink, options.subtask, common);
@@ -302,6 +304,11 @@ export class Task {
         stopping: () => this.#close(),
       };
     });
+  }
+
+  /** Once its behaviour has been started. */
+  get ref(): ActorRef<TaskMail> {
+    return this.#context!.self;
   }
 
   /** Something a task waits for may have come: credit, an element, the end of a write. */
@@ -476,6 +483,12 @@ export class Task {
       next = this.#chain.run(columns, from, to, split?.clock);
     } catch (error) {
       const index = this.#chain.index();
+      if (split !== undefined && error instanceof TaskFailure && error.policy === 'stop') {
+        // Undone, and still ahead of the position: the last checkpoint keeps the record, and the next start meets it again.
+        this.#reader!.stopped = true;
+        this.#options.reports.stopped(error);
+        return index;
+      }
       throw this.#units.failure(error, this.#nodes[this.#chain.at()]!, columns.values[index], columns.keys?.[index]) ?? error;
     } finally {
       for (const operator of this.#operators) operator.leave?.();

@@ -74,9 +74,10 @@ export class UnitRunner implements Units {
   failed(error: unknown, at: number, record: unknown, key: Key | undefined, timestamp: number): void {
     const node = this.#nodes[at]!;
     const failure = this.failure(error, node, record, key);
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined && failure.policy !== 'stop') throw failure;
     this.#state?.rollbackUnit();
     for (const participant of this.#participants) participant.rollback();
+    if (failure !== undefined) throw failure;
     this.#skipped(node, error, record, key, timestamp);
   }
 

@@ -1,0 +1,125 @@
+// Restore: which checkpoint to start from, and what each new task takes over of the old ones. Pure functions over metadata.
+//
+// Invariants:
+//  E1  Every key group has exactly one new owner; a new task loads the handles of all old tasks whose range meets its own.
+//  E2  A new task starts at the least stored watermark of the old instances that it takes over (protocols 13).
+//  E3  Every writer identity and every split has exactly one new owner (protocols 5, 19).
+//  E4  Falling back from n to m < n needs that no transactional writer has committed past m (protocols 4).
+
+import { type KeyGroupRange, rangeOf } from '../../state-backends/index.ts';
+import { MillraceError } from '../errors.ts';
+import type { CheckpointInfo } from '../graph/job.ts';
+import { isKeyed, nameOf } from '../graph/node.ts';
+import type { Graph, Vertex } from '../graph/plan.ts';
+import type { OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
+import type { CheckpointMetadata } from './metadata.ts';
+
+export interface Candidate {
+  readonly checkpoint: CheckpointInfo;
+  /** Undefined: whole. Else what is wrong with it, naming the file. */
+  readonly fault: Error | undefined;
+  readonly metadata: CheckpointMetadata | undefined;
+}
+
+/** The newest candidate that is whole; candidates are newest first. `skippedPast` names the newest that was passed over. */
+export function newestWhole(candidates: readonly Candidate[]): { chosen: Candidate | undefined; passedOver: readonly Candidate[] } {
+  const index = candidates.findIndex((c) => c.fault === undefined);
+  return index === -1 ? { chosen: undefined, passedOver: candidates } : { chosen: candidates[index], passedOver: candidates.slice(0, index) };
+}
+
+/** E4: refuses where a sink has committed past the checkpoint fallen back to. */
+export function refuseDuplicates(chosen: CheckpointInfo, passedOver: readonly Candidate[], markers: readonly { uid: string; writer: string; marker: number }[]): void {
+  const past = markers.filter((m) => m.marker > chosen.id);
+  if (past.length === 0) return;
+  const bad = passedOver[0]!;
+  throw new MillraceError(
+    'RESTORE_WOULD_DUPLICATE',
+    `Checkpoint ${bad.checkpoint.id} cannot be used (${bad.fault?.message}) and the one before, ${chosen.id}, is older than what was committed: ${past.map((m) => `sink '${m.uid}', writer ${m.writer}, up to checkpoint ${m.marker}`).join('; ')}.`,
+    { cause: bad.fault, todo: `Bring the file back, or accept that records are written twice with restore: { from: ${chosen.id} } (--restore ${chosen.id}).` },
+  );
+}
+
+/** The number of key groups a job runs with. */
+export function settleMaxParallelism(facts: { asked: number | undefined; stored: number | undefined; byDefault: number; largest: number }): number {
+  const { asked, stored, byDefault, largest } = facts;
+  if (stored !== undefined && asked !== undefined && asked !== stored) {
+    throw new MillraceError('MAX_PARALLELISM_CHANGED', `The snapshot has maxParallelism ${stored}, and the job asks for ${asked}.`, { todo: `Use ${stored}, or leave the option out: the number of key groups is fixed by the first snapshot.` });
+  }
+  const max = stored ?? asked ?? byDefault;
+  if (largest > max) {
+    throw new MillraceError(stored === undefined ? 'OPTION_INVALID' : 'MAX_PARALLELISM_CHANGED', `Parallelism ${largest} is larger than maxParallelism ${max}.`, { todo: stored === undefined ? 'Raise maxParallelism (at most 32,768).' : 'Run with less, or begin anew with restore: none.' });
+  }
+  if (max > 32_768) throw new MillraceError('OPTION_INVALID', `maxParallelism ${max} is larger than 32,768.`);
+  return max;
+}
+
+/** Uids of the snapshot that the program does not have any more, and that hold something. */
+export function unclaimed(metadata: CheckpointMetadata, graph: Graph): string[] {
+  const known = new Set(graph.vertices.flatMap((v) => v.nodes.map(nameOf)));
+  const stored = new Set<string>();
+  for (const task of metadata.tasks) {
+    for (const uid of Object.keys(task.operators)) stored.add(uid);
+    if (task.keyed !== undefined && (task.keyed.handle.bases.length > 0 || task.keyed.handle.deltas.length > 0)) stored.add(task.keyed.uid);
+  }
+  return [...stored].filter((uid) => !known.has(uid));
+}
+
+export interface VertexRestore {
+  readonly tasks: readonly TaskRestore[];
+  /** Of a source: ids of all splits ever seen, and how many each instance holds. */
+  readonly known: ReadonlySet<string>;
+  readonly counts: readonly number[];
+}
+
+export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxParallelism: number): VertexRestore {
+  const { parallelism, head } = vertex;
+  const old = metadata.tasks.filter((t) => t.vertex === vertex.id).sort((a, b) => a.subtask - b.subtask);
+  const keyedOld = isKeyed(head.step) ? metadata.tasks.filter((t) => t.keyed?.uid === nameOf(head)) : [];
+  const splits = dealSplits(gather(metadata, nameOf(head)).flatMap((s) => s.splits ?? []), parallelism);
+  const tasks = Array.from({ length: parallelism }, (_, subtask): TaskRestore => {
+    const range = rangeOf(subtask, parallelism, maxParallelism);
+    const keyed = keyedOld.filter((t) => meets(t.keyed!.range, range));
+    const taken = isKeyed(head.step) ? keyed : old.length === parallelism ? old.filter((t) => t.subtask === subtask) : old;
+    const operators: Record<string, OperatorSnapshot> = {};
+    for (const node of vertex.nodes) {
+      const uid = nameOf(node);
+      const snapshots = gather(metadata, uid);
+      const writers = snapshots.flatMap((s) => s.writers ?? []).filter((w) => Number(w.writer) % parallelism === subtask);
+      const letters = subtask === 0 ? snapshots.flatMap((s) => s.deadLetters ?? []) : [];
+      operators[uid] = {
+        ...(node.step.kind === 'source' ? { splits: splits[subtask]!.map((s) => (metadata.drained ? { ...s, time: undefined } : s)) } : {}),
+        ...(writers.length > 0 ? { writers } : {}),
+        ...(letters.length > 0 ? { deadLetters: letters.slice(-1000), deadLettersDropped: snapshots.reduce((sum, s) => sum + (s.deadLettersDropped ?? 0), 0) } : {}),
+      };
+    }
+    return {
+      watermark: metadata.drained || taken.length === 0 ? Number.NEGATIVE_INFINITY : Math.min(...taken.map((t) => t.watermark)),
+      processingTime: Math.max(0, ...metadata.tasks.map((t) => t.processingTime)),
+      ended: !metadata.drained && taken.length > 0 && taken.every((t) => t.ended),
+      operators,
+      handles: keyed.map((t) => t.keyed!.handle),
+    };
+  });
+  const all = splits.flat();
+  return { tasks, known: new Set(all.map((s) => s.id)), counts: splits.map((s) => s.filter((x) => !x.finished).length) };
+}
+
+function gather(metadata: CheckpointMetadata, uid: string): OperatorSnapshot[] {
+  return metadata.tasks.flatMap((t: TaskSnapshot) => t.operators[uid] ?? []);
+}
+
+function meets(a: KeyGroupRange, b: KeyGroupRange): boolean {
+  return a.from <= b.to && b.from <= a.to;
+}
+
+/** Known splits are dealt out anew in order of their ids, unfinished ones first to the instance with the fewest. */
+function dealSplits(splits: readonly SplitSnapshot[], parallelism: number): SplitSnapshot[][] {
+  const shares = Array.from({ length: parallelism }, () => [] as SplitSnapshot[]);
+  const counts = new Array<number>(parallelism).fill(0);
+  for (const split of [...splits].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))) {
+    const least = counts.indexOf(Math.min(...counts));
+    shares[least]!.push(split);
+    if (!split.finished) counts[least]! += 1;
+  }
+  return shares;
+}

@@ -1,0 +1,620 @@
+// A run of a job: the job supervisor. It starts regions, restarts them from the newest checkpoint, ends the job, and answers for it.
+//
+// Who owns what: the run owns the actor system of its host, the snapshots' storage and registry, the regions' attempts, and the status. The coordinator and the
+// tasks are actors below the supervisor actor; they report by mail to it.
+//
+// The order of a start: lock and registry → attempt number → choice of the checkpoint → leftovers removed → regions opened → go. Of a restart: the old attempt's
+// tasks have ended → backoff → the completion in flight is settled → a new attempt number → choice → regions opened → go.
+//
+// Invariants:
+//  J1  A result is registered after the last commit; a job that finished is not run again (protocols 20).
+//  J2  Every failure ends in exactly one of: a restart, the end of the job with a JobError, the end by policy `stop`.
+//  J3  Nothing of an ended run keeps the process alive.
+
+import { randomBytes } from 'node:crypto';
+import { createActor } from 'xstate';
+import { type ActorContext, type ActorRef, createSystem, defineActor } from '../../actors/index.ts';
+import { defaultMaxParallelism, memory, type StateBackend } from '../../state-backends/index.ts';
+import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
+import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
+import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
+import { endsWithJob } from '../graph/source.ts';
+import { asError, MillraceError, messageOf } from '../errors.ts';
+import { type Logger, SILENT } from '../graph/context.ts';
+import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, MetricSample, RunOptions } from '../graph/job.ts';
+import type { Node } from '../graph/node.ts';
+import { buildGraph, type Graph } from '../graph/plan.ts';
+import { isTransactional } from '../graph/sink.ts';
+import { type Io, systemIo } from '../runtime/io.ts';
+import type { TaskFailure } from '../runtime/units.ts';
+import { jobLifecycle, type JobStep } from './lifecycle.ts';
+import { MetricRegistry } from './metrics.ts';
+import { RegionAttempt } from './region.ts';
+import { decideRestart, DEFAULT_RESTARTS, type RestartPolicy } from './restarts.ts';
+import { type Chosen, Snapshots } from './snapshots.ts';
+
+export interface JobDefinition {
+  readonly name: string;
+  /** Builds the logical graph anew, with fresh closures. */
+  build(): Node[];
+}
+
+/** What the runtime itself may be given by tests and `millrace/testing`. */
+export interface Internals {
+  readonly io?: Io;
+  readonly watermarkEachBatch?: boolean;
+}
+
+export interface TreeNode {
+  name: string;
+  path: string;
+  kind: string;
+  state: string;
+  restarts: number;
+  mailbox: number;
+  metrics?: Record<string, number | null>;
+  snapshot?: unknown;
+  children: TreeNode[];
+}
+
+interface Deferred<T> {
+  readonly promise: Promise<T>;
+  resolve(value: T): void;
+  reject(error: unknown): void;
+}
+
+function deferred<T>(): Deferred<T> {
+  let resolve!: (value: T) => void;
+  let reject!: (error: unknown) => void;
+  const promise = new Promise<T>((res, rej) => {
+    resolve = res;
+    reject = rej;
+  });
+  // Whoever cares awaits it; a failure that nobody awaits is still reported through events and the log.
+  promise.catch(() => {});
+  return { promise, resolve, reject };
+}
+
+type JobMail = { readonly kind: 'run'; readonly fn: () => void };
+
+interface RegionSlot {
+  readonly number: number;
+  attempt: RegionAttempt | undefined;
+  ref: ActorRef<never> | undefined;
+  running: boolean;
+  restarts: number;
+}
+
+export class JobRun {
+  readonly id: string;
+  readonly name: string;
+  readonly #definition: JobDefinition;
+  readonly #options: RunOptions;
+  readonly #io: Io;
+  readonly #log: Logger;
+  readonly #internals: Internals;
+  readonly #life = createActor(jobLifecycle);
+  readonly #finished = deferred<JobResult>();
+  readonly #started = deferred<void>();
+  readonly #metrics = new MetricRegistry();
+  readonly #slots: RegionSlot[] = [];
+  readonly #backend: StateBackend;
+  #graph: Graph;
+  #system: ReturnType<typeof createSystem> | undefined;
+  #context: ActorContext<JobMail> | undefined;
+  #snapshots: Snapshots | undefined;
+  #coordinator: Coordinator | undefined;
+  #coordinatorRef: ActorRef<CoordinatorMail> | undefined;
+  #maxParallelism = 0;
+  #lineage = '';
+  #attempt = 0;
+  #stamps: readonly number[] = [];
+  #restarts = 0;
+  #ending: Promise<void> | undefined;
+  #stopping: Promise<JobResult> | undefined;
+  #restoredFrom: CheckpointInfo | undefined;
+  #readyAgain: Deferred<void> | undefined;
+
+  constructor(definition: JobDefinition, options: RunOptions, internals: Internals = {}) {
+    this.id = randomBytes(6).toString('hex');
+    this.name = definition.name;
+    this.#definition = definition;
+    this.#options = options;
+    this.#internals = internals;
+    this.#io = internals.io ?? systemIo();
+    this.#log = options.logger ?? SILENT;
+    this.#backend = options.state ?? memory();
+    this.#graph = this.#build();
+    this.#life.start();
+  }
+
+  get status(): JobStatus {
+    return this.#life.getSnapshot().value as JobStatus;
+  }
+  get finished(): Promise<JobResult> {
+    return this.#finished.promise;
+  }
+  /** The checkpoint that this run started from, where it did. */
+  get restoredFrom(): CheckpointInfo | undefined {
+    return this.#restoredFrom;
+  }
+  get plan() {
+    return this.#graph.plan;
+  }
+
+  #build(): Graph {
+    const { parallelism = 1, version } = this.#options;
+    return buildGraph(this.#definition.build(), { parallelism: typeof parallelism === 'number' ? parallelism : parallelism.min, version });
+  }
+
+  #step(type: JobStep['type']): void {
+    const before = this.status;
+    this.#life.send({ type });
+    if (this.status !== before) this.#event({ type: 'status', status: this.status });
+  }
+
+  #event(event: JobEvent): void {
+    try {
+      this.#options.onEvent?.(event);
+    } catch (error) {
+      this.#log.error({ error: messageOf(error) }, 'onEvent threw.');
+    }
+  }
+
+  #post(fn: () => void): void {
+    this.#context?.self.tell({ kind: 'run', fn });
+  }
+
+  // ── start ──
+
+  /** Resolves when every task runs; rejects with what prevented it. */
+  async start(): Promise<void> {
+    try {
+      const result = await this.#prepare();
+      if (result !== undefined) {
+        this.#log.info(`The job '${this.name}' has finished before; its result is returned. restore: 'none' (--restore none) runs it anew.`);
+        this.#step('finished');
+        await this.#snapshots?.close();
+        this.#finished.resolve(result);
+        return;
+      }
+      this.#launch();
+    } catch (error) {
+      await this.#snapshots?.close();
+      this.#step('give up');
+      this.#finished.reject(error);
+      throw error;
+    }
+    const { signal } = this.#options;
+    signal?.addEventListener('abort', () => void this.cancel().catch(() => {}), { once: true });
+    if (signal?.aborted === true) void this.cancel().catch(() => {});
+    await this.#started.promise;
+  }
+
+  async #prepare(): Promise<JobResult | undefined> {
+    const options = this.#options;
+    const checkpoints = options.checkpoints === undefined ? false : options.checkpoints;
+    const nodes = this.#graph.vertices.flatMap((v) => v.nodes);
+    if (checkpoints === false) {
+      const unbounded = nodes.some((n) => n.step.kind === 'source' && !n.step.source.bounded);
+      const transactional = nodes.find((n) => n.step.kind === 'sink' && isTransactional(n.step.sink));
+      if (unbounded && transactional !== undefined) {
+        throw new MillraceError('SINK_NEVER_COMMITS', `The transactional sink '${transactional.uid}' would never commit: the job '${this.name}' is unbounded and has no checkpoints.`, { uid: transactional.uid!, todo: "Give the job checkpoints: { directory: 'checkpoints' }." });
+      }
+      this.#lineage = randomBytes(8).toString('hex');
+      this.#attempt = 1;
+      this.#settleGroups(undefined);
+      return undefined;
+    }
+    this.#snapshots = await Snapshots.open(this.name, checkpoints, options, this.#io, this.#log);
+    const { registry } = this.#snapshots;
+    const { restore = 'latest' } = options;
+    const outcome = await registry.outcome();
+    if (restore === 'latest' && outcome === 'finished') return registry.result();
+    this.#attempt = await registry.nextAttempt();
+    await this.#io.step('job.attempt');
+    const stored = restore === 'latest' && outcome !== 'cancelled' ? await registry.lineage() : undefined;
+    // `latest` goes on with the lineage that it finds; a start without a snapshot, or from a named one, begins a new one (protocols 5).
+    this.#lineage = stored ?? randomBytes(8).toString('hex');
+    const chosen = typeof restore === 'object' ? await this.#snapshots.from(restore.from) : stored === undefined ? undefined : await this.#snapshots.latest(this.#graph, this.#attempt, stored);
+    await registry.begin(this.#lineage, typeof restore === 'object' ? chosen!.info.path : stored === undefined ? undefined : await registry.origin());
+    if (chosen !== undefined) this.#check(chosen.metadata);
+    this.#settleGroups(chosen?.metadata);
+    await this.#snapshots.sweep(this.#attempt);
+    this.#chosen = chosen;
+    this.#restoredFrom = chosen?.info;
+    if (chosen !== undefined) this.#log.info({ checkpoint: chosen.info.id, path: chosen.info.path }, `The job '${this.name}' resumes from checkpoint ${chosen.info.id}.`);
+    return undefined;
+  }
+
+  #chosen: Chosen | undefined;
+
+  #check(metadata: CheckpointMetadata): void {
+    const { restore } = this.#options;
+    const without = unclaimed(metadata, this.#graph);
+    if (without.length > 0 && !(typeof restore === 'object' && restore.allowNonRestoredState === true)) {
+      throw new MillraceError('RESTORE_STATE_UNCLAIMED', `The checkpoint ${metadata.id} has state of ${without.map((uid) => `'${uid}'`).join(', ')}, which the job '${this.name}' does not have any more.`, {
+        todo: 'Bring the operators back, or accept that their state is dropped: restore: { from, allowNonRestoredState: true }.',
+      });
+    }
+  }
+
+  #settleGroups(metadata: CheckpointMetadata | undefined): void {
+    const largest = Math.max(...this.#graph.vertices.map((v) => v.parallelism));
+    this.#maxParallelism = settleMaxParallelism({ asked: this.#options.maxParallelism, stored: metadata?.maxParallelism, byDefault: defaultMaxParallelism(largest), largest });
+  }
+
+  #launch(): void {
+    const { checkpoints } = this.#options;
+    const on = checkpoints === false || checkpoints === undefined ? undefined : checkpoints;
+    this.#coordinator = new Coordinator({
+      job: this.name,
+      lineage: this.#lineage,
+      attempt: () => this.#attempt,
+      maxParallelism: this.#maxParallelism,
+      planHash: this.#graph.plan.hash,
+      tasks: this.#graph.vertices.reduce((sum, v) => sum + v.parallelism, 0),
+      storage: this.#snapshots?.storage,
+      registry: this.#snapshots?.registry,
+      io: this.#io,
+      log: this.#log,
+      every: on?.every ?? 10_000,
+      timeout: on?.timeout ?? 600_000,
+      minPause: on?.minPause ?? 0,
+      retain: on?.retain ?? 3,
+      tolerate: on?.tolerate ?? 0,
+      restored: this.#chosen?.info,
+      onCompleted: (checkpoint) => this.#event({ type: 'checkpoint', checkpoint }),
+      onFailed: (id, error) => {
+        this.#log.warn({ checkpoint: id, error: error.message }, `Checkpoint ${id} failed.`);
+        this.#event({ type: 'checkpoint-failed', id, error: error as JobError });
+      },
+      onIntolerable: (error) => this.#post(() => this.#failRegions(error)),
+    });
+    for (let number = 0; number < this.#graph.regions; number++) this.#slots.push({ number, attempt: undefined, ref: undefined, running: false, restarts: 0 });
+    this.#system = createSystem({ name: 'host', random: () => this.#io.random(), onFailure: () => {} });
+    const supervisorOfJob = defineActor<JobMail>(
+      (context) => {
+        this.#context = context;
+        this.#coordinatorRef = context.spawn(this.#coordinator!.behaviour(), { name: 'coordinator' });
+        context.watch(this.#coordinatorRef);
+        return {
+          receive: (mail) => {
+            try {
+              mail.fn();
+            } catch (error) {
+              this.#giveUp(asMillrace(error));
+            }
+          },
+          onSignal: { terminated: (ref, reason) => this.#terminated(ref, reason) },
+          inspect: () => ({ restarts: this.#restarts, snapshot: this.status, metrics: { lastCheckpoint: this.#coordinator!.completed?.id ?? null } }),
+        };
+      },
+      { kind: 'supervisor' },
+    );
+    this.#system.spawn(supervisorOfJob, { name: this.name, shutdown: 'infinity' });
+    this.#readyAgain = deferred();
+    const counter = this.#snapshots === undefined ? Promise.resolve(0) : this.#snapshots.registry.counter();
+    counter
+      .then((n) => this.#coordinator!.floor(n))
+      .then(() => Promise.all(this.#slots.map((slot) => this.#open(slot, this.#graph, this.#chosen))))
+      .catch((error) => this.#post(() => this.#fail(undefined, asMillrace(error))));
+  }
+
+  async #open(slot: RegionSlot, graph: Graph, chosen: Chosen | undefined): Promise<void> {
+    const { checkpoints } = this.#options;
+    const attempt = await RegionAttempt.open({
+      job: this.name,
+      number: slot.number,
+      attempt: this.#attempt,
+      lineage: this.#lineage,
+      graph,
+      maxParallelism: this.#maxParallelism,
+      backend: this.#backend,
+      io: this.#io,
+      log: this.#log,
+      metrics: this.#metrics,
+      storage: this.#snapshots?.storage,
+      blocking: !(typeof checkpoints === 'object' && checkpoints.mode === 'at-least-once'),
+      watermarkEachBatch: this.#internals.watermarkEachBatch ?? false,
+      metadata: chosen?.metadata,
+      lastCheckpoint: () => this.#coordinator?.completed?.id,
+      reports: (task) => this.#reports(slot, task),
+      onDeadLetter: (letter: DeadLetter) => this.#event({ type: 'dead-letter', deadLetter: letter }),
+    });
+    this.#post(() => {
+      if (this.#ending !== undefined) {
+        attempt.close().catch((error) => this.#log.warn({ error: messageOf(error) }, 'State could not be closed.'));
+        return;
+      }
+      slot.attempt = attempt;
+      slot.ref = this.#context!.spawn(attempt.behaviour(), { name: `region-${slot.number}`, shutdown: 'infinity' });
+      this.#context!.watch(slot.ref);
+    });
+  }
+
+  #reports(slot: RegionSlot, task: string) {
+    const current = this.#attempt;
+    const mine = (fn: () => void) => (): void =>
+      this.#post(() => {
+        if (slot.attempt?.attempt === current) fn();
+      });
+    const coordinator = (mail: CoordinatorMail): void => this.#coordinatorRef?.tell(mail);
+    return {
+      opened: ({ marker }: { marker: number }) =>
+        mine(() => {
+          if (slot.attempt!.opened(task, marker)) this.#regionOpened();
+        })(),
+      ack: (id: number, snapshot: never, pauseMs: number) => coordinator({ kind: 'ack', id, attempt: current, task, snapshot, pauseMs }),
+      declined: (id: number, error: unknown) => coordinator({ kind: 'declined', id, attempt: current, task, error }),
+      committed: (id: number) => coordinator({ kind: 'committed', id, task }),
+      ended: () => coordinator({ kind: 'ended', attempt: current, task }),
+      finished: () => {
+        coordinator({ kind: 'finished', attempt: current, task });
+        mine(() => this.#taskFinished(slot, task))();
+      },
+      failed: (failure: TaskFailure) => mine(() => this.#taskFailed(slot, failure))(),
+      stopped: (failure: TaskFailure) => mine(() => this.#stopBecause(failure))(),
+    };
+  }
+
+  /** Every task of every region must be open before any begins: the first id depends on all markers. */
+  #regionOpened(): void {
+    const pending = this.#slots.filter((s) => !s.running);
+    if (!pending.every((s) => s.attempt !== undefined && s.attempt.markers.length === s.attempt.tasks.length)) return;
+    const markers = this.#slots.flatMap((s) => s.attempt!.markers);
+    for (const slot of pending) {
+      slot.running = true;
+      this.#coordinatorRef!.tell({ kind: 'tasks', tasks: slot.attempt!.coordinated(), markers, restoredId: this.#coordinator!.completed?.id ?? 0 });
+      slot.attempt!.go();
+    }
+    if (this.status === 'starting' || this.status === 'restarting') this.#step('opened');
+    this.#started.resolve();
+    this.#readyAgain?.resolve();
+  }
+
+  // ── failures ──
+
+  #taskFailed(slot: RegionSlot, failure: TaskFailure): void {
+    if (failure.policy === 'escalate') this.#giveUp(failure.error);
+    else if (failure.policy === 'stop') this.#end('stopped', failure.error.cause ?? failure.error);
+    else this.#fail(slot, failure.error);
+  }
+
+  /** A source stands in front of the record that failed: the job stops as `stop()` does. */
+  #stopBecause(failure: TaskFailure): void {
+    this.#stop({ cause: failure.error.cause ?? failure.error }).catch((error) => this.#log.warn({ error: messageOf(error) }, 'The last checkpoint failed.'));
+  }
+
+  #failRegions(error: MillraceError): void {
+    for (const slot of this.#slots) if (slot.running) this.#fail(slot, error);
+  }
+
+  #restarting = new Map<RegionSlot, { afterMs: number; down: boolean; waited: boolean }>();
+
+  #fail(slot: RegionSlot | undefined, error: MillraceError): void {
+    if (this.#ending !== undefined || (slot !== undefined && this.#restarting.has(slot))) return;
+    const decision = decideRestart(this.#policy(), { now: this.#io.clock.now(), stamps: this.#stamps, retryable: error.retryable, random: this.#io.random() });
+    if (decision.kind === 'give up') {
+      this.#giveUp(this.#restarts === 0 ? error : new MillraceError(error.code, `${error.message} The job gave up after ${this.#restarts} restarts.`, { cause: error.cause ?? error, retryable: error.retryable, ...(error.uid === undefined ? {} : { uid: error.uid }) }));
+      return;
+    }
+    this.#stamps = decision.stamps;
+    this.#restarts += 1;
+    this.#log.warn({ error: error.message, inMs: Math.round(decision.afterMs) }, `A region of '${this.name}' failed and restarts from the last checkpoint.`);
+    this.#event({ type: 'restart', uid: error.uid ?? this.name, error: error as JobError, count: this.#restarts });
+    if (this.status !== 'stopping') this.#step('restart');
+    if (this.#readyAgain === undefined) this.#readyAgain = deferred();
+    const slots = slot === undefined ? this.#slots.filter((s) => !s.running) : [slot];
+    for (const failed of slots) this.#takeDown(failed, decision.afterMs);
+  }
+
+  #takeDown(slot: RegionSlot, afterMs: number): void {
+    if (this.#restarting.has(slot)) return;
+    slot.running = false;
+    slot.restarts += 1;
+    const plan = { afterMs, down: slot.ref === undefined, waited: false };
+    this.#restarting.set(slot, plan);
+    if (slot.attempt !== undefined) this.#coordinatorRef!.tell({ kind: 'lost', tasks: slot.attempt.tasks.map((t) => t.name), attempt: slot.attempt.attempt });
+    if (slot.ref !== undefined) this.#context!.stop(slot.ref);
+    this.#io.clock.setTimeout(
+      () =>
+        this.#post(() => {
+          plan.waited = true;
+          this.#mayReopen(slot);
+        }),
+      afterMs,
+    );
+  }
+
+  #terminated(ref: ActorRef<never>, reason: unknown): void {
+    if (this.#ending !== undefined) return;
+    if (ref === (this.#coordinatorRef as ActorRef<never> | undefined)) {
+      this.#giveUp(new MillraceError('RUNTIME_FAILED', `The checkpoint coordinator of '${this.name}' ended: ${messageOf(reason)}.`, { cause: reason }));
+      return;
+    }
+    const slot = this.#slots.find((s) => s.ref === ref);
+    if (slot === undefined) return;
+    slot.ref = undefined;
+    const old = slot.attempt;
+    slot.attempt = undefined;
+    old?.close().catch((error) => this.#log.warn({ error: messageOf(error) }, 'The state of an old attempt could not be closed.'));
+    const plan = this.#restarting.get(slot);
+    if (plan !== undefined) {
+      plan.down = true;
+      this.#mayReopen(slot);
+    } else if (old !== undefined) this.#fail(slot, new MillraceError('RUNTIME_FAILED', `Region ${slot.number} of '${this.name}' ended unexpectedly: ${messageOf(reason)}.`, { cause: reason }));
+  }
+
+  #mayReopen(slot: RegionSlot): void {
+    const plan = this.#restarting.get(slot);
+    if (plan === undefined || !plan.down || !plan.waited || this.#ending !== undefined) return;
+    this.#reopening = this.#reopening.then(() => this.#reopen(slot)).catch((error) => this.#post(() => {
+      this.#restarting.delete(slot);
+      this.#fail(slot, asMillrace(error));
+    }));
+  }
+
+  #reopening: Promise<void> = Promise.resolve();
+
+  async #reopen(slot: RegionSlot): Promise<void> {
+    if (this.#ending !== undefined) return;
+    await this.#coordinator!.settled();
+    const graph = this.#build();
+    let chosen: Chosen | undefined;
+    if (this.#snapshots !== undefined) {
+      this.#attempt = await this.#snapshots.registry.nextAttempt();
+      chosen = await this.#snapshots.latest(graph, this.#attempt, this.#lineage);
+    } else this.#attempt += 1;
+    this.#restarting.delete(slot);
+    await this.#open(slot, graph, chosen);
+  }
+
+  #policy(): RestartPolicy | false {
+    const { restarts, checkpoints } = this.#options;
+    if (restarts === false) return false;
+    if (restarts === undefined) return checkpoints === undefined || checkpoints === false ? false : DEFAULT_RESTARTS;
+    return { max: restarts.max, within: restarts.within, backoff: { ...DEFAULT_RESTARTS.backoff, ...restarts.backoff } };
+  }
+
+  // ── the end ──
+
+  #taskFinished(slot: RegionSlot, task: string): void {
+    slot.attempt!.finished.add(task);
+    if (this.#slots.every((s) => s.attempt !== undefined && s.attempt.finished.size === s.attempt.tasks.length)) this.#end(this.#stopping === undefined ? 'finished' : 'stopped', undefined);
+  }
+
+  #giveUp(error: MillraceError): void {
+    this.#end('failed', error);
+  }
+
+  #end(how: 'finished' | 'stopped' | 'cancelled' | 'failed', cause: unknown): void {
+    this.#ending ??= this.#shutDown(how, cause);
+  }
+
+  async #shutDown(how: 'finished' | 'stopped' | 'cancelled' | 'failed', cause: unknown): Promise<void> {
+    const checkpoint = this.#coordinator?.completed;
+    const result: JobResult = { status: how === 'failed' ? 'stopped' : how, restarts: this.#restarts, ...(cause === undefined ? {} : { cause }), ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }) };
+    let failure: unknown = how === 'failed' ? cause : undefined;
+    try {
+      await this.#system!.stop();
+      await this.#reopening;
+      for (const slot of this.#slots) await slot.attempt?.close();
+      if (this.#snapshots !== undefined) {
+        if (how === 'finished') await this.#snapshots.registry.finish({ status: 'finished', restarts: this.#restarts, ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }) });
+        else await this.#snapshots.registry.setOutcome(how);
+        await this.#snapshots.close();
+      }
+    } catch (error) {
+      failure ??= asMillrace(error);
+    }
+    for (const vertex of this.#graph.vertices) {
+      const { step } = vertex.head;
+      if (step.kind === 'source' && endsWithJob(step.source)) step.source.jobEnded();
+    }
+    if (failure !== undefined) {
+      this.#step('give up');
+      this.#log.error({ error: messageOf(failure) }, `The job '${this.name}' failed.`);
+      this.#started.reject(failure);
+      this.#finished.reject(failure);
+      return;
+    }
+    this.#step(how === 'finished' ? 'finished' : how === 'cancelled' ? 'cancel' : 'stopped');
+    this.#started.resolve();
+    this.#finished.resolve(result);
+  }
+
+  /** A last checkpoint, its commits, then the end. */
+  stop(options: { drain?: boolean } = {}): Promise<JobResult> {
+    return this.#stop(options);
+  }
+
+  #stop(options: { drain?: boolean; cause?: unknown }): Promise<JobResult> {
+    this.#stopping ??= this.#runStop(options);
+    return this.#stopping;
+  }
+
+  async #runStop({ drain = false, cause }: { drain?: boolean; cause?: unknown }): Promise<JobResult> {
+    if (this.#ending === undefined) this.#step('stop');
+    while (this.#ending === undefined) {
+      await Promise.race([this.#readyAgain?.promise, this.finished.catch(() => {})]);
+      if (this.#ending !== undefined) break;
+      const done = deferred<CompletedCheckpoint | undefined>();
+      this.#readyAgain = undefined;
+      this.#post(() => {
+        if (drain) for (const slot of this.#slots) slot.attempt?.drain();
+        this.#coordinatorRef!.tell({ kind: 'request', request: { stop: true, drained: drain, commits: true, resolve: done.resolve, reject: done.reject } });
+      });
+      try {
+        await Promise.race([done.promise, this.finished.then(() => {})]);
+        this.#post(() => this.#end('stopped', cause));
+        break;
+      } catch (error) {
+        if (this.#ending !== undefined) break;
+        // Sources have stopped behind a barrier that came to nothing: the region goes back to the last checkpoint, and the stop is tried again.
+        this.#log.warn({ error: messageOf(error) }, 'The last checkpoint failed; trying again from the one before.');
+        const again = deferred<void>();
+        this.#readyAgain = again;
+        this.#post(() => this.#failRegions(asMillrace(error)));
+      }
+    }
+    return this.finished;
+  }
+
+  /** Ends at once; a commit that runs is awaited for 5 s. */
+  cancel(): Promise<JobResult> {
+    if (this.#system === undefined) return this.finished;
+    this.#end('cancelled', undefined);
+    return this.finished;
+  }
+
+  /** Takes a checkpoint now. */
+  checkpoint(): Promise<CheckpointInfo> {
+    if (this.#snapshots === undefined) return Promise.reject(new MillraceError('CHECKPOINTS_OFF', `The job '${this.name}' runs without checkpoints.`, { todo: 'Start it with checkpoints: { directory }.' }));
+    if (this.#ending !== undefined) return Promise.reject(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
+    const done = deferred<CompletedCheckpoint | undefined>();
+    this.#coordinatorRef!.tell({ kind: 'request', request: { stop: false, drained: false, commits: false, resolve: done.resolve, reject: done.reject } });
+    return done.promise.then((checkpoint) => checkpoint!);
+  }
+
+  // ── looking ──
+
+  async tree(): Promise<TreeNode> {
+    if (this.#system === undefined || this.#ending !== undefined) return { name: 'host', path: '/', kind: 'system', state: 'stopped', restarts: 0, mailbox: 0, children: [] };
+    const tree = this.#system.tree() as TreeNode;
+    for (const job of tree.children) {
+      for (const region of job.children) {
+        const slot = this.#slots.find((s) => `region-${s.number}` === region.name);
+        if (slot !== undefined) region.restarts = slot.restarts;
+        if (slot !== undefined) for (const task of region.children) task.restarts = slot.restarts;
+      }
+    }
+    return tree;
+  }
+
+  async metrics(): Promise<MetricSample[]> {
+    const samples = this.#metrics.samples();
+    for (const slot of this.#slots) {
+      for (const task of slot.attempt?.tasks ?? []) {
+        for (const [name, value] of Object.entries(task.metrics())) if (value !== null) samples.push({ name, labels: { job: this.name, task: task.name }, value });
+      }
+    }
+    return samples;
+  }
+
+  /** Completed and still retained, oldest first. */
+  async checkpoints(): Promise<CheckpointInfo[]> {
+    if (this.#snapshots === undefined || this.#ending !== undefined) return [];
+    return this.#snapshots.registry.checkpoints();
+  }
+}
+
+function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): CheckpointInfo {
+  return { id, path, bytes, startedAt, durationMs };
+}
+
+function asMillrace(error: unknown): MillraceError {
+  if (error instanceof MillraceError) return error;
+  const { code, retryable } = (error ?? {}) as { code?: string; retryable?: boolean };
+  return new MillraceError('RUNTIME_FAILED', code === undefined ? `The runtime failed: ${messageOf(error)}.` : `${messageOf(error)} (${code})`, { cause: asError(error), ...(retryable === undefined ? {} : { retryable }) });
+}

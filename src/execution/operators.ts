@@ -1,0 +1,24 @@
+// Which operator a step of the plan becomes.
+
+import { MillraceError } from '../errors.ts';
+import type { Node } from '../graph/node.ts';
+import { processOperator } from '../operators/process.ts';
+import { aggregateOperator, reduceOperator } from '../operators/reduce.ts';
+import { windowOperator } from '../operators/window.ts';
+import type { OperatorFactory } from '../runtime/operator.ts';
+
+export function operatorOf(node: Node): OperatorFactory {
+  const { step } = node;
+  switch (step.kind) {
+    case 'reduce':
+      return (environment) => reduceOperator(environment, step.fn);
+    case 'aggregate':
+      return (environment) => aggregateOperator(environment, step.fn);
+    case 'window':
+      return (environment) => windowOperator(environment, step.spec);
+    case 'process':
+      return (environment) => processOperator(environment, step.spec, step.keyed);
+    default:
+      throw new MillraceError('PLAN_INVALID', `'${step.kind}' is no operator.`);
+  }
+}

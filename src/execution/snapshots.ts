@@ -1,0 +1,152 @@
+// Everything a job run keeps on disk: the storage, the registry, and the choice of the checkpoint to start from.
+//
+// The choice (protocols 4): the newest registered checkpoint whose every file is whole. Falling back to an older one is refused where a sink has committed
+// more than that one knows; each sink is asked behind its fence.
+
+import { isAbsolute, resolve } from 'node:path';
+import { type CheckpointMetadata, filesNamed, readMetadata } from '../checkpoint/metadata.ts';
+import { Registry } from '../checkpoint/registry.ts';
+import { type Candidate, newestWhole, refuseDuplicates } from '../checkpoint/restore.ts';
+import { DirectoryStorage } from '../checkpoint/storage.ts';
+import { asError, MillraceError } from '../errors.ts';
+import { type Logger, SILENT } from '../graph/context.ts';
+import type { CheckpointInfo, CheckpointOptions, RunOptions } from '../graph/job.ts';
+import { nameOf } from '../graph/node.ts';
+import type { Graph } from '../graph/plan.ts';
+import { isTransactional } from '../graph/sink.ts';
+import type { Io } from '../runtime/io.ts';
+import { MetricRegistry } from './metrics.ts';
+
+export interface Chosen {
+  readonly info: CheckpointInfo;
+  readonly metadata: CheckpointMetadata;
+}
+
+export class Snapshots {
+  readonly storage: DirectoryStorage;
+  readonly registry: Registry;
+  readonly #io: Io;
+  readonly #log: Logger;
+  readonly #job: string;
+
+  private constructor(job: string, storage: DirectoryStorage, registry: Registry, io: Io, log: Logger) {
+    this.#job = job;
+    this.storage = storage;
+    this.registry = registry;
+    this.#io = io;
+    this.#log = log;
+  }
+
+  static async open(job: string, options: CheckpointOptions, run: RunOptions, io: Io, log: Logger): Promise<Snapshots> {
+    const directory = resolve(options.directory, job);
+    const storage = new DirectoryStorage(directory, io, options.verify ?? true);
+    await storage.prepare();
+    const registry = await Registry.open(directory, job, io, { wait: run.wait ?? false, signal: run.signal });
+    return new Snapshots(job, storage, registry, io, log);
+  }
+
+  /** Removes what older attempts left and no registered checkpoint names. Nothing is removed where one of them cannot be read. */
+  async sweep(attempt: number): Promise<void> {
+    const named = new Set<string>();
+    for (const checkpoint of await this.registry.checkpoints()) {
+      named.add(checkpoint.path.slice(checkpoint.path.lastIndexOf('/') + 1));
+      try {
+        for (const { name } of filesNamed(await readMetadata(this.#io, checkpoint.path))) named.add(name);
+      } catch (error) {
+        this.#log.warn({ checkpoint: checkpoint.id, error: asError(error).message }, 'A retained checkpoint cannot be read; leftovers are kept.');
+        return;
+      }
+    }
+    const removed = await this.storage.sweep(named, attempt);
+    if (removed.length > 0) this.#log.info({ files: removed.length }, 'Removed what earlier attempts left behind.');
+  }
+
+  /** The newest checkpoint of the lineage that is whole, under the rule of protocols 4, or what the lineage was forked from; undefined where there is none. */
+  async latest(graph: Graph, attempt: number, lineage: string): Promise<Chosen | undefined> {
+    const candidates: Candidate[] = [];
+    for (const checkpoint of (await this.registry.checkpoints()).reverse()) {
+      if (checkpoint.lineage !== lineage) continue;
+      const candidate = await this.#examine(checkpoint);
+      candidates.push(candidate);
+      if (candidate.fault === undefined) break;
+    }
+    if (candidates.length === 0) {
+      const origin = await this.registry.origin();
+      return origin === undefined ? undefined : this.from(origin);
+    }
+    const { chosen, passedOver } = newestWhole(candidates);
+    if (chosen === undefined) throw passedOver[0]!.fault!;
+    if (passedOver.length > 0) {
+      refuseDuplicates(chosen.checkpoint, passedOver, await this.#markers(graph, attempt, lineage, [chosen, ...passedOver]));
+      for (const { checkpoint, fault } of passedOver) this.#log.warn({ checkpoint: checkpoint.id, error: fault?.message }, `Checkpoint ${checkpoint.id} cannot be used; falling back to ${chosen.checkpoint.id}.`);
+      // What is newer than the restored one is not of this history any more.
+      for (const { checkpoint } of passedOver) await this.registry.remove(checkpoint.id);
+    }
+    return { info: chosen.checkpoint, metadata: chosen.metadata! };
+  }
+
+  /** A retained checkpoint by id, or any by the path of its metadata file. */
+  async from(which: string | number): Promise<Chosen> {
+    const registered = await this.registry.checkpoints();
+    const id = typeof which === 'number' || /^\d+$/.test(which) ? Number(which) : undefined;
+    if (id !== undefined) {
+      const info = registered.find((c) => c.id === id);
+      if (info === undefined) throw this.#notFound(String(which), registered);
+      const examined = await this.#examine(info);
+      if (examined.fault !== undefined) throw examined.fault;
+      return { info, metadata: examined.metadata! };
+    }
+    const path = isAbsolute(String(which)) ? String(which) : resolve(String(which));
+    const exists = await this.#io.fs.stat(path).then((s) => s.isFile(), () => false);
+    if (!exists) throw this.#notFound(path, registered);
+    const info = registered.find((c) => c.path === path);
+    const metadata = await readMetadata(this.#io, path);
+    const examined = await this.#examine(info ?? { id: metadata.id, path, bytes: 0, startedAt: metadata.startedAt, durationMs: metadata.durationMs });
+    if (examined.fault !== undefined) throw examined.fault;
+    return { info: examined.checkpoint, metadata: examined.metadata! };
+  }
+
+  #notFound(which: string, registered: readonly CheckpointInfo[]): MillraceError {
+    const have = registered.length === 0 ? 'none is retained' : `retained are ${registered.map((c) => c.id).join(', ')}`;
+    return new MillraceError('CHECKPOINT_NOT_FOUND', `There is no checkpoint '${which}' of the job '${this.#job}' in ${this.storage.directory}; ${have}.`, { todo: 'Name a retained id or the path of a metadata file, or use latest or none.' });
+  }
+
+  async #examine(checkpoint: CheckpointInfo): Promise<Candidate> {
+    try {
+      await this.#io.step('restore.read');
+      const metadata = await readMetadata(this.#io, checkpoint.path);
+      for (const file of filesNamed(metadata)) await this.storage.check(file);
+      return { checkpoint, fault: undefined, metadata };
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'SNAPSHOT_CORRUPT') throw error;
+      return { checkpoint, fault: asError(error), metadata: undefined };
+    }
+  }
+
+  /** Asks every transactional writer, behind its fence, how far it has committed. */
+  async #markers(graph: Graph, attempt: number, lineage: string, candidates: readonly Candidate[]): Promise<{ uid: string; writer: string; marker: number }[]> {
+    const markers: { uid: string; writer: string; marker: number }[] = [];
+    for (const vertex of graph.vertices) {
+      for (const node of vertex.nodes) {
+        if (node.step.kind !== 'sink' || !isTransactional(node.step.sink)) continue;
+        const uid = nameOf(node);
+        const stored = candidates.flatMap((c) => c.metadata?.tasks ?? []).flatMap((t) => t.operators[uid]?.writers ?? []);
+        const names = new Set([...stored.map((w) => w.writer), ...Array.from({ length: vertex.parallelism }, (_, i) => String(i))]);
+        for (const writer of names) {
+          const abort = new AbortController();
+          const restored = stored.find((w) => w.writer === writer)?.data;
+          const opened = await node.step.sink.open({ uid, job: this.#job, writer, lineage, attempt, restored, signal: abort.signal, log: SILENT, metrics: new MetricRegistry().of({}) });
+          markers.push({ uid, writer, marker: await opened.lastCommitted() });
+          await opened.close();
+          abort.abort();
+        }
+      }
+    }
+    return markers;
+  }
+
+  close(): Promise<void> {
+    return this.registry.close();
+  }
+}
+
