@@ -21,7 +21,10 @@ export interface SpawnOptions {
   name?: string;
   /** Whether the parent starts it again when it ends by itself; default `temporary`: never. */
   restart?: 'permanent' | 'transient' | 'temporary';
-  /** Milliseconds its whole end may take, children included; 5,000 by default, for a supervisor `infinity`. */
+  /**
+   * Milliseconds its whole end may take, children included; 5,000 by default, for a supervisor `infinity`.
+   * `brutal`: killed when it is stopped, without being asked; an end of its own has 5,000.
+   */
   shutdown?: number | 'infinity' | 'brutal';
 }
 

@@ -309,7 +309,7 @@ export class Cell implements Runnable, Addressee, ContextHost, Ward, GuardianHos
       this.#move('start');
       this.restarts++;
     }
-    this.#incarnation++;
+    const incarnation = ++this.#incarnation;
     this.#stopAsked = false;
     this.#suspended = false;
     this.#workReady = false;
@@ -320,14 +320,19 @@ export class Cell implements Runnable, Addressee, ContextHost, Ward, GuardianHos
     const context = new Context(this);
     this.#context = context;
     try {
-      this.#guardian = this.definition.guard?.(this) ?? new PlainParent(this.clock);
-      const handlers: unknown = this.definition.start(context);
-      this.#handlers = checkHandlers(handlers, this.path);
-      this.#receive = this.#handlers.receive;
-      this.#work = this.#handlers.work;
-      this.#guardian.open();
+      const guardian = this.definition.guard?.(this) ?? new PlainParent(this.clock);
+      this.#guardian = guardian;
+      const handlers = checkHandlers(this.definition.start(context), this.path);
+      // The definition may have brought about its own kill, by stopping the system above a brutal parent.
+      if (incarnation !== this.#incarnation) return false;
+      this.#handlers = handlers;
+      this.#receive = handlers.receive;
+      this.#work = handlers.work;
+      guardian.open();
+      if (incarnation !== this.#incarnation) return false;
     } catch (thrown) {
       this.#report(thrown, 'start');
+      if (incarnation !== this.#incarnation) return false;
       this.#skipsStopping = true;
       this.#end(asError(thrown), 'failed');
       return false;
