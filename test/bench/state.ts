@@ -203,7 +203,10 @@ async function squeezed(): Promise<void> {
     const key = `customer-${(i * 4999) % count}`;
     if ((table.find(key, hashKey(key))?.value as { count: number } | undefined)?.count !== 2) bad++;
   }
-  print(`level(): ${count} keys in a 256 MB heap, insert`, count / 1000 / (inserted - begun), 'M/s', { heapMB: Math.round(heap / 1e6), rssMB: Math.round(process.memoryUsage().rss / 1e6) });
+  print(`level(): ${count} keys in a 256 MB heap, insert`, count / 1000 / (inserted - begun), 'M/s', {
+    heapMB: Math.round(heap / 1e6),
+    rssMB: Math.round(process.memoryUsage().rss / 1e6),
+  });
   print(`level(): ${count} keys in a 256 MB heap, update`, count / 1000 / (performance.now() - inserted), 'M/s', { bad, ...task.stats() });
   await region.close();
   rmSync(directory, { recursive: true, force: true });
