@@ -3,10 +3,10 @@
 // Who owns what: `Asks` owns every open ask of a system. An ask is over by its answer, its time, or the system's stop,
 // whichever is first; an answer after that is a dead letter with reason `ask-over`.
 
+import type { ActorRef } from './actor-ref.ts';
 import type { Clock } from './clock.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { ActorError } from './errors.ts';
-import type { ActorRef } from './ref.ts';
 
 export const ASK_TIMEOUT_MS = 5000;
 

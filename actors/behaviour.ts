@@ -1,14 +1,9 @@
-// Behaviours: what an actor is before it is started, and what its definition is given and gives back.
-//
-// Who owns what: users write a definition, `(context) => handlers`, which runs at every start; the runtime keeps it in a
-// Definition and calls the handlers. Nobody else can make a Behaviour: the class below is how the runtime knows its own.
+// Behaviours as users see them: what a definition is given, what it gives back, and what may be said when one is started.
 
+import type { ActorRef } from './actor-ref.ts';
 import type { Clock } from './clock.ts';
-import { ActorError } from './errors.ts';
 import type { ExitReason } from './exit-reason.ts';
-import type { Guardian, GuardianHost } from './guardian.ts';
 import type { Log } from './log.ts';
-import type { ActorRef } from './ref.ts';
 import type { Inspection } from './tree.ts';
 
 export interface Behaviour<in M = never> {
@@ -66,45 +61,4 @@ export interface ActorHandlers<M> {
   work?(deadline: number): boolean;
   /** What the actor says of itself in `tree()` and `status()`. Read only, at any time. */
   inspect?(): Inspection;
-}
-
-export type DefinitionKind = 'actor' | 'supervisor' | 'machine';
-export type Handlers = ActorHandlers<unknown>;
-
-export class Definition implements Behaviour<unknown> {
-  declare readonly accepts?: (message: unknown) => void;
-  readonly kind: DefinitionKind;
-  readonly start: (context: ActorContext<unknown>) => Handlers;
-  /** A supervisor's own way with its children; other actors restart theirs alone. */
-  readonly guard: ((host: GuardianHost) => Guardian) | undefined;
-
-  constructor(kind: DefinitionKind, start: (context: ActorContext<unknown>) => Handlers, guard?: (host: GuardianHost) => Guardian) {
-    this.kind = kind;
-    this.start = start;
-    this.guard = guard;
-  }
-}
-
-/**
- * An actor, defined by what it does at every start.
- *
- * @example
- * const counter = defineActor<{ add: number }>((ctx) => {
- *   let n = 0;
- *   return { receive(message) { n += message.add; ctx.log.info(n); } };
- * });
- */
-export function defineActor<M>(start: (context: ActorContext<M>) => ActorHandlers<M>, options: { kind?: 'actor' | 'supervisor' } = {}): Behaviour<M> {
-  if (typeof start !== 'function') throw new ActorError('ERR_BEHAVIOUR_INVALID', 'defineActor takes a function from a context to handlers.');
-  const kind = options.kind ?? 'actor';
-  if (kind !== 'actor' && kind !== 'supervisor') {
-    throw new ActorError('ERR_OPTIONS_INVALID', `defineActor: kind must be 'actor' or 'supervisor', got ${String(kind)}.`);
-  }
-  // The one place where the message type is let go: refs and behaviours carry it, cells handle messages of any type.
-  return new Definition(kind, start as unknown as (context: ActorContext<unknown>) => Handlers);
-}
-
-export function definitionOf(behaviour: unknown): Definition {
-  if (behaviour instanceof Definition) return behaviour;
-  throw new ActorError('ERR_BEHAVIOUR_INVALID', 'Not a behaviour: give what defineActor, supervisor or fromMachine returned.');
 }

@@ -14,10 +14,12 @@
 //  C5  The message lane outlives incarnations; its timers and notices do not.
 //  C6  The first reason of an end is the reason. A throw after it is logged.
 
-import type { Behaviour, Definition, Handlers, SpawnOptions } from './behaviour.ts';
-import { definitionOf } from './behaviour.ts';
+import type { ActorRef } from './actor-ref.ts';
+import type { Behaviour, SpawnOptions } from './behaviour.ts';
 import type { Clock } from './clock.ts';
 import { Context, type ContextHost, TerminatedEntry, TimerEntry } from './context.ts';
+import type { Definition, Handlers } from './definition.ts';
+import { definitionOf } from './definition.ts';
 import { ActorError, asError } from './errors.ts';
 import type { ExitReason } from './exit-reason.ts';
 import type { Guardian, GuardianHost, GuardianRequest, Ward } from './guardian.ts';
@@ -26,7 +28,7 @@ import { type CellEvent, type CellState, moveCell } from './lifecycle.ts';
 import type { FailurePhase, Log } from './log.ts';
 import { CONTROL_BATCH, LaneEntry, Mailbox } from './mailbox.ts';
 import { PlainParent } from './plain-parent.ts';
-import { type ActorRef, type Addressee, LocalRef, type Watcher } from './ref.ts';
+import { type Addressee, LocalRef, type Watcher } from './ref.ts';
 import type { RestartType } from './restart-policy.ts';
 import type { Services } from './services.ts';
 import { checkSpawnOptions, DEFAULT_SHUTDOWN_MS, restartOf, type Shutdown, shutdownOf } from './spawn-options.ts';
@@ -365,8 +367,8 @@ export class Cell implements Runnable, Addressee, ContextHost, Ward, GuardianHos
     return living ? this.adopt(definition, options, this.children.length).ref : this.#stillborn(definition, options);
   }
 
-  adopt(definition: Definition, options: SpawnOptions, index: number): Cell {
-    const child = new Cell(this.#services, this, options.name ?? this.#makeName(), definition, options);
+  adopt(behaviour: Behaviour<never>, options: SpawnOptions, index: number): Cell {
+    const child = new Cell(this.#services, this, options.name ?? this.#makeName(), definitionOf(behaviour), options);
     this.children.splice(index, 0, child);
     this.#childNames.set(child.name, child);
     // A first start that fails is an end for good; a later one is the parent's to decide.

@@ -1,6 +1,7 @@
 // Child specs and a supervisor's flags: data, checked before anything runs.
 
-import { type Behaviour, Definition, type DefinitionKind } from './behaviour.ts';
+import type { Behaviour } from './behaviour.ts';
+import { Definition, type DefinitionKind } from './definition.ts';
 import { ActorError } from './errors.ts';
 import { type Backoff, DEFAULT_INTENSITY, type Intensity, type RestartType, type Strategy } from './restart-policy.ts';
 import { nameFault, restartFault, type Shutdown, shutdownFault } from './spawn-options.ts';

@@ -3,13 +3,14 @@
 // Who owns what: a context owns the timers and the watches of its incarnation and nothing else; `close()` ends both, at the
 // beginning of the end. A context that is closed does nothing more: it may still be in the hands of an abandoned promise.
 
+import type { ActorRef } from './actor-ref.ts';
 import type { ActorContext, Behaviour, SpawnOptions } from './behaviour.ts';
 import type { Clock } from './clock.ts';
 import { ActorError } from './errors.ts';
 import { asReason, type ExitReason } from './exit-reason.ts';
 import type { Log } from './log.ts';
 import { LaneEntry } from './mailbox.ts';
-import { type ActorRef, LocalRef, type Watcher } from './ref.ts';
+import { LocalRef, type Watcher } from './ref.ts';
 
 /** What a context needs of its cell. */
 export interface ContextHost {

@@ -2,7 +2,7 @@
 //
 // Timers of a dead actor, notices of an end and control mail are never dead letters: nobody wrote them.
 
-import type { ActorRef } from './ref.ts';
+import type { ActorRef } from './actor-ref.ts';
 
 export interface DeadLetter {
   readonly message: unknown;

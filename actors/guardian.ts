@@ -3,7 +3,7 @@
 // Who owns what: the cell starts, ends and holds mail; its guardian decides what becomes of a child that went down.
 // Every cell has one: a supervisor's rules, or the plain parent's (plain-parent.ts).
 
-import type { Definition, SpawnOptions } from './behaviour.ts';
+import type { Behaviour, SpawnOptions } from './behaviour.ts';
 import type { Clock } from './clock.ts';
 import type { ExitReason } from './exit-reason.ts';
 import type { CellState } from './lifecycle.ts';
@@ -31,7 +31,7 @@ export interface GuardianHost {
   readonly clock: Clock;
   readonly random: () => number;
   /** Starts a child at a place among its siblings. */
-  adopt(definition: Definition, options: SpawnOptions, index: number): Ward;
+  adopt(behaviour: Behaviour<never>, options: SpawnOptions, index: number): Ward;
   /** Runs as control mail of this incarnation; not at all when it has ended by then. */
   post(run: () => void): void;
   exit(reason: ExitReason): void;

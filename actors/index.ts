@@ -1,15 +1,16 @@
 // `millrace/actors`: an actor runtime with OTP's supervision, usable without streams.
 
-export { type ActorContext, type ActorHandlers, type Behaviour, defineActor, type SpawnOptions } from './behaviour.ts';
+export type { ActorRef } from './actor-ref.ts';
+export type { ActorContext, ActorHandlers, Behaviour, SpawnOptions } from './behaviour.ts';
 export type { ChildSpec, SupervisorOptions } from './child-spec.ts';
 export type { Clock } from './clock.ts';
 export type { DeadLetter, DeadLetterReport } from './dead-letters.ts';
+export { defineActor } from './definition.ts';
 export { ACTOR_ERROR_CODES, ActorError, type ActorErrorCode } from './errors.ts';
 export type { ExitReason } from './exit-reason.ts';
 export { cellLifecycle, childLifecycle } from './lifecycle.ts';
 export type { FailurePhase, Log, ParentLog } from './log.ts';
 export { fromMachine } from './machine.ts';
-export type { ActorRef } from './ref.ts';
 export { drawStatechart } from './statechart-drawing.ts';
 export {
   childOf,

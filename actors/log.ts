@@ -2,7 +2,7 @@
 //
 // Invariant: L1  A failure is never nowhere: with neither a listener nor a log it is a process warning. It is never thrown on.
 
-import type { ActorRef } from './ref.ts';
+import type { ActorRef } from './actor-ref.ts';
 
 export interface Log {
   debug(...args: unknown[]): void;

@@ -4,7 +4,8 @@
 // run in its turns, on the system's clock, and end with it. Errors are observed, so none reaches XState's global handler.
 
 import { type AnyActor, type AnyActorLogic, createActor, type EventFromLogic } from 'xstate';
-import { type ActorContext, type Behaviour, Definition } from './behaviour.ts';
+import type { ActorContext, Behaviour } from './behaviour.ts';
+import { Definition } from './definition.ts';
 import { asError } from './errors.ts';
 
 /** A delay of the machine that is due. */

@@ -1,19 +1,11 @@
-// ActorRef: the address of an actor, all that others know of it.
+// What stands behind an address: LocalRef, and the Addressee only this runtime can reach.
 //
 // Who owns what: a ref keeps its path; everything else is behind the Addressee, which only this runtime can reach
 // (`addresseeOf`). A ref stays valid across restarts of its actor and is dead once the actor has ended for good.
 
+import type { ActorRef } from './actor-ref.ts';
 import type { AskOptions, Asks } from './ask.ts';
 import type { ExitReason } from './exit-reason.ts';
-
-export interface ActorRef<in M> {
-  /** `/` and the names from below the system, joined by `/`. */
-  readonly path: string;
-  /** Puts a message into the actor's mailbox and returns; to an actor that has ended it is a dead letter. Never throws. */
-  tell(message: M): void;
-  /** Tells a message with an address for its answer; rejects with ERR_ASK_TIMEOUT after 5,000 ms, or as long as `timeout` says. */
-  ask<R>(make: (replyTo: ActorRef<R>) => M, options?: { timeout?: number }): Promise<R>;
-}
 
 /** One incarnation that watches: it is told once, in its message lane. */
 export interface Watcher {

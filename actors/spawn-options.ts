@@ -1,6 +1,7 @@
 // Checks of what a program may ask for when it starts an actor. Pure: they throw or answer.
 
-import type { DefinitionKind, SpawnOptions } from './behaviour.ts';
+import type { SpawnOptions } from './behaviour.ts';
+import type { DefinitionKind } from './definition.ts';
 import { ActorError, type ActorErrorCode } from './errors.ts';
 import type { RestartType } from './restart-policy.ts';
 

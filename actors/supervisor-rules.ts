@@ -9,11 +9,11 @@
 //  S4  A failed restart comes back as the child's end, as mail, so that other requests are served in between.
 //  S5  Children move through `childLifecycle` only.
 
+import type { ActorRef } from './actor-ref.ts';
 import { type CheckedFlags, type CheckedSpec, type ChildSpec, checkSpec, countsAs } from './child-spec.ts';
 import { ActorError } from './errors.ts';
 import type { Guardian, GuardianHost, GuardianRequest, Ward } from './guardian.ts';
 import { type ChildEvent, type ChildState, moveChild } from './lifecycle.ts';
-import type { ActorRef } from './ref.ts';
 import { backoffDelay, callsForRestart, countRestart, endsSupervisor, restartGroup, restartsInRow } from './restart-policy.ts';
 import type { TreeNode } from './tree.ts';
 

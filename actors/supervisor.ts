@@ -1,10 +1,12 @@
 // Supervisors: the behaviour, and the functions that talk to one.
 
-import { type Behaviour, Definition } from './behaviour.ts';
+import type { ActorRef } from './actor-ref.ts';
+import type { Behaviour } from './behaviour.ts';
 import { Cell } from './cell.ts';
 import { type ChildSpec, checkFlags, type SupervisorOptions } from './child-spec.ts';
+import { Definition } from './definition.ts';
 import { ActorError } from './errors.ts';
-import { type ActorRef, LocalRef } from './ref.ts';
+import { LocalRef } from './ref.ts';
 import { type Child, type ChildCount, SupervisorRules } from './supervisor-rules.ts';
 
 /** What a supervisor takes: nothing that could be told; only the functions of this module talk to it. */

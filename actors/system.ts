@@ -3,15 +3,16 @@
 // Who owns what: the system owns loop, clock, dead letters and open asks; its root cell owns the actors. `stop()` ends the
 // actors in reverse order of their start, then lets go of the clock, and leaves nothing that keeps a process alive.
 
+import type { ActorRef } from './actor-ref.ts';
 import { Asks } from './ask.ts';
-import { type Behaviour, Definition, type SpawnOptions } from './behaviour.ts';
+import type { Behaviour, SpawnOptions } from './behaviour.ts';
 import { Cell } from './cell.ts';
 import { type Clock, RealClock } from './clock.ts';
 import { type DeadLetter, type DeadLetterReport, DeadLetters } from './dead-letters.ts';
+import { Definition } from './definition.ts';
 import { ActorError } from './errors.ts';
 import { HostLoop, type Loop } from './host-loop.ts';
 import { type FailurePhase, type ParentLog, Reporter } from './log.ts';
-import type { ActorRef } from './ref.ts';
 import type { Services } from './services.ts';
 import { nameFault } from './spawn-options.ts';
 import type { TraceEvent } from './trace.ts';

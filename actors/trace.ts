@@ -1,8 +1,8 @@
 // What `system.trace(path, fn)` is told of one actor.
 
+import type { ActorRef } from './actor-ref.ts';
 import type { ExitReason } from './exit-reason.ts';
 import type { CellState } from './lifecycle.ts';
-import type { ActorRef } from './ref.ts';
 
 export type TraceEvent =
   | { readonly type: 'message'; readonly path: string; readonly message: unknown }
