@@ -149,8 +149,8 @@ export interface TaskState {
   timers(uid: string, name: string): TimerTable;
 
   // ── restoring, before the first unit: bases first, then deltas in order of their ids ──
-  /** Applies the rows of this task's range; later rows win, tombstones delete. Rejects with SNAPSHOT_CORRUPT. Rows of tables not declared are counted by `uid/name` in the result. */
-  load(file: AsyncIterable<Uint8Array>): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }>;
+  /** Applies the rows of this task's range, and of `ranges` where they are given (chain C4: pass the ref's); later rows win, tombstones delete. Rejects with SNAPSHOT_CORRUPT. Rows of tables not declared are counted by `uid/name` in the result. */
+  load(file: AsyncIterable<Uint8Array>, ranges?: readonly KeyGroupRange[]): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }>;
 
   // ── units; only where `undo` was asked for ──
   beginUnit(): void;

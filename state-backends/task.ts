@@ -87,19 +87,20 @@ export class Task implements TaskState {
 
   // ── restoring ──
 
-  async load(file: AsyncIterable<Uint8Array>): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }> {
+  async load(file: AsyncIterable<Uint8Array>, ranges?: readonly KeyGroupRange[]): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }> {
     const unknown = new Map<string, number>();
-    let targets: { table: AnyTable | undefined; name: string; from: number; migrate: Migrate | undefined }[] = [];
+    let targets: { table: AnyTable | undefined; name: string; version: number; migrate: Migrate | undefined }[] = [];
     let applied = 0;
     const reader = new RowFileReader(
       (headers) => {
         targets = headers.map((header) => this.target(header));
       },
       (number, kind, key, ns, value) => {
-        const { table, name, from, migrate } = targets[number]!;
+        const { table, name, version, migrate } = targets[number]!;
         const hash = hashKey(key);
         const group = groupOf(hash, this.maxParallelism);
         if (group < this.range.from || group > this.range.to) return;
+        if (ranges !== undefined && !ranges.some(({ from, to }) => group >= from && group <= to)) return;
         if (table === undefined) {
           unknown.set(name, (unknown.get(name) ?? 0) + 1);
           return;
@@ -113,7 +114,7 @@ export class Task implements TaskState {
         } else if (kind === KEY_TOMBSTONE) {
           if ('groups' in table) table.restoreKeyTombstone(key, hash);
         } else {
-          table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, from));
+          table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, version));
         }
       },
     );
@@ -125,24 +126,24 @@ export class Task implements TaskState {
     return { rows: applied, unknown };
   }
 
-  private target(header: TableHeader): { table: AnyTable | undefined; name: string; from: number; migrate: Migrate | undefined } {
+  private target(header: TableHeader): { table: AnyTable | undefined; name: string; version: number; migrate: Migrate | undefined } {
     const name = `${header.uid}/${header.name}`;
     const number = this.ledger.headers.findIndex((each) => each.uid === header.uid && each.name === header.name);
-    if (number === -1) return { table: undefined, name, from: header.version, migrate: undefined };
+    if (number === -1) return { table: undefined, name, version: header.version, migrate: undefined };
     const declared = this.ledger.headers[number]!;
     if (declared.layout !== header.layout) {
       throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${name} was stored as ${header.layout} and is declared as ${declared.layout}.`, {
         todo: 'Give the new kind of state another name.',
       });
     }
-    if (declared.version === header.version) return { table: this.tables[number], name, from: header.version, migrate: undefined };
+    if (declared.version === header.version) return { table: this.tables[number], name, version: header.version, migrate: undefined };
     const migrate = this.migrations[number];
     if (migrate === undefined) {
       throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${name} was stored in version ${header.version} and is declared in version ${declared.version}.`, {
         todo: 'Declare `migrate` beside `version`.',
       });
     }
-    return { table: this.tables[number], name, from: header.version, migrate };
+    return { table: this.tables[number], name, version: header.version, migrate };
   }
 
   // ── units ──

@@ -13,6 +13,7 @@ import {
   handleOf,
   hashKey,
   type Key,
+  type KeyGroupRange,
   keyBytes,
   type RegionState,
   rangeOf,
@@ -46,7 +47,10 @@ export class Instance {
   private sweep: Sweep | undefined;
   private base: Uint8Array[] = [];
 
-  private constructor(region: RegionState, task: TaskState, storage: Storage) {
+  private readonly range: KeyGroupRange;
+
+  private constructor(region: RegionState, task: TaskState, storage: Storage, range: KeyGroupRange) {
+    this.range = range;
     this.region = region;
     this.task = task;
     this.storage = storage;
@@ -58,9 +62,10 @@ export class Instance {
 
   static async open(backend: Backend, storage: Storage, index: number, parallelism: number, handles: readonly Handle[] = [], undo = true): Promise<Instance> {
     const region = await backend.open({ name: `host/region-${names++}`, tracked: true });
-    const instance = new Instance(region, region.task({ maxParallelism: MAX_PARALLELISM, range: rangeOf(index, parallelism, MAX_PARALLELISM), undo }), storage);
+    const range = rangeOf(index, parallelism, MAX_PARALLELISM);
+    const instance = new Instance(region, region.task({ maxParallelism: MAX_PARALLELISM, range, undo }), storage, range);
     instance.chain = chainOf(handles);
-    for (const file of [...instance.chain.bases, ...instance.chain.deltas]) await instance.task.load(reading(storage.get(file.file.name)!));
+    for (const file of [...instance.chain.bases, ...instance.chain.deltas]) await instance.task.load(reading(storage.get(file.file.name)!), file.ranges);
     return instance;
   }
 
@@ -90,7 +95,7 @@ export class Instance {
     while (!this.task.encode(performance.now() - 1));
     this.collect();
     this.chain = at(this.chain, id);
-    return handleOf(this.chain);
+    return handleOf(this.chain, this.range);
   }
 
   /** One step of encoding, whatever it does. */
