@@ -15,8 +15,8 @@
 import { setup } from 'xstate';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
-import type { CheckpointInfo } from '../graph/job.ts';
 import type { Logger } from '../graph/context.ts';
+import type { CheckpointInfo } from '../graph/job.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import type { TaskMail } from '../runtime/task.ts';
@@ -26,7 +26,9 @@ import type { Registry } from './registry.ts';
 import type { DirectoryStorage } from './storage.ts';
 
 /** The life of a checkpoint, as data; drawn in docs/architecture.md. */
-export const checkpointLifecycle = setup({ types: { events: {} as { type: 'acknowledged' | 'written' | 'registered' | 'failed' | 'expired' | 'region lost' } } }).createMachine({
+export const checkpointLifecycle = setup({
+  types: { events: {} as { type: 'acknowledged' | 'written' | 'registered' | 'failed' | 'expired' | 'region lost' } },
+}).createMachine({
   id: 'checkpoint',
   initial: 'acknowledging',
   states: {
@@ -146,7 +148,10 @@ export class Coordinator {
       this.#startedAt = this.#options.io.clock.now();
       return {
         receive: (mail) => this.#receive(mail),
-        inspect: () => ({ metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures }, snapshot: this.#pending?.state ?? 'idle' }),
+        inspect: () => ({
+          metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures },
+          snapshot: this.#pending?.state ?? 'idle',
+        }),
         stopping: () => {
           const { clock } = this.#options.io;
           clock.clearTimeout(this.#timer);
@@ -186,7 +191,11 @@ export class Coordinator {
         this.#ack(mail);
         break;
       case 'declined':
-        if (this.#pending?.id === mail.id && this.#current(mail)) this.#abort(new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${mail.id} failed in '${mail.task}': ${messageOf(mail.error)}.`, { cause: mail.error }), true);
+        if (this.#pending?.id === mail.id && this.#current(mail))
+          this.#abort(
+            new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${mail.id} failed in '${mail.task}': ${messageOf(mail.error)}.`, { cause: mail.error }),
+            true,
+          );
         break;
       case 'committed':
         this.#committed(mail.id, mail.task);
@@ -243,7 +252,13 @@ export class Coordinator {
       return;
     }
     this.#reserving = true;
-    const id = nextId({ counter: this.#counter, registered: this.#completed?.id ?? 0, restored: this.#options.restored?.id ?? 0, markers: this.#markers, last: this.#lastId });
+    const id = nextId({
+      counter: this.#counter,
+      registered: this.#completed?.id ?? 0,
+      restored: this.#options.restored?.id ?? 0,
+      markers: this.#markers,
+      last: this.#lastId,
+    });
     this.#lastId = id;
     const reserve = async (): Promise<void> => {
       await io.step('checkpoint.trigger');
@@ -274,14 +289,20 @@ export class Coordinator {
     const timer = io.clock.setTimeout(() => this.#run(() => this.#expire(id)), timeout);
     this.#pending = { id, startedAt, waiting, acked: new Set(), snapshots, requests, drained, pauseMs: 0, timer, state: 'acknowledging' };
     const barrier = { id, startedAt, stop: requests.some((r) => r.stop) };
-    for (const name of triggerTargets(entries.map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream })))) this.#tasks.get(name)!.task.ref.tell({ kind: 'trigger', barrier });
+    for (const name of triggerTargets(entries.map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream }))))
+      this.#tasks.get(name)!.task.ref.tell({ kind: 'trigger', barrier });
     if (waiting.size === 0) this.#write();
   }
 
   #expire(id: number): void {
     if (this.#pending?.id !== id || this.#pending.state !== 'acknowledging') return;
     const late = [...this.#pending.waiting].join(', ');
-    this.#abort(new MillraceError('CHECKPOINT_EXPIRED', `Checkpoint ${id} was not complete after ${this.#options.timeout} ms; still missing: ${late}.`, { todo: 'Raise `timeout`, or look for the operator that is behind.' }), true);
+    this.#abort(
+      new MillraceError('CHECKPOINT_EXPIRED', `Checkpoint ${id} was not complete after ${this.#options.timeout} ms; still missing: ${late}.`, {
+        todo: 'Raise `timeout`, or look for the operator that is behind.',
+      }),
+      true,
+    );
   }
 
   // ── counting ──
@@ -307,7 +328,14 @@ export class Coordinator {
     const { io, job, lineage, maxParallelism, planHash, storage, registry, attempt } = this.#options;
     io.clock.clearTimeout(pending.timer);
     if (storage === undefined || registry === undefined) {
-      this.#complete({ id: pending.id, path: '', bytes: 0, startedAt: pending.startedAt, durationMs: io.clock.now() - pending.startedAt, pauseMs: pending.pauseMs });
+      this.#complete({
+        id: pending.id,
+        path: '',
+        bytes: 0,
+        startedAt: pending.startedAt,
+        durationMs: io.clock.now() - pending.startedAt,
+        pauseMs: pending.pauseMs,
+      });
       return;
     }
     pending.state = 'writing';
@@ -340,7 +368,11 @@ export class Coordinator {
       (info) => this.#run(() => this.#complete({ ...info, pauseMs: pending.pauseMs })),
       (error) =>
         this.#run(() => {
-          const failed = new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${pending.id} could not be ${registering ? 'registered' : 'written'}: ${messageOf(error)}.`, { cause: error });
+          const failed = new MillraceError(
+            'CHECKPOINT_FAILED',
+            `Checkpoint ${pending.id} could not be ${registering ? 'registered' : 'written'}: ${messageOf(error)}.`,
+            { cause: error },
+          );
           this.#abort(failed, !registering);
           if (registering) this.#options.onIntolerable(failed);
         }),
@@ -371,7 +403,12 @@ export class Coordinator {
   async #prune(): Promise<void> {
     const { registry, storage, retain, io } = this.#options;
     const registered = await registry!.checkpoints();
-    const gone = new Set(superseded(registered.map((c) => c.id), retain));
+    const gone = new Set(
+      superseded(
+        registered.map((c) => c.id),
+        retain,
+      ),
+    );
     if (gone.size === 0) return;
     const kept = new Set<string>();
     const dropped = new Set<string>();
@@ -441,7 +478,8 @@ export class Coordinator {
 
   /** Resolves when no completion is being written: the newest registered checkpoint is then known (protocols 17 E). */
   async settled(): Promise<void> {
-    while (this.#pending !== undefined && this.#pending.state !== 'acknowledging') await new Promise<void>((resolve) => void this.#options.io.clock.setTimeout(resolve, 1));
+    while (this.#pending !== undefined && this.#pending.state !== 'acknowledging')
+      await new Promise<void>((resolve) => void this.#options.io.clock.setTimeout(resolve, 1));
   }
 
   /** Ids handed out by an older start of this lineage are never used again. */

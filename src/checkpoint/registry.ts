@@ -44,7 +44,10 @@ export class Registry {
         await db.open();
       } catch (error) {
         if ((error as { cause?: { code?: string } }).cause?.code !== 'LEVEL_LOCKED') {
-          throw new MillraceError('CHECKPOINT_DIRECTORY', `The registry in ${directory} cannot be opened: ${messageOf((error as Error).cause ?? error)}.`, { cause: error, todo: 'Check the directory and its rights.' });
+          throw new MillraceError('CHECKPOINT_DIRECTORY', `The registry in ${directory} cannot be opened: ${messageOf((error as Error).cause ?? error)}.`, {
+            cause: error,
+            todo: 'Check the directory and its rights.',
+          });
         }
         if (!options.wait || options.signal?.aborted === true) throw await alreadyRunning(directory, job, io);
         await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, WAIT_STEP_MS));
@@ -112,7 +115,10 @@ export class Registry {
   }
   async finish(result: JobResult): Promise<void> {
     await this.#io.step('job.finish');
-    const entries: { type: 'put'; key: string; value: unknown }[] = [{ type: 'put', key: 'outcome', value: 'finished' }, { type: 'put', key: 'result', value: result }];
+    const entries: { type: 'put'; key: string; value: unknown }[] = [
+      { type: 'put', key: 'outcome', value: 'finished' },
+      { type: 'put', key: 'result', value: result },
+    ];
     await this.#db.batch(entries, { sync: true });
   }
 
@@ -144,5 +150,7 @@ async function alreadyRunning(directory: string, job: string, io: Io): Promise<M
   } catch {
     // The owner is just starting or ending; the sentence does without it.
   }
-  return new MillraceError('JOB_ALREADY_RUNNING', `The job '${job}' runs already with the checkpoint directory ${directory}${who}.`, { todo: 'Stop that one first, give this one another directory, or wait for it with --wait (option `wait`).' });
+  return new MillraceError('JOB_ALREADY_RUNNING', `The job '${job}' runs already with the checkpoint directory ${directory}${who}.`, {
+    todo: 'Stop that one first, give this one another directory, or wait for it with --wait (option `wait`).',
+  });
 }

@@ -28,7 +28,11 @@ export function newestWhole(candidates: readonly Candidate[]): { chosen: Candida
 }
 
 /** E4: refuses where a sink has committed past the checkpoint fallen back to. */
-export function refuseDuplicates(chosen: CheckpointInfo, passedOver: readonly Candidate[], markers: readonly { uid: string; writer: string; marker: number }[]): void {
+export function refuseDuplicates(
+  chosen: CheckpointInfo,
+  passedOver: readonly Candidate[],
+  markers: readonly { uid: string; writer: string; marker: number }[],
+): void {
   const past = markers.filter((m) => m.marker > chosen.id);
   if (past.length === 0) return;
   const bad = passedOver[0]!;
@@ -43,11 +47,17 @@ export function refuseDuplicates(chosen: CheckpointInfo, passedOver: readonly Ca
 export function settleMaxParallelism(facts: { asked: number | undefined; stored: number | undefined; byDefault: number; largest: number }): number {
   const { asked, stored, byDefault, largest } = facts;
   if (stored !== undefined && asked !== undefined && asked !== stored) {
-    throw new MillraceError('MAX_PARALLELISM_CHANGED', `The snapshot has maxParallelism ${stored}, and the job asks for ${asked}.`, { todo: `Use ${stored}, or leave the option out: the number of key groups is fixed by the first snapshot.` });
+    throw new MillraceError('MAX_PARALLELISM_CHANGED', `The snapshot has maxParallelism ${stored}, and the job asks for ${asked}.`, {
+      todo: `Use ${stored}, or leave the option out: the number of key groups is fixed by the first snapshot.`,
+    });
   }
   const max = stored ?? asked ?? byDefault;
   if (largest > max) {
-    throw new MillraceError(stored === undefined ? 'OPTION_INVALID' : 'MAX_PARALLELISM_CHANGED', `Parallelism ${largest} is larger than maxParallelism ${max}.`, { todo: stored === undefined ? 'Raise maxParallelism (at most 32,768).' : 'Run with less, or begin anew with restore: none.' });
+    throw new MillraceError(
+      stored === undefined ? 'OPTION_INVALID' : 'MAX_PARALLELISM_CHANGED',
+      `Parallelism ${largest} is larger than maxParallelism ${max}.`,
+      { todo: stored === undefined ? 'Raise maxParallelism (at most 32,768).' : 'Run with less, or begin anew with restore: none.' },
+    );
   }
   if (max > 32_768) throw new MillraceError('OPTION_INVALID', `maxParallelism ${max} is larger than 32,768.`);
   return max;
@@ -75,7 +85,10 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
   const { parallelism, head } = vertex;
   const old = metadata.tasks.filter((t) => t.vertex === vertex.id).sort((a, b) => a.subtask - b.subtask);
   const keyedOld = isKeyed(head.step) ? metadata.tasks.filter((t) => t.keyed?.uid === nameOf(head)) : [];
-  const splits = dealSplits(gather(metadata, nameOf(head)).flatMap((s) => s.splits ?? []), parallelism);
+  const splits = dealSplits(
+    gather(metadata, nameOf(head)).flatMap((s) => s.splits ?? []),
+    parallelism,
+  );
   const tasks = Array.from({ length: parallelism }, (_, subtask): TaskRestore => {
     const range = rangeOf(subtask, parallelism, maxParallelism);
     const keyed = keyedOld.filter((t) => meets(t.keyed!.range, range));
@@ -89,7 +102,9 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
       operators[uid] = {
         ...(node.step.kind === 'source' ? { splits: splits[subtask]!.map((s) => (metadata.drained ? { ...s, time: undefined } : s)) } : {}),
         ...(writers.length > 0 ? { writers } : {}),
-        ...(letters.length > 0 ? { deadLetters: letters.slice(-1000), deadLettersDropped: snapshots.reduce((sum, s) => sum + (s.deadLettersDropped ?? 0), 0) } : {}),
+        ...(letters.length > 0
+          ? { deadLetters: letters.slice(-1000), deadLettersDropped: snapshots.reduce((sum, s) => sum + (s.deadLettersDropped ?? 0), 0) }
+          : {}),
       };
     }
     return {

@@ -43,7 +43,10 @@ export class DirectoryStorage implements SnapshotStorage {
       await this.#io.fs.writeFile(probe, '');
       await this.#io.fs.unlink(probe);
     } catch (cause) {
-      throw new MillraceError('CHECKPOINT_DIRECTORY', `The checkpoint directory ${this.directory} cannot be written: ${messageOf(cause)}.`, { cause, todo: 'Make it writable for this user, or name another one.' });
+      throw new MillraceError('CHECKPOINT_DIRECTORY', `The checkpoint directory ${this.directory} cannot be written: ${messageOf(cause)}.`, {
+        cause,
+        todo: 'Make it writable for this user, or name another one.',
+      });
     }
   }
 
@@ -184,5 +187,8 @@ export async function syncFolder(io: Io, folder: string): Promise<void> {
 }
 
 export function corrupt(path: string, why: string, cause?: unknown): MillraceError {
-  return new MillraceError('SNAPSHOT_CORRUPT', `The snapshot file ${path} cannot be used: ${why}.`, { cause, todo: 'Restore from another checkpoint, or from a backup of this file.' });
+  return new MillraceError('SNAPSHOT_CORRUPT', `The snapshot file ${path} cannot be used: ${why}.`, {
+    cause,
+    todo: 'Restore from another checkpoint, or from a backup of this file.',
+  });
 }

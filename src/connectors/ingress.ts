@@ -5,7 +5,7 @@
 // JOB_ENDED. What was accepted is not replayed after a crash of the job: the queue survives a restart, what has left it does not come again.
 
 import { MillraceError } from '../errors.ts';
-import type { Source } from '../graph/source.ts';
+import type { EndsWithJob, Source } from '../graph/source.ts';
 import { Arrivals } from './arrivals.ts';
 
 interface Sent<T> {
@@ -18,20 +18,10 @@ interface Waiting<T> extends Sent<T> {
   reject(error: unknown): void;
 }
 
-/** What the executor of the job tells an ingress, which cannot know a restart from the end. */
-export interface EndsWithJob {
-  /** The last job that ran this source has ended. It may be started again. */
-  jobEnded(): void;
-}
-
 const CAPACITY = 1024;
 
 export function ingress<T>(): Source<T> & { send(value: T, timestamp?: number): Promise<void> } {
   return new Ingress<T>();
-}
-
-export function endsWithJob(source: object): source is EndsWithJob {
-  return typeof (source as Partial<EndsWithJob>).jobEnded === 'function';
 }
 
 class Ingress<T> implements Source<T>, EndsWithJob {

@@ -18,19 +18,19 @@ import { defaultMaxParallelism, memory, type StateBackend } from '../../state-ba
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
-import { endsWithJob } from '../graph/source.ts';
 import { asError, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, MetricSample, RunOptions } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
 import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
+import { endsWithJob } from '../graph/source.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
 import type { TaskFailure } from '../runtime/units.ts';
-import { jobLifecycle, type JobStep } from './lifecycle.ts';
+import { type JobStep, jobLifecycle } from './lifecycle.ts';
 import { MetricRegistry } from './metrics.ts';
 import { RegionAttempt } from './region.ts';
-import { decideRestart, DEFAULT_RESTARTS, type RestartPolicy } from './restarts.ts';
+import { DEFAULT_RESTARTS, decideRestart, type RestartPolicy } from './restarts.ts';
 import { type Chosen, Snapshots } from './snapshots.ts';
 
 export interface JobDefinition {
@@ -199,7 +199,11 @@ export class JobRun {
       const unbounded = nodes.some((n) => n.step.kind === 'source' && !n.step.source.bounded);
       const transactional = nodes.find((n) => n.step.kind === 'sink' && isTransactional(n.step.sink));
       if (unbounded && transactional !== undefined) {
-        throw new MillraceError('SINK_NEVER_COMMITS', `The transactional sink '${transactional.uid}' would never commit: the job '${this.name}' is unbounded and has no checkpoints.`, { uid: transactional.uid!, todo: "Give the job checkpoints: { directory: 'checkpoints' }." });
+        throw new MillraceError(
+          'SINK_NEVER_COMMITS',
+          `The transactional sink '${transactional.uid}' would never commit: the job '${this.name}' is unbounded and has no checkpoints.`,
+          { uid: transactional.uid!, todo: "Give the job checkpoints: { directory: 'checkpoints' }." },
+        );
       }
       this.#lineage = randomBytes(8).toString('hex');
       this.#attempt = 1;
@@ -216,14 +220,20 @@ export class JobRun {
     const stored = restore === 'latest' && outcome !== 'cancelled' ? await registry.lineage() : undefined;
     // `latest` goes on with the lineage that it finds; a start without a snapshot, or from a named one, begins a new one (protocols 5).
     this.#lineage = stored ?? randomBytes(8).toString('hex');
-    const chosen = typeof restore === 'object' ? await this.#snapshots.from(restore.from) : stored === undefined ? undefined : await this.#snapshots.latest(this.#graph, this.#attempt, stored);
+    const chosen =
+      typeof restore === 'object'
+        ? await this.#snapshots.from(restore.from)
+        : stored === undefined
+          ? undefined
+          : await this.#snapshots.latest(this.#graph, this.#attempt, stored);
     await registry.begin(this.#lineage, typeof restore === 'object' ? chosen!.info.path : stored === undefined ? undefined : await registry.origin());
     if (chosen !== undefined) this.#check(chosen.metadata);
     this.#settleGroups(chosen?.metadata);
     await this.#snapshots.sweep(this.#attempt);
     this.#chosen = chosen;
     this.#restoredFrom = chosen?.info;
-    if (chosen !== undefined) this.#log.info({ checkpoint: chosen.info.id, path: chosen.info.path }, `The job '${this.name}' resumes from checkpoint ${chosen.info.id}.`);
+    if (chosen !== undefined)
+      this.#log.info({ checkpoint: chosen.info.id, path: chosen.info.path }, `The job '${this.name}' resumes from checkpoint ${chosen.info.id}.`);
     return undefined;
   }
 
@@ -233,15 +243,24 @@ export class JobRun {
     const { restore } = this.#options;
     const without = unclaimed(metadata, this.#graph);
     if (without.length > 0 && !(typeof restore === 'object' && restore.allowNonRestoredState === true)) {
-      throw new MillraceError('RESTORE_STATE_UNCLAIMED', `The checkpoint ${metadata.id} has state of ${without.map((uid) => `'${uid}'`).join(', ')}, which the job '${this.name}' does not have any more.`, {
-        todo: 'Bring the operators back, or accept that their state is dropped: restore: { from, allowNonRestoredState: true }.',
-      });
+      throw new MillraceError(
+        'RESTORE_STATE_UNCLAIMED',
+        `The checkpoint ${metadata.id} has state of ${without.map((uid) => `'${uid}'`).join(', ')}, which the job '${this.name}' does not have any more.`,
+        {
+          todo: 'Bring the operators back, or accept that their state is dropped: restore: { from, allowNonRestoredState: true }.',
+        },
+      );
     }
   }
 
   #settleGroups(metadata: CheckpointMetadata | undefined): void {
     const largest = Math.max(...this.#graph.vertices.map((v) => v.parallelism));
-    this.#maxParallelism = settleMaxParallelism({ asked: this.#options.maxParallelism, stored: metadata?.maxParallelism, byDefault: defaultMaxParallelism(largest), largest });
+    this.#maxParallelism = settleMaxParallelism({
+      asked: this.#options.maxParallelism,
+      stored: metadata?.maxParallelism,
+      byDefault: defaultMaxParallelism(largest),
+      largest,
+    });
   }
 
   #launch(): void {
@@ -396,7 +415,15 @@ export class JobRun {
     if (this.#ending !== undefined || (slot !== undefined && this.#restarting.has(slot))) return;
     const decision = decideRestart(this.#policy(), { now: this.#io.clock.now(), stamps: this.#stamps, retryable: error.retryable, random: this.#io.random() });
     if (decision.kind === 'give up') {
-      this.#giveUp(this.#restarts === 0 ? error : new MillraceError(error.code, `${error.message} The job gave up after ${this.#restarts} restarts.`, { cause: error.cause ?? error, retryable: error.retryable, ...(error.uid === undefined ? {} : { uid: error.uid }) }));
+      this.#giveUp(
+        this.#restarts === 0
+          ? error
+          : new MillraceError(error.code, `${error.message} The job gave up after ${this.#restarts} restarts.`, {
+              cause: error.cause ?? error,
+              retryable: error.retryable,
+              ...(error.uid === undefined ? {} : { uid: error.uid }),
+            }),
+      );
       return;
     }
     this.#stamps = decision.stamps;
@@ -443,16 +470,24 @@ export class JobRun {
     if (plan !== undefined) {
       plan.down = true;
       this.#mayReopen(slot);
-    } else if (old !== undefined) this.#fail(slot, new MillraceError('RUNTIME_FAILED', `Region ${slot.number} of '${this.name}' ended unexpectedly: ${messageOf(reason)}.`, { cause: reason }));
+    } else if (old !== undefined)
+      this.#fail(
+        slot,
+        new MillraceError('RUNTIME_FAILED', `Region ${slot.number} of '${this.name}' ended unexpectedly: ${messageOf(reason)}.`, { cause: reason }),
+      );
   }
 
   #mayReopen(slot: RegionSlot): void {
     const plan = this.#restarting.get(slot);
     if (plan === undefined || !plan.down || !plan.waited || this.#ending !== undefined) return;
-    this.#reopening = this.#reopening.then(() => this.#reopen(slot)).catch((error) => this.#post(() => {
-      this.#restarting.delete(slot);
-      this.#fail(slot, asMillrace(error));
-    }));
+    this.#reopening = this.#reopening
+      .then(() => this.#reopen(slot))
+      .catch((error) =>
+        this.#post(() => {
+          this.#restarting.delete(slot);
+          this.#fail(slot, asMillrace(error));
+        }),
+      );
   }
 
   #reopening: Promise<void> = Promise.resolve();
@@ -481,7 +516,8 @@ export class JobRun {
 
   #taskFinished(slot: RegionSlot, task: string): void {
     slot.attempt!.finished.add(task);
-    if (this.#slots.every((s) => s.attempt !== undefined && s.attempt.finished.size === s.attempt.tasks.length)) this.#end(this.#stopping === undefined ? 'finished' : 'stopped', undefined);
+    if (this.#slots.every((s) => s.attempt !== undefined && s.attempt.finished.size === s.attempt.tasks.length))
+      this.#end(this.#stopping === undefined ? 'finished' : 'stopped', undefined);
   }
 
   #giveUp(error: MillraceError): void {
@@ -494,14 +530,24 @@ export class JobRun {
 
   async #shutDown(how: 'finished' | 'stopped' | 'cancelled' | 'failed', cause: unknown): Promise<void> {
     const checkpoint = this.#coordinator?.completed;
-    const result: JobResult = { status: how === 'failed' ? 'stopped' : how, restarts: this.#restarts, ...(cause === undefined ? {} : { cause }), ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }) };
+    const result: JobResult = {
+      status: how === 'failed' ? 'stopped' : how,
+      restarts: this.#restarts,
+      ...(cause === undefined ? {} : { cause }),
+      ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }),
+    };
     let failure: unknown = how === 'failed' ? cause : undefined;
     try {
       await this.#system!.stop();
       await this.#reopening;
       for (const slot of this.#slots) await slot.attempt?.close();
       if (this.#snapshots !== undefined) {
-        if (how === 'finished') await this.#snapshots.registry.finish({ status: 'finished', restarts: this.#restarts, ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }) });
+        if (how === 'finished')
+          await this.#snapshots.registry.finish({
+            status: 'finished',
+            restarts: this.#restarts,
+            ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }),
+          });
         else await this.#snapshots.registry.setOutcome(how);
         await this.#snapshots.close();
       }
@@ -570,7 +616,10 @@ export class JobRun {
 
   /** Takes a checkpoint now. */
   checkpoint(): Promise<CheckpointInfo> {
-    if (this.#snapshots === undefined) return Promise.reject(new MillraceError('CHECKPOINTS_OFF', `The job '${this.name}' runs without checkpoints.`, { todo: 'Start it with checkpoints: { directory }.' }));
+    if (this.#snapshots === undefined)
+      return Promise.reject(
+        new MillraceError('CHECKPOINTS_OFF', `The job '${this.name}' runs without checkpoints.`, { todo: 'Start it with checkpoints: { directory }.' }),
+      );
     if (this.#ending !== undefined) return Promise.reject(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
     const done = deferred<CompletedCheckpoint | undefined>();
     this.#coordinatorRef!.tell({ kind: 'request', request: { stop: false, drained: false, commits: false, resolve: done.resolve, reject: done.reject } });
@@ -580,7 +629,8 @@ export class JobRun {
   // ── looking ──
 
   async tree(): Promise<TreeNode> {
-    if (this.#system === undefined || this.#ending !== undefined) return { name: 'host', path: '/', kind: 'system', state: 'stopped', restarts: 0, mailbox: 0, children: [] };
+    if (this.#system === undefined || this.#ending !== undefined)
+      return { name: 'host', path: '/', kind: 'system', state: 'stopped', restarts: 0, mailbox: 0, children: [] };
     const tree = this.#system.tree() as TreeNode;
     for (const job of tree.children) {
       for (const region of job.children) {
@@ -596,7 +646,8 @@ export class JobRun {
     const samples = this.#metrics.samples();
     for (const slot of this.#slots) {
       for (const task of slot.attempt?.tasks ?? []) {
-        for (const [name, value] of Object.entries(task.metrics())) if (value !== null) samples.push({ name, labels: { job: this.name, task: task.name }, value });
+        for (const [name, value] of Object.entries(task.metrics()))
+          if (value !== null) samples.push({ name, labels: { job: this.name, task: task.name }, value });
       }
     }
     return samples;
@@ -616,5 +667,8 @@ function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): Check
 function asMillrace(error: unknown): MillraceError {
   if (error instanceof MillraceError) return error;
   const { code, retryable } = (error ?? {}) as { code?: string; retryable?: boolean };
-  return new MillraceError('RUNTIME_FAILED', code === undefined ? `The runtime failed: ${messageOf(error)}.` : `${messageOf(error)} (${code})`, { cause: asError(error), ...(retryable === undefined ? {} : { retryable }) });
+  return new MillraceError('RUNTIME_FAILED', code === undefined ? `The runtime failed: ${messageOf(error)}.` : `${messageOf(error)} (${code})`, {
+    cause: asError(error),
+    ...(retryable === undefined ? {} : { retryable }),
+  });
 }

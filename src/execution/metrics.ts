@@ -49,7 +49,9 @@ export class MetricRegistry {
     for (const { name, labels, values, count } of this.#histograms.values()) {
       const sorted = [...values].sort((a, b) => a - b);
       samples.push({ name: `${name}_count`, labels, value: count });
-      for (const q of QUANTILES) if (sorted.length > 0) samples.push({ name, labels: { ...labels, quantile: String(q) }, value: sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]! });
+      for (const q of QUANTILES)
+        if (sorted.length > 0)
+          samples.push({ name, labels: { ...labels, quantile: String(q) }, value: sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]! });
     }
     return samples;
   }

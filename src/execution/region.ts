@@ -6,7 +6,7 @@
 // Invariant Q1: every name that leaves the process (files, writers, databases) carries the attempt.
 
 import { type Behaviour, type Supervising, supervisor } from '../../actors/index.ts';
-import { type Backend, rangeOf, type RegionState, type StateBackend } from '../../state-backends/index.ts';
+import { type Backend, type RegionState, rangeOf, type StateBackend } from '../../state-backends/index.ts';
 import type { CoordinatedTask } from '../checkpoint/coordinator.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { restoreVertex } from '../checkpoint/restore.ts';
@@ -58,7 +58,10 @@ export class RegionAttempt {
   static async open(options: RegionOptions): Promise<RegionAttempt> {
     const random = Math.floor(options.io.random() * 2 ** 32).toString(36);
     await options.io.step('restore.state.open');
-    const state = await (options.backend as Backend).open({ name: `${options.job}-${options.number}-${options.attempt}-${random}`, tracked: options.storage !== undefined });
+    const state = await (options.backend as Backend).open({
+      name: `${options.job}-${options.number}-${options.attempt}-${random}`,
+      tracked: options.storage !== undefined,
+    });
     return new RegionAttempt(options, state);
   }
 
@@ -120,7 +123,12 @@ export class RegionAttempt {
       this.tasks.map((task) => {
         const vertex = this.#vertexOf.get(task)!;
         const subtask = tasksOf.get(vertex)!.indexOf(task);
-        const upstream = vertex.inputs.flatMap((edge) => tasksOf.get(edge.from)!.filter((_, from) => targets(edge, from).includes(subtask)).map((t) => t.name));
+        const upstream = vertex.inputs.flatMap((edge) =>
+          tasksOf
+            .get(edge.from)!
+            .filter((_, from) => targets(edge, from).includes(subtask))
+            .map((t) => t.name),
+        );
         return { name: task.name, ref: task.ref, attempt: this.attempt, upstream };
       });
   }

@@ -13,7 +13,10 @@ export const DEFAULT_RESTARTS: RestartPolicy = { max: 5, within: 600_000, backof
 export type RestartDecision = { readonly kind: 'restart'; readonly stamps: readonly number[]; readonly afterMs: number } | { readonly kind: 'give up' };
 
 /** `stamps` are the times of earlier restarts; one counts while it is not older than `within`. `random` is in [0, 1). */
-export function decideRestart(policy: RestartPolicy | false, facts: { now: number; stamps: readonly number[]; retryable: boolean; random: number }): RestartDecision {
+export function decideRestart(
+  policy: RestartPolicy | false,
+  facts: { now: number; stamps: readonly number[]; retryable: boolean; random: number },
+): RestartDecision {
   if (policy === false || !facts.retryable) return { kind: 'give up' };
   const stamps = [...facts.stamps.filter((stamp) => stamp >= facts.now - policy.within), facts.now];
   if (stamps.length > policy.max) return { kind: 'give up' };

@@ -78,7 +78,11 @@ export class Snapshots {
     if (chosen === undefined) throw passedOver[0]!.fault!;
     if (passedOver.length > 0) {
       refuseDuplicates(chosen.checkpoint, passedOver, await this.#markers(graph, attempt, lineage, [chosen, ...passedOver]));
-      for (const { checkpoint, fault } of passedOver) this.#log.warn({ checkpoint: checkpoint.id, error: fault?.message }, `Checkpoint ${checkpoint.id} cannot be used; falling back to ${chosen.checkpoint.id}.`);
+      for (const { checkpoint, fault } of passedOver)
+        this.#log.warn(
+          { checkpoint: checkpoint.id, error: fault?.message },
+          `Checkpoint ${checkpoint.id} cannot be used; falling back to ${chosen.checkpoint.id}.`,
+        );
       // What is newer than the restored one is not of this history any more.
       for (const { checkpoint } of passedOver) await this.registry.remove(checkpoint.id);
     }
@@ -97,7 +101,10 @@ export class Snapshots {
       return { info, metadata: examined.metadata! };
     }
     const path = isAbsolute(String(which)) ? String(which) : resolve(String(which));
-    const exists = await this.#io.fs.stat(path).then((s) => s.isFile(), () => false);
+    const exists = await this.#io.fs.stat(path).then(
+      (s) => s.isFile(),
+      () => false,
+    );
     if (!exists) throw this.#notFound(path, registered);
     const info = registered.find((c) => c.path === path);
     const metadata = await readMetadata(this.#io, path);
@@ -108,7 +115,9 @@ export class Snapshots {
 
   #notFound(which: string, registered: readonly CheckpointInfo[]): MillraceError {
     const have = registered.length === 0 ? 'none is retained' : `retained are ${registered.map((c) => c.id).join(', ')}`;
-    return new MillraceError('CHECKPOINT_NOT_FOUND', `There is no checkpoint '${which}' of the job '${this.#job}' in ${this.storage.directory}; ${have}.`, { todo: 'Name a retained id or the path of a metadata file, or use latest or none.' });
+    return new MillraceError('CHECKPOINT_NOT_FOUND', `There is no checkpoint '${which}' of the job '${this.#job}' in ${this.storage.directory}; ${have}.`, {
+      todo: 'Name a retained id or the path of a metadata file, or use latest or none.',
+    });
   }
 
   async #examine(checkpoint: CheckpointInfo): Promise<Candidate> {
@@ -135,7 +144,17 @@ export class Snapshots {
         for (const writer of names) {
           const abort = new AbortController();
           const restored = stored.find((w) => w.writer === writer)?.data;
-          const opened = await node.step.sink.open({ uid, job: this.#job, writer, lineage, attempt, restored, signal: abort.signal, log: SILENT, metrics: new MetricRegistry().of({}) });
+          const opened = await node.step.sink.open({
+            uid,
+            job: this.#job,
+            writer,
+            lineage,
+            attempt,
+            restored,
+            signal: abort.signal,
+            log: SILENT,
+            metrics: new MetricRegistry().of({}),
+          });
           markers.push({ uid, writer, marker: await opened.lastCommitted() });
           await opened.close();
           abort.abort();
@@ -149,4 +168,3 @@ export class Snapshots {
     return this.registry.close();
   }
 }
-

@@ -51,7 +51,8 @@ export interface Graph {
 type Mutable<T> = { -readonly [N in keyof T]: T[N] };
 
 export function buildGraph(nodes: readonly Node[], defaults: { parallelism: number; version?: string | undefined }): Graph {
-  if (nodes.length === 0) throw new MillraceError('PLAN_EMPTY', 'The job has no source.', { todo: 'Add one with env.source(), env.fromArray() or env.fromAsync().' });
+  if (nodes.length === 0)
+    throw new MillraceError('PLAN_EMPTY', 'The job has no source.', { todo: 'Add one with env.source(), env.fromArray() or env.fromAsync().' });
   const parallelismOf = new Map<Node, number>();
   const vertexOf = new Map<Node, Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] }>();
   const vertices: (Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] })[] = [];
@@ -70,7 +71,10 @@ export function buildGraph(nodes: readonly Node[], defaults: { parallelism: numb
       continue;
     }
     if (node.chain === 'always') {
-      throw new MillraceError('PLAN_INVALID', `'${nameOf(node)}' is to be chained always, but its input needs an exchange.`, { uid: nameOf(node), todo: "Remove .chain('always') or give both the same parallelism." });
+      throw new MillraceError('PLAN_INVALID', `'${nameOf(node)}' is to be chained always, but its input needs an exchange.`, {
+        uid: nameOf(node),
+        todo: "Remove .chain('always') or give both the same parallelism.",
+      });
     }
     const vertex = { id: '', index: vertices.length, head: node, nodes: [node], parallelism, inputs: [] as Edge[], outputs: [] as Edge[], region: 0 };
     vertices.push(vertex);
@@ -117,9 +121,22 @@ function markRegions(vertices: readonly Mutable<Vertex>[], edges: readonly Edge[
 }
 
 function describe(vertices: readonly Vertex[], edges: readonly Edge[], version: string | undefined): Plan {
-  const shown = vertices.map((v) => ({ id: v.id, uids: v.nodes.flatMap((n) => (n.uid === undefined ? [] : [n.uid])), chain: v.nodes.map((n) => (n.uid === undefined ? n.step.kind : `${n.step.kind} ${n.uid}`)), parallelism: v.parallelism }));
-  const links = edges.map((e) => ({ from: e.from.id, to: e.to.id, exchange: e.exchange as string, output: e.output === MAIN ? undefined : e.output.replace('\u0000', '') }));
+  const shown = vertices.map((v) => ({
+    id: v.id,
+    uids: v.nodes.flatMap((n) => (n.uid === undefined ? [] : [n.uid])),
+    chain: v.nodes.map((n) => (n.uid === undefined ? n.step.kind : `${n.step.kind} ${n.uid}`)),
+    parallelism: v.parallelism,
+  }));
+  const links = edges.map((e) => ({
+    from: e.from.id,
+    to: e.to.id,
+    exchange: e.exchange as string,
+    output: e.output === MAIN ? undefined : e.output.replace('\u0000', ''),
+  }));
   const states = vertices.flatMap((v) => v.nodes.map((n) => (n.step.kind === 'process' ? Object.keys(n.step.spec.state) : [])));
-  const hash = createHash('sha256').update(JSON.stringify([shown, links, states, version ?? ''])).digest('hex').slice(0, 16);
+  const hash = createHash('sha256')
+    .update(JSON.stringify([shown, links, states, version ?? '']))
+    .digest('hex')
+    .slice(0, 16);
   return { hash, vertices: shown, edges: links };
 }

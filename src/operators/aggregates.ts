@@ -51,13 +51,23 @@ export function avg<T>(fn: (value: T) => number): Merging<T, { sum: number; coun
 /** The smallest of `fn(value)`. @example `window.aggregate('coldest', min((s) => s.celsius))` */
 export function min<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | undefined, V> {
   const least = (left: V | undefined, right: V | undefined): V | undefined => (left === undefined || (right !== undefined && right < left) ? right : left);
-  return pure({ create: () => undefined as V | undefined, add: (held: V | undefined, value: T) => least(held, fn(value)), merge: least, result: (held: V | undefined) => held as V });
+  return pure({
+    create: () => undefined as V | undefined,
+    add: (held: V | undefined, value: T) => least(held, fn(value)),
+    merge: least,
+    result: (held: V | undefined) => held as V,
+  });
 }
 
 /** The largest of `fn(value)`. @example `window.aggregate('mem-60m', max((s) => s.mem))` */
 export function max<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | undefined, V> {
   const most = (left: V | undefined, right: V | undefined): V | undefined => (left === undefined || (right !== undefined && right > left) ? right : left);
-  return pure({ create: () => undefined as V | undefined, add: (held: V | undefined, value: T) => most(held, fn(value)), merge: most, result: (held: V | undefined) => held as V });
+  return pure({
+    create: () => undefined as V | undefined,
+    add: (held: V | undefined, value: T) => most(held, fn(value)),
+    merge: most,
+    result: (held: V | undefined) => held as V,
+  });
 }
 
 type ResultOf<F> = F extends { result(accumulator: never): infer R } ? R : never;
@@ -66,7 +76,9 @@ type ResultOf<F> = F extends { result(accumulator: never): infer R } ? R : never
  * Several aggregates over the same records, as one object.
  * @example `window.aggregate('cpu', combine({ mean: avg((s) => s.cpu), peak: max((s) => s.cpu) }))`
  */
-export function combine<T, S extends Record<string, AggregateFunction<T, unknown, unknown>>>(parts: S): Merging<T, unknown, { [N in keyof S]: ResultOf<S[N]> }> {
+export function combine<T, S extends Record<string, AggregateFunction<T, unknown, unknown>>>(
+  parts: S,
+): Merging<T, unknown, { [N in keyof S]: ResultOf<S[N]> }> {
   const names = Object.keys(parts);
   const fns = names.map((name) => parts[name] as AggregateFunction<T, unknown, unknown>);
   const merging = fns.every((fn) => fn.merge !== undefined);

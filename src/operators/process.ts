@@ -118,7 +118,11 @@ export function processOperator(environment: OperatorEnvironment, spec: ProcessS
   const domain = (table: TimerTable | undefined, changed: () => void): TimerDomain => {
     const valid = (at: number): number => {
       if (table === undefined || context.scope !== 'record') throw outside(uid);
-      if (typeof at !== 'number' || Number.isNaN(at)) throw new MillraceError('TIMER_INVALID', `'${uid}' sets a timer at ${String(at)}.`, { uid, todo: 'A timer needs a time in epoch milliseconds; does the record have a timestamp?' });
+      if (typeof at !== 'number' || Number.isNaN(at))
+        throw new MillraceError('TIMER_INVALID', `'${uid}' sets a timer at ${String(at)}.`, {
+          uid,
+          todo: 'A timer needs a time in epoch milliseconds; does the record have a timestamp?',
+        });
       return at;
     };
     return {
@@ -134,14 +138,24 @@ export function processOperator(environment: OperatorEnvironment, spec: ProcessS
   const guarded = (table: TimerTable | undefined, changed: () => void): TimerDomain => {
     const inner = domain(table, changed);
     if (table !== undefined) return inner;
-    return { set: () => { throw outside(uid); }, delete: () => { throw outside(uid); } };
+    return {
+      set: () => {
+        throw outside(uid);
+      },
+      delete: () => {
+        throw outside(uid);
+      },
+    };
   };
   const context: ProcessContext = new ProcessContext(environment, kinds?.handles ?? {}, keyed, {
     event: guarded(event, () => {}),
     processing: guarded(processing, () => environment.timersChanged()),
   });
 
-  const record = fresh<RecordDependencies, Operator['process']>(recording, `process-${uid}`)({ context, onRecord: (value, ctx) => spec.onRecord(value, ctx), setCurrent, reject });
+  const record = fresh<RecordDependencies, Operator['process']>(
+    recording,
+    `process-${uid}`,
+  )({ context, onRecord: (value, ctx) => spec.onRecord(value, ctx), setCurrent, reject });
   const fire = (table: TimerTable, domainName: 'event' | 'processing', until: number, deadline: number): 'done' | 'more' | Promise<void> =>
     fireTimers(table, until, deadline, ({ time, key, hash }) => {
       if (spec.onTimer === undefined) return;
@@ -182,13 +196,21 @@ export function processOperator(environment: OperatorEnvironment, spec: ProcessS
       kinds?.clearCurrent();
     },
     start() {
-      if (spec.onStart !== undefined) outsideRecord(() => spec.onStart!(context), () => ({ handler: 'onStart' }));
+      if (spec.onStart !== undefined)
+        outsideRecord(
+          () => spec.onStart!(context),
+          () => ({ handler: 'onStart' }),
+        );
     },
     advance(watermark, deadline) {
       return event === undefined ? 'done' : fire(event, 'event', watermark, deadline);
     },
     watermark(time) {
-      if (spec.onWatermark !== undefined) outsideRecord(() => spec.onWatermark!(time, context), () => ({ handler: 'onWatermark', time }));
+      if (spec.onWatermark !== undefined)
+        outsideRecord(
+          () => spec.onWatermark!(time, context),
+          () => ({ handler: 'onWatermark', time }),
+        );
     },
     get nextProcessingTime() {
       return processing?.next ?? Number.POSITIVE_INFINITY;
@@ -197,7 +219,11 @@ export function processOperator(environment: OperatorEnvironment, spec: ProcessS
       return processing === undefined ? 'done' : fire(processing, 'processing', now, deadline);
     },
     end() {
-      if (spec.onEnd !== undefined) outsideRecord(() => spec.onEnd!(context), () => ({ handler: 'onEnd' }));
+      if (spec.onEnd !== undefined)
+        outsideRecord(
+          () => spec.onEnd!(context),
+          () => ({ handler: 'onEnd' }),
+        );
     },
     stop() {
       return spec.onStop?.();

@@ -111,8 +111,14 @@ class WindowOperator implements Operator {
     this.#earlyCounts = spec.earlyCount > 0 ? state.ordered(uid, 'early-counts') : undefined;
     const reject = (result: object): void => rejectThenable(result, uid);
     const opened = (key: Key, hash: number, slice: number): void => this.#opened(key, hash, slice);
-    this.#add = fresh<AddDependencies, (value: unknown, key: Key, hash: number, slice: number) => void>(adding, `window-${uid}`)({ slices: this.#slices, fn, width: this.#width, offset, reject, opened });
-    this.#merge = fresh<MergeDependencies, (rows: readonly Row[], from: number, to: number) => unknown>(merging, `merge-${uid}`)({ slices: this.#slices, fn, pure: isPure(fn), copy });
+    this.#add = fresh<AddDependencies, (value: unknown, key: Key, hash: number, slice: number) => void>(
+      adding,
+      `window-${uid}`,
+    )({ slices: this.#slices, fn, width: this.#width, offset, reject, opened });
+    this.#merge = fresh<MergeDependencies, (rows: readonly Row[], from: number, to: number) => unknown>(
+      merging,
+      `merge-${uid}`,
+    )({ slices: this.#slices, fn, pure: isPure(fn), copy });
     this.#emit = environment.output(MAIN)!;
     this.#late = environment.output(spec.lateOutput);
   }
@@ -169,7 +175,12 @@ class WindowOperator implements Operator {
       const start = time + 1 - size;
       // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
       this.#scheduleNext(start + slide, key, hash);
-      this.#environment.unit(() => this.#fire(start, key, hash), () => ({ window: { start, end: time + 1 } }), key, time);
+      this.#environment.unit(
+        () => this.#fire(start, key, hash),
+        () => ({ window: { start, end: time + 1 } }),
+        key,
+        time,
+      );
     }
     if (ns === CLEANUP || lateness === 0) this.#drop(key, hash, ns === CLEANUP ? time - lateness : time);
   }
@@ -273,7 +284,12 @@ class WindowOperator implements Operator {
     const { size } = this.#spec;
     return fireTimers(this.#early, now, deadline, ({ key, hash, ns: start, time }) => {
       if (start + size - 1 <= this.#environment.watermark()) return;
-      this.#environment.unit(() => this.#fire(start, key, hash), () => ({ window: { start, end: start + size }, early: time }), key, start + size - 1);
+      this.#environment.unit(
+        () => this.#fire(start, key, hash),
+        () => ({ window: { start, end: start + size }, early: time }),
+        key,
+        start + size - 1,
+      );
     });
   }
 }
@@ -288,7 +304,10 @@ function firstAtOrAfter(rows: readonly Row[], start: number): number {
 }
 
 function noTimestamp(uid: string): MillraceError {
-  return new MillraceError('TIMESTAMP_MISSING', `A record without a timestamp came to the event-time window '${uid}'.`, { uid, todo: 'Give the source a watermark strategy with a timestamp function.' });
+  return new MillraceError('TIMESTAMP_MISSING', `A record without a timestamp came to the event-time window '${uid}'.`, {
+    uid,
+    todo: 'Give the source a watermark strategy with a timestamp function.',
+  });
 }
 
 export function windowOperator(environment: OperatorEnvironment, spec: WindowSpec): Operator {

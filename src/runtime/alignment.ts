@@ -12,8 +12,15 @@ export interface Alignment {
   readonly pending: boolean;
   readonly aligned: ReadonlySet<number>;
 }
-export type Arrival = { readonly kind: 'barrier'; readonly channel: number; readonly id: number } | { readonly kind: 'cancel'; readonly id: number } | { readonly kind: 'end'; readonly channel: number };
-export type AlignmentAction = { readonly kind: 'block'; readonly channel: number } | { readonly kind: 'unblock' } | { readonly kind: 'abort'; readonly id: number } | { readonly kind: 'snapshot'; readonly id: number };
+export type Arrival =
+  | { readonly kind: 'barrier'; readonly channel: number; readonly id: number }
+  | { readonly kind: 'cancel'; readonly id: number }
+  | { readonly kind: 'end'; readonly channel: number };
+export type AlignmentAction =
+  | { readonly kind: 'block'; readonly channel: number }
+  | { readonly kind: 'unblock' }
+  | { readonly kind: 'abort'; readonly id: number }
+  | { readonly kind: 'snapshot'; readonly id: number };
 
 export const UNALIGNED: Alignment = { current: 0, pending: false, aligned: new Set() };
 

@@ -70,7 +70,8 @@ export interface ChainParts {
   readonly asyncHandler: (result: unknown) => unknown;
 }
 
-const isOperator = (node: Node): boolean => node.step.kind === 'reduce' || node.step.kind === 'aggregate' || node.step.kind === 'window' || node.step.kind === 'process';
+const isOperator = (node: Node): boolean =>
+  node.step.kind === 'reduce' || node.step.kind === 'aggregate' || node.step.kind === 'window' || node.step.kind === 'process';
 
 export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<Node, Operator>; outputOf(node: Node, name: string): Emit | undefined } {
   const { vertex } = parts;
@@ -145,7 +146,12 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
     'const v = values[i];',
     stamp === undefined ? `const t = ${assigned};` : `at = 0; const t = timestampOf(v, ${assigned});`,
     timed ? 'if (t > newest) newest = t; if (perRecord) split.onRecord(v, t);' : '',
-    step(head, 'v', 't', vertex.inputs.some((e) => e.exchange === 'hash')),
+    step(
+      head,
+      'v',
+      't',
+      vertex.inputs.some((e) => e.exchange === 'hash'),
+    ),
   ].join('\n');
   const loop =
     parts.units === undefined
@@ -186,7 +192,11 @@ bind(ops) { ${operatorNodes.map((node, k) => `op${at.get(node)} = ops[${k}];`).j
   const built = compile<{ chain: Chain; emitters: Record<string, Emit>; bind(ops: Operator[]): void }>(parameters, body, `${vertex.id}`)(...values);
   const outputOf = (node: Node, name: string): Emit | undefined => built.emitters[`${at.get(node)}/${name}`];
   const operators = new Map<Node, Operator>();
-  for (const node of operatorNodes) operators.set(node, parts.operator(node, at.get(node)!, (name) => outputOf(node, name)));
+  for (const node of operatorNodes)
+    operators.set(
+      node,
+      parts.operator(node, at.get(node)!, (name) => outputOf(node, name)),
+    );
   built.bind([...operators.values()]);
   return { chain: built.chain, operators, outputOf };
 }

@@ -45,8 +45,19 @@ export class DeadLetters {
   }
 }
 
-export function deadLetter(uid: string, record: unknown, key: Key | undefined, timestamp: number, error: unknown, at: number, checkpoint: number | undefined): DeadLetter {
-  const described = error instanceof Error ? { name: error.name, message: error.message, ...codeOf(error), ...(error.stack === undefined ? {} : { stack: error.stack }) } : { name: 'Error', message: String(error) };
+export function deadLetter(
+  uid: string,
+  record: unknown,
+  key: Key | undefined,
+  timestamp: number,
+  error: unknown,
+  at: number,
+  checkpoint: number | undefined,
+): DeadLetter {
+  const described =
+    error instanceof Error
+      ? { name: error.name, message: error.message, ...codeOf(error), ...(error.stack === undefined ? {} : { stack: error.stack }) }
+      : { name: 'Error', message: String(error) };
   return { uid, record, key, timestamp, at, error: described, checkpoint };
 }
 

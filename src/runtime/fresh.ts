@@ -14,5 +14,7 @@ export function fresh<D, R>(factory: (deps: D) => R, name: string): (deps: D) =>
 
 export function compile<R>(parameters: readonly string[], body: string, name: string): (...values: unknown[]) => R {
   copies += 1;
-  return new Function(...parameters, `"use strict";\n${body}\n//# sourceURL=millrace-${name.replace(/[^\w-]/g, '_')}-${copies}.js`) as (...values: unknown[]) => R;
+  return new Function(...parameters, `"use strict";\n${body}\n//# sourceURL=millrace-${name.replace(/[^\w-]/g, '_')}-${copies}.js`) as (
+    ...values: unknown[]
+  ) => R;
 }

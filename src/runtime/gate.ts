@@ -48,7 +48,12 @@ export class Gate {
       this.#open.delete(channel);
       this.channels[channel]!.ended = true;
     }
-    const arrival = event.kind === 'barrier' ? { kind: 'barrier' as const, channel, id: event.barrier.id } : event.kind === 'cancel' ? event : { kind: 'end' as const, channel };
+    const arrival =
+      event.kind === 'barrier'
+        ? { kind: 'barrier' as const, channel, id: event.barrier.id }
+        : event.kind === 'cancel'
+          ? event
+          : { kind: 'end' as const, channel };
     const { state, actions } = align(this.#alignment, arrival, this.#open, this.#blocking);
     this.#alignment = state;
     return actions;

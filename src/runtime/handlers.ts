@@ -10,5 +10,8 @@ export function isThenable(result: unknown): result is PromiseLike<unknown> {
 export function rejectThenable(result: unknown, uid: string): void {
   if (!isThenable(result)) return;
   Promise.resolve(result).catch(() => {});
-  throw new MillraceError('HANDLER_IS_ASYNC', `A function of '${uid}' returned a promise.`, { uid, todo: 'Handlers are synchronous; use asyncMap for asynchronous work.' });
+  throw new MillraceError('HANDLER_IS_ASYNC', `A function of '${uid}' returned a promise.`, {
+    uid,
+    todo: 'Handlers are synchronous; use asyncMap for asynchronous work.',
+  });
 }

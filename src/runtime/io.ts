@@ -29,7 +29,11 @@ export interface Io {
   step(name: string): Promise<void> | undefined;
 }
 
-export const systemClock: Clock = { now: Date.now, setTimeout: (fn, ms) => setTimeout(fn, ms), clearTimeout: (handle) => clearTimeout(handle as NodeJS.Timeout) };
+export const systemClock: Clock = {
+  now: Date.now,
+  setTimeout: (fn, ms) => setTimeout(fn, ms),
+  clearTimeout: (handle) => clearTimeout(handle as NodeJS.Timeout),
+};
 
 /** The real world. Faults come from MILLRACE_FAULTS. */
 export function systemIo(): Io {
@@ -51,8 +55,17 @@ export function withFaults(io: Io, description: string): Io {
   for (const part of description.split(/[,\s]+/)) {
     if (part === '') continue;
     const match = /^([\w.-]+)=(kill|stall|fail)(?::(\d+))?(?:@(\d+)|(\*))?$/.exec(part);
-    if (match === null) throw new MillraceError('OPTION_INVALID', `'${part}' is no fault.`, { todo: 'Write name=kill|stall:ms|fail, with @n for the n-th time or * for every time.' });
-    faults.set(match[1]!, { action: match[2] as Fault['action'], ms: Number(match[3] ?? 0), at: Number(match[4] ?? 1), always: match[5] !== undefined, reached: 0 });
+    if (match === null)
+      throw new MillraceError('OPTION_INVALID', `'${part}' is no fault.`, {
+        todo: 'Write name=kill|stall:ms|fail, with @n for the n-th time or * for every time.',
+      });
+    faults.set(match[1]!, {
+      action: match[2] as Fault['action'],
+      ms: Number(match[3] ?? 0),
+      at: Number(match[4] ?? 1),
+      always: match[5] !== undefined,
+      reached: 0,
+    });
   }
   return {
     ...io,

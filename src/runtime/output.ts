@@ -121,7 +121,10 @@ export function openOutput(options: OutputOptions): Output {
   const targets = Int32Array.from({ length: maxParallelism }, (_, group) => instanceOf(group, channels.length, maxParallelism));
   let records = 0;
   const make = keyed ? (channels.length === 1 ? addKeyedToOne : addKeyed) : channels.length === 1 ? addToOne : addInTurn;
-  const add = fresh<AddDependencies, (value: unknown, timestamp: number) => void>(make, `output-${options.name}`)({
+  const add = fresh<AddDependencies, (value: unknown, timestamp: number) => void>(
+    make,
+    `output-${options.name}`,
+  )({
     builders: { batches, control },
     key: options.key ?? (() => 0),
     canonical: (key) => keyFor(options.to, key),
@@ -166,7 +169,11 @@ function keyFor(uid: string, key: unknown): Key {
   try {
     return canonicalKey(key);
   } catch (cause) {
-    throw new MillraceError('KEY_UNSUPPORTED', `The key function for '${uid}' gave ${shown(key)}, which is no key.`, { uid, cause, todo: 'Keys are strings, numbers, bigints, booleans and arrays of these.' });
+    throw new MillraceError('KEY_UNSUPPORTED', `The key function for '${uid}' gave ${shown(key)}, which is no key.`, {
+      uid,
+      cause,
+      todo: 'Keys are strings, numbers, bigints, booleans and arrays of these.',
+    });
   }
 }
 

@@ -271,10 +271,14 @@ export class TransactionalSinkRunner implements SinkRunner {
     const own = this.#own!;
     if (this.#chunkRecords > 0) {
       if (id <= own.marker) {
-        throw new MillraceError('COMMIT_ID_REUSED', `The sink '${this.#options.uid}' has committed checkpoint ${own.marker} already, and is to commit ${id} with new records.`, {
-          uid: this.#options.uid,
-          todo: 'Is another job writing with the same name, or was the checkpoint directory replaced by an older one?',
-        });
+        throw new MillraceError(
+          'COMMIT_ID_REUSED',
+          `The sink '${this.#options.uid}' has committed checkpoint ${own.marker} already, and is to commit ${id} with new records.`,
+          {
+            uid: this.#options.uid,
+            todo: 'Is another job writing with the same name, or was the checkpoint directory replaced by an older one?',
+          },
+        );
       }
       own.segments.push({ checkpoint: id, records: this.#chunkRecords, bytes: this.#chunkBytes, chunks: this.#chunks, file: undefined });
       this.#chunks = [];
@@ -315,7 +319,8 @@ export class TransactionalSinkRunner implements SinkRunner {
       let oldest: Identity | undefined;
       for (const identity of this.#identities) {
         const first = identity.segments[0];
-        if (first !== undefined && first.checkpoint <= this.#target && (oldest === undefined || first.checkpoint < oldest.segments[0]!.checkpoint)) oldest = identity;
+        if (first !== undefined && first.checkpoint <= this.#target && (oldest === undefined || first.checkpoint < oldest.segments[0]!.checkpoint))
+          oldest = identity;
       }
       if (oldest === undefined) return;
       const segment = oldest.segments[0]!;

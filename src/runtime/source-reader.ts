@@ -8,8 +8,8 @@
 //  S2  One `next()` a split is pending at most, and none while its batch is not consumed. A barrier never waits for it.
 //  S3  Discovery runs in instance 0; a new split goes to the instance with the fewest, ties to the lowest. A finished split is remembered as such.
 
-import type { ReadContext, Source, SourceBatch, SourceContext } from '../graph/source.ts';
 import type { WatermarkStrategy } from '../graph/node.ts';
+import type { ReadContext, Source, SourceBatch, SourceContext } from '../graph/source.ts';
 import { mergeSplits, SplitClock } from '../time/generators.ts';
 import type { SplitSnapshot } from './snapshot.ts';
 

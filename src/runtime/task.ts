@@ -19,9 +19,9 @@ import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '.
 import {
   at,
   type BaseRef,
-  type Chain as FileChain,
   chainOf,
   type Delta,
+  type Chain as FileChain,
   handleOf,
   type KeyGroupRange,
   type RegionState,
@@ -188,9 +188,24 @@ export class Task {
     this.#quiet = restore?.ended ?? false;
     this.#files = chainOf(restore?.handles ?? []);
     this.#letters = new DeadLetters((letter) => options.reports.deadLetter(letter));
-    this.#gate = vertex.inputs.length === 0 ? undefined : new Gate(options.inputs.flatMap((i) => i.channels), this.#watermark, options.blocking);
+    this.#gate =
+      vertex.inputs.length === 0
+        ? undefined
+        : new Gate(
+            options.inputs.flatMap((i) => i.channels),
+            this.#watermark,
+            options.blocking,
+          );
     this.#outputs = options.outputs.map(({ edge, channels }) =>
-      openOutput({ exchange: edge.exchange, key: edge.key, channels, maxParallelism: options.maxParallelism, control: this.#control, name: `${vertex.id}-${edge.to.id}`, to: edge.to.id }),
+      openOutput({
+        exchange: edge.exchange,
+        key: edge.key,
+        channels,
+        maxParallelism: options.maxParallelism,
+        control: this.#control,
+        name: `${vertex.id}-${edge.to.id}`,
+        to: edge.to.id,
+      }),
     );
     for (const node of this.#nodes) {
       if (node.step.kind === 'sink' || node.step.kind === 'forEach') this.#sinks.set(node, this.#openSink(node));
@@ -233,9 +248,24 @@ export class Task {
   #openSink(node: Node): SinkRunner {
     const options = this.#options;
     const uid = nameOf(node);
-    const context = (writer: string, lineage: string, restored: unknown): SinkContext => ({ uid, job: options.job, writer, lineage, attempt: options.attempt, restored, signal: this.#abort.signal, log: options.log, metrics: options.metrics });
+    const context = (writer: string, lineage: string, restored: unknown): SinkContext => ({
+      uid,
+      job: options.job,
+      writer,
+      lineage,
+      attempt: options.attempt,
+      restored,
+      signal: this.#abort.signal,
+      log: options.log,
+      metrics: options.metrics,
+    });
     const common = { uid, lineage: options.lineage, context, io: options.io, wake: () => this.wake(), failed: (error: unknown) => this.#failLater(error) };
-    if (node.step.kind === 'forEach') return new PlainSink(forEachSink(node.step.fn, node, (error, record, timestamp) => this.#forEachFailed(node, error, record, timestamp)), options.subtask, common);
+    if (node.step.kind === 'forEach')
+      return new PlainSink(
+        forEachSink(node.step.fn, node, (error, record, timestamp) => this.#forEachFailed(node, error, record, timestamp)),
+        options.subtask,
+        common,
+      );
     const { sink } = node.step as Extract<Node['step'], { kind: 'sink' }>;
     if (!isTransactional(sink)) return new PlainSink(sink, options.subtask, common);
     return new TransactionalSinkRunner(sink, options.subtask, {
@@ -281,7 +311,8 @@ export class Task {
       deadLetter: (record, error) => this.#post(() => this.#skipped(vertex.head, error, record, undefined, Number.NaN)),
       now: () => this.now(),
       post: (fn) => this.#post(fn),
-      failed: (error) => this.#failLater(new MillraceError('SOURCE_FAILED', `The source '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error, ...retryableOf(error) })),
+      failed: (error) =>
+        this.#failLater(new MillraceError('SOURCE_FAILED', `The source '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error, ...retryableOf(error) })),
       assign: this.#options.assign,
     });
     reader.restore(restore?.operators[uid]?.splits ?? []);
@@ -334,7 +365,12 @@ export class Task {
       this.#state = 'failed';
       const node = this.#nodes[this.#chain.at()] ?? this.#nodes[0]!;
       // An error that is not of a record has no policy: the region restarts.
-      const failure = this.#units.failure(error, error instanceof MillraceError && error.code !== 'USER_FUNCTION_FAILED' ? { ...node, onError: 'restart' } : node, undefined, undefined)!;
+      const failure = this.#units.failure(
+        error,
+        error instanceof MillraceError && error.code !== 'USER_FUNCTION_FAILED' ? { ...node, onError: 'restart' } : node,
+        undefined,
+        undefined,
+      )!;
       this.#options.reports.failed(failure);
       throw failure.error;
     }
@@ -861,7 +897,9 @@ export class Task {
       return;
     }
     running.waiting = true;
-    Promise.all([outcome === 'again' ? undefined : outcome, blocks.length > 0 ? file.append(blocks) : undefined]).then(resume, (error) => this.#baseFailed(sweep, error));
+    Promise.all([outcome === 'again' ? undefined : outcome, blocks.length > 0 ? file.append(blocks) : undefined]).then(resume, (error) =>
+      this.#baseFailed(sweep, error),
+    );
   }
 
   #wakeAt(at: number): void {
@@ -899,7 +937,9 @@ export class Task {
     const step = vertex.head.step;
     if (step.kind === 'source' && step.source.onCheckpointComplete !== undefined) {
       // For monitoring only: an error is logged, nothing depends on it.
-      Promise.resolve(step.source.onCheckpointComplete(this.#reader!.positions())).catch((error) => this.#options.log.warn({ uid: nameOf(vertex.head), error: messageOf(error) }, 'onCheckpointComplete failed.'));
+      Promise.resolve(step.source.onCheckpointComplete(this.#reader!.positions())).catch((error) =>
+        this.#options.log.warn({ uid: nameOf(vertex.head), error: messageOf(error) }, 'onCheckpointComplete failed.'),
+      );
     }
   }
 
@@ -921,7 +961,10 @@ export class Task {
     this.#sweep?.sweep.cancel();
     for (const operator of this.#operators) await operator.stop?.();
     // What runs is awaited for a while; what has not settled by then is fenced by the attempt in every outside name (protocols 8).
-    await Promise.race([Promise.allSettled([this.#uploading, ...[...this.#sinks.values()].map((sink) => sink.settled())]), new Promise((resolve) => setTimeout(resolve, SETTLE_MS).unref())]);
+    await Promise.race([
+      Promise.allSettled([this.#uploading, ...[...this.#sinks.values()].map((sink) => sink.settled())]),
+      new Promise((resolve) => setTimeout(resolve, SETTLE_MS).unref()),
+    ]);
     await Promise.allSettled([...this.#sinks.values()].map((sink) => sink.close()));
   }
 

@@ -84,6 +84,7 @@ export interface EarlyTrigger {
  */
 export function early(options: { every?: number; count?: number }): EarlyTrigger {
   const { every = 0, count = 0 } = options;
-  if (every < 0 || count < 0 || (every === 0 && count === 0)) throw new MillraceError('OPTION_INVALID', 'early() needs `every` in milliseconds or `count` in elements, above 0.');
+  if (every < 0 || count < 0 || (every === 0 && count === 0))
+    throw new MillraceError('OPTION_INVALID', 'early() needs `every` in milliseconds or `count` in elements, above 0.');
   return { early: { every, count } };
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { endsWithJob, ingress } from '../../src/connectors/ingress.ts';
+import { ingress } from '../../src/connectors/ingress.ts';
 import type { Source } from '../../src/graph/source.ts';
+import { endsWithJob } from '../../src/graph/source.ts';
 import { readContext } from './reading.ts';
 
 function reader<T>(source: Source<T>, attempt = new AbortController()) {

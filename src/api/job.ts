@@ -1,0 +1,127 @@
+// `job()`: a named program. It builds a plan and runs nothing; the executor is passed in (src/index.ts).
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { MillraceError } from '../errors.ts';
+import type { CheckpointInfo, JobResult, JobStatus, MetricSample, RunOptions } from '../graph/job.ts';
+import type { Node, WatermarkStrategy } from '../graph/node.ts';
+import { buildGraph, type Plan } from '../graph/plan.ts';
+import type { Source } from '../graph/source.ts';
+import { from, GraphBuilder, type Stream } from './stream.ts';
+
+export interface StreamEnvironment {
+  source<T>(uid: string, source: Source<T>, watermarks?: WatermarkStrategy<T>): Stream<T>;
+  /** Bounded. At parallelism p instance r reads the elements r, r + p, … */
+  fromArray<T>(uid: string, values: readonly T[], watermarks?: WatermarkStrategy<T>): Stream<T>;
+  /** On restore `make()` is called anew and as many records as the snapshot had read are passed over: give it something repeatable. */
+  fromAsync<T>(uid: string, make: () => AsyncIterable<T>, watermarks?: WatermarkStrategy<T>): Stream<T>;
+}
+
+export interface TreeNode {
+  name: string;
+  path: string;
+  kind: string;
+  state: string;
+  restarts: number;
+  mailbox: number;
+  metrics?: Record<string, number | null>;
+  snapshot?: unknown;
+  children: TreeNode[];
+}
+
+export interface RunningJob {
+  readonly id: string;
+  readonly name: string;
+  readonly status: JobStatus;
+  /** Rejects with a JobError where the job fails. */
+  readonly finished: Promise<JobResult>;
+  /** The checkpoint that this run started from; undefined where it began anew. */
+  readonly restoredFrom: CheckpointInfo | undefined;
+  /** What the CLI prints: every actor of the job with its state and figures. */
+  tree(): Promise<TreeNode>;
+  metrics(): Promise<MetricSample[]>;
+  /** Takes a checkpoint now. */
+  checkpoint(): Promise<CheckpointInfo>;
+  /** Completed and still retained, oldest first. */
+  checkpoints(): Promise<CheckpointInfo[]>;
+  /** A last checkpoint, its commits, then the end; with `drain`, event time goes to the end first, so that windows fire. */
+  stop(options?: { drain?: boolean }): Promise<JobResult>;
+  /** Ends at once and commits nothing more; a commit that runs is awaited for 5 s. */
+  cancel(): Promise<JobResult>;
+  /** The control door, to mount in your own server. */
+  readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
+}
+
+export interface Job {
+  readonly name: string;
+  /** The graph: vertices, chains, edges, uids. JSON-serialisable. */
+  plan(options?: { parallelism?: number }): Plan;
+  /** Resolves when every task runs. */
+  start(options?: RunOptions): Promise<RunningJob>;
+  /** start, and wait for the end. */
+  run(options?: RunOptions): Promise<JobResult>;
+}
+
+/** What a job needs from outside: the sources behind `fromArray` and `fromAsync`, and who runs it. */
+export interface Executor {
+  arraySource<T>(values: readonly T[]): Source<T>;
+  iterableSource<T>(make: () => AsyncIterable<T>): Source<T>;
+  start(definition: { name: string; build(): Node[] }, options: RunOptions): Promise<RunningJob>;
+}
+
+export type JobFunction = (name: string, build: (env: StreamEnvironment) => void, defaults?: RunOptions) => Job;
+
+export function jobsOf(executor: Executor): JobFunction {
+  return (name, build, defaults = {}) => {
+    if (typeof name !== 'string' || !/^[a-z0-9-]+$/.test(name))
+      throw new MillraceError('JOB_NAME_INVALID', `'${String(name)}' is no name for a job.`, {
+        todo: 'A name is made of lower-case letters, digits and hyphens.',
+      });
+    if (typeof build !== 'function') throw new MillraceError('PLAN_INVALID', `The job '${name}' needs a function that builds it.`);
+    const nodes = (): Node[] => {
+      const builder = new GraphBuilder();
+      build(environment(builder, executor));
+      return builder.nodes;
+    };
+    const start = (options: RunOptions = {}): Promise<RunningJob> => executor.start({ name, build: nodes }, { ...defaults, ...defined(options) });
+    return {
+      name,
+      plan: (options = {}) => {
+        const parallelism = options.parallelism ?? defaults.parallelism ?? 1;
+        return buildGraph(nodes(), { parallelism: typeof parallelism === 'number' ? parallelism : parallelism.min, version: defaults.version }).plan;
+      },
+      // An async function, so that whatever is wrong with the plan rejects instead of throwing.
+      start: async (options) => start(options),
+      run: async (options) => (await start(options)).finished,
+    };
+  };
+}
+
+/** Options given as undefined do not hide defaults. */
+function defined(options: RunOptions): RunOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
+function environment(builder: GraphBuilder, executor: Executor): StreamEnvironment {
+  const source = <T>(uid: string, of: Source<T>, watermarks?: WatermarkStrategy<T>): Stream<T> => {
+    if (typeof (of as Partial<Source<T>> | undefined)?.read !== 'function')
+      throw new MillraceError('PLAN_INVALID', `source('${uid}') needs a source.`, { uid });
+    checkStrategy(uid, watermarks);
+    return from<T>(
+      builder,
+      builder.add(uid, { kind: 'source', source: of as Source<unknown>, strategy: watermarks as WatermarkStrategy<unknown> | undefined }, []),
+    );
+  };
+  return {
+    source,
+    fromArray: (uid, values, watermarks) => source(uid, executor.arraySource(values), watermarks),
+    fromAsync: (uid, make, watermarks) => source(uid, executor.iterableSource(make), watermarks),
+  };
+}
+
+function checkStrategy<T>(uid: string, strategy: WatermarkStrategy<T> | undefined): void {
+  const { outOfOrderness, idleness } = strategy ?? {};
+  if (outOfOrderness !== undefined && !(outOfOrderness >= 0))
+    throw new MillraceError('OPTION_INVALID', `The source '${uid}': outOfOrderness must be milliseconds of 0 or more.`, { uid });
+  if (idleness !== undefined && !(idleness > 0))
+    throw new MillraceError('OPTION_INVALID', `The source '${uid}': idleness must be milliseconds above 0.`, { uid });
+}

@@ -1,0 +1,78 @@
+// `millrace`: the composition root. Everything a program types is listed here by name.
+
+import { jobsOf } from './api/job.ts';
+import { arraySource } from './connectors/arrays.ts';
+import { iterableSource } from './connectors/iterables.ts';
+import { JobRun } from './execution/job-run.ts';
+import { openDoor } from './observe/door.ts';
+
+/**
+ * A job: a named program from sources to sinks. It is built here and runs with `start()` or `run()`, or by `millrace run` of the module whose default
+ * export it is.
+ *
+ * @param name of the job, `[a-z0-9-]+`; everything it stores lies in a folder of that name.
+ * @param build adds sources, operators and sinks; called anew for each start and restart.
+ * @param defaults options of `start` and `run`, which override them.
+ * @throws JOB_NAME_INVALID; UID_INVALID, UID_DUPLICATE, PLAN_INVALID or PLAN_EMPTY when it is planned or started.
+ * @example
+ * const words = job('word-count', (env) => {
+ *   env.fromArray('words', ['a', 'b', 'a']).map((word) => ({ word, n: 1 })).keyBy((w) => w.word)
+ *     .reduce('counts', (l, r) => ({ word: l.word, n: l.n + r.n })).forEach('out', (w) => console.log(w));
+ * });
+ * await words.run();
+ */
+export const job = jobsOf({
+  arraySource,
+  iterableSource,
+  async start(definition, options) {
+    const run = new JobRun(definition, options);
+    const running = await openDoor(run, options);
+    await run.start();
+    return running;
+  },
+});
+
+export type { AccumulatorState, Handles, ListState, MapState, StateBackend, StateKind, StateOptions, ValueState } from '../state-backends/index.ts';
+export { aggregating, type KeyGroupRange, level, list, map, memory, reducing, value } from '../state-backends/index.ts';
+export type { Job, RunningJob, StreamEnvironment, TreeNode } from './api/job.ts';
+export {
+  type Emitting,
+  type KeyedContext,
+  type KeyedProcess,
+  type OperatorContext,
+  type Output,
+  output,
+  type ProcessDefinition,
+  process,
+  type RecordContext,
+  type Timer,
+  type Timers,
+  type Type,
+  type,
+} from './api/process.ts';
+export type { Keyed, KeyedStream, OperatorSettings, ProcessedStream, Stream, Windowed, WindowedStream, WindowResults } from './api/stream.ts';
+export { csv, type Format, json, msgpack, ndjson, type Schema, text } from './connectors/formats.ts';
+export { ingress } from './connectors/ingress.ts';
+export { type ErrorCode, MillraceError } from './errors.ts';
+export type { LogFn, Logger, Metrics } from './graph/context.ts';
+export type {
+  Backoff,
+  CheckpointInfo,
+  CheckpointOptions,
+  DeadLetter,
+  ErrorPolicy,
+  JobError,
+  JobEvent,
+  JobResult,
+  JobStatus,
+  Key,
+  MetricSample,
+  RunOptions,
+} from './graph/job.ts';
+export type { AggregateFunction, WatermarkGenerator, WatermarkStrategy } from './graph/node.ts';
+export type { Plan } from './graph/plan.ts';
+export type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from './graph/sink.ts';
+export type { ReadContext, Source, SourceBatch, SourceContext } from './graph/source.ts';
+export { avg, combine, count, max, min, sum } from './operators/aggregates.ts';
+export { days, hours, millis, minutes, seconds } from './time/durations.ts';
+export { type AssignerOptions, type EarlyTrigger, early, sliding, tumbling, type Window, type WindowAssigner } from './time/windows.ts';
