@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
@@ -100,16 +101,34 @@ describe('canonical bytes', () => {
     );
   });
 
-  test('are these (docs/formats-keys.md)', () => {
-    const vectors: [Key, string, number][] = [
-      ['', '06000000', hashKey('')],
-      ['a', '0600000161', hashKey('a')],
-      ['user-1234', '06000009757365722d31323334', hashKey('user-1234')],
+  test('are these, with these hashes (docs/formats-keys.md)', () => {
+    const keys: Key[] = [
+      '',
+      'a',
+      'user-1234',
+      'é',
+      'a\uD800',
+      0,
+      1,
+      -1.5,
+      Number.NaN,
+      Number.POSITIVE_INFINITY,
+      0n,
+      255n,
+      -256n,
+      true,
+      false,
+      [],
+      ['a', 1],
+      [[1n], true],
     ];
-    for (const [k, hex, hash] of vectors) {
-      expect(keyBytes(k).toString('hex')).toBe(hex);
-      expect(hashKey(k)).toBe(hash);
-    }
+    const rows = readFileSync(new URL('../../docs/formats-keys.md', import.meta.url), 'utf8')
+      .split('\n')
+      .filter((line) => /^\| `.*` \| `[0-9a-f]+` \| `[0-9a-f]{8}` \|/.test(line))
+      .map((line) => line.split('|').map((cell) => cell.trim().replaceAll('`', '')));
+    expect(rows.map(([, , bytes, hash, group]) => [bytes, hash, Number(group)])).toEqual(
+      keys.map((k) => [keyBytes(k).toString('hex'), (hashKey(k) >>> 0).toString(16).padStart(8, '0'), groupOf(hashKey(k), 128)]),
+    );
   });
 });
 
