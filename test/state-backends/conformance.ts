@@ -72,7 +72,10 @@ export function conformance(name: string, open: () => Backend): void {
       await b.region.close();
     });
 
-    test('protocols 1: what was deleted before the barrier does not come back with the base', async () => {
+    test.each([
+      ['', false],
+      [', nor when its tombstone leaves memory in mid-sweep', true],
+    ])('protocols 1: what was deleted before the barrier does not come back with the base%s', async (_, between) => {
       const a = await start();
       const hash = hashKey('k');
       for (const table of [a.ordered, a.keyed]) {
@@ -91,6 +94,10 @@ export function conformance(name: string, open: () => Backend): void {
       a.single.delete(a.single.find('gone', hashKey('gone'))!);
       a.freeze(2);
       a.handle(2);
+      if (between) {
+        await a.sweepSome();
+        await settle(a.task);
+      }
       await a.sweepAll();
       a.freeze(3);
       const handle = a.handle(3);
@@ -99,6 +106,32 @@ export function conformance(name: string, open: () => Backend): void {
       const b = await restored([handle]);
       for (const table of [b.ordered, b.keyed]) expect(table.find('k', hash)!.rows.map((row) => row.ns)).toEqual([1, 3]);
       expect([item(b, 'gone'), item(b, 'away')]).toEqual([undefined, { n: 1 }]);
+      await b.region.close();
+    });
+
+    test.each([0, 1, 2, 3])('protocols 1: a row that leaves memory while a base is swept is in it (after %i steps)', async (steps) => {
+      const a = await start();
+      for (let i = 0; i < 300; i++) a.single.insert(i, hashKey(i), { n: i });
+      for (let i = 0; i < 300; i++) a.keyed.insertRow(a.keyed.insert(i, hashKey(i)), 'e', { n: i });
+      if (steps % 2 === 1) await settle(a.task);
+      for (let i = 0; i < 300; i += 3) mutate(a, i, -i);
+      a.freeze(1);
+      a.handle(1);
+      a.task.maintain();
+      for (let i = 0; i < steps; i++) await a.sweepSome();
+      await settle(a.task);
+      await a.sweepSome();
+      await settle(a.task);
+      await a.sweepAll();
+      a.freeze(2);
+      const handle = a.handle(2);
+      expect([handle.bases.length, handle.deltas.length]).toEqual([1, 0]);
+      await a.region.close();
+      const b = await restored([handle]);
+      for (let i = 0; i < 300; i++) {
+        expect(item(b, i)?.n).toBe(i % 3 === 0 ? -i : i);
+        expect(b.keyed.find(i, hashKey(i))?.rows.map((row) => row.value)).toEqual([{ n: i }]);
+      }
       await b.region.close();
     });
 
