@@ -9,16 +9,16 @@ const SEGMENT_SPLIT = 8192;
 export class HashIndex {
   private segments: Int32Array[] = [new Int32Array(32)];
   private used = new Int32Array(1);
-  private shift = 32;
+  /** 0 while there is one segment, then 255. */
+  private mask = 0;
   // Where `first` found its answer, for `next`.
   private cursor = 0;
-  private within: Int32Array = this.segments[0]!;
   size = 0;
 
   /** The position of the first entry with this hash, −1 where there is none. */
   first(hash: number): number {
     const x = Math.imul(hash ^ (hash >>> 16), 0x9e3779b1);
-    const slots = this.shift === 32 ? this.segments[0]! : this.segments[x >>> this.shift]!;
+    const slots = this.segments[(x >>> 24) & this.mask]!;
     const last = slots.length - 2;
     let i = ((x ^ (x >>> 15)) << 1) & last;
     for (;;) {
@@ -26,7 +26,6 @@ export class HashIndex {
       if (position === 0) return -1;
       if (slots[i] === hash) {
         this.cursor = i;
-        this.within = slots;
         return position - 1;
       }
       i = (i + 2) & last;
@@ -35,7 +34,8 @@ export class HashIndex {
 
   /** The next entry with this hash after the one that `first` or `next` gave. */
   next(hash: number): number {
-    const slots = this.within;
+    const x = Math.imul(hash ^ (hash >>> 16), 0x9e3779b1);
+    const slots = this.segments[(x >>> 24) & this.mask]!;
     const last = slots.length - 2;
     let i = (this.cursor + 2) & last;
     for (;;) {
@@ -51,13 +51,13 @@ export class HashIndex {
 
   add(hash: number, position: number): void {
     const x = Math.imul(hash ^ (hash >>> 16), 0x9e3779b1);
-    let segment = this.shift === 32 ? 0 : x >>> this.shift;
+    let segment = (x >>> 24) & this.mask;
     let slots = this.segments[segment]!;
     if (++this.used[segment]! * 3 > slots.length) {
       // At most two thirds full: length counts pairs twice.
-      if (this.shift === 32 && slots.length >= SEGMENT_SPLIT) {
+      if (this.mask === 0 && slots.length >= SEGMENT_SPLIT) {
         this.split();
-        segment = x >>> this.shift;
+        segment = x >>> 24;
         this.used[segment]!++;
       } else {
         this.double(segment);
@@ -77,7 +77,7 @@ export class HashIndex {
 
   private split(): void {
     const old = this.segments[0]!;
-    this.shift = 24;
+    this.mask = 255;
     this.segments = Array.from({ length: 256 }, () => new Int32Array(128));
     this.used = new Int32Array(256);
     for (let i = 0; i < old.length; i += 2) {
@@ -92,7 +92,7 @@ export class HashIndex {
   /** Removes the entry; those behind it move up, so that no marks of removed ones pile up. */
   remove(hash: number, position: number): void {
     const x = Math.imul(hash ^ (hash >>> 16), 0x9e3779b1);
-    const segment = this.shift === 32 ? 0 : x >>> this.shift;
+    const segment = (x >>> 24) & this.mask;
     const slots = this.segments[segment]!;
     const last = slots.length - 2;
     let hole = ((x ^ (x >>> 15)) << 1) & last;

@@ -81,6 +81,16 @@ async function hotPath(count: number, undo: boolean): Promise<void> {
     'M/s',
   );
   if (undo) return;
+  const counts = task.single('op', 'count');
+  for (let i = 0; i < count; i++) counts.insert(keys[i]!, hashes[i]!, 0);
+  const counting = (): void => {
+    for (let i = 0; i < order.length; i++) {
+      const k = order[i]!;
+      const row = counts.find(keys[k]!, hashes[k]!)!;
+      counts.put(row, (row.value as number) + 1);
+    }
+  };
+  print(`find + put of a number, ${count} string keys`, order.length / 1e6 / best(5, counting), 'M/s');
   let id = 0;
   const encoded: number[] = [];
   const paused: number[] = [];
