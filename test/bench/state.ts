@@ -1,4 +1,4 @@
-// Bench of keyed state: one JSON line a figure. node --experimental-strip-types is not on Node 20: run with `node test/bench/run.mjs state` or vite-node.
+// How fast keyed state is. Prints one JSON line a figure; with the argument `squeezed [keys]` only the workload for a small heap.
 //
 // What is measured: find + touch + put of fresh objects and of numbers, delta encoding, sweep, level() misses, and whether level() survives a heap
 // that is much smaller than its state. Not measured: restore, disks other than the one at hand.

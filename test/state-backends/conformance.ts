@@ -109,15 +109,44 @@ export function conformance(name: string, open: () => Backend): void {
       await b.region.close();
     });
 
+    test('protocols 1: what is deleted, or deleted and made again, while it is being written down stays so', async () => {
+      const a = await start();
+      for (let i = 0; i < 100; i++) a.single.insert(i, hashKey(i), { n: i });
+      for (let i = 0; i < 100; i++) a.ordered.insertRow(a.ordered.insert(i, hashKey(i)), 1, { n: i });
+      // The first two rounds only find that everything was used lately.
+      for (let i = 0; i < 3; i++) a.task.maintain();
+      for (let i = 0; i < 100; i++) {
+        a.single.delete(a.single.find(i, hashKey(i))!);
+        const group = a.ordered.find(i, hashKey(i))!;
+        a.ordered.deleteRow(group, group.rows[0]!);
+        if (i % 2 === 0) continue;
+        a.single.insert(i, hashKey(i), { n: -i });
+        a.ordered.insertRow(a.ordered.insert(i, hashKey(i)), 2, { n: -i });
+      }
+      await settle(a.task);
+      a.freeze(1);
+      const b = await restored([a.handle(1)]);
+      for (const instance of [a, b]) {
+        for (let i = 0; i < 100; i++) {
+          expect(item(instance, i)).toEqual(i % 2 === 0 ? undefined : { n: -i });
+          expect(instance.ordered.find(i, hashKey(i))?.rows.map((row) => [row.ns, row.value])).toEqual(i % 2 === 0 ? undefined : [[2, { n: -i }]]);
+        }
+        expect([instance.single.size, instance.ordered.size]).toEqual([50, 50]);
+        await instance.region.close();
+      }
+    });
+
     test.each([0, 1, 2, 3])('protocols 1: a row that leaves memory while a base is swept is in it (after %i steps)', async (steps) => {
       const a = await start();
       for (let i = 0; i < 300; i++) a.single.insert(i, hashKey(i), { n: i });
       for (let i = 0; i < 300; i++) a.keyed.insertRow(a.keyed.insert(i, hashKey(i)), 'e', { n: i });
       if (steps % 2 === 1) await settle(a.task);
       for (let i = 0; i < 300; i += 3) mutate(a, i, -i);
+      // Everything comes back, so that all of it is in memory and in LevelDB when the sweep begins.
+      if (steps === 3) for (let i = 0; i < 300; i++) expect([item(a, i)?.n, a.keyed.find(i, hashKey(i))?.rows.length]).toEqual([i % 3 === 0 ? -i : i, 1]);
       a.freeze(1);
       a.handle(1);
-      a.task.maintain();
+      if (steps !== 3) a.task.maintain();
       for (let i = 0; i < steps; i++) await a.sweepSome();
       await settle(a.task);
       await a.sweepSome();
