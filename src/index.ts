@@ -5,6 +5,7 @@ import { arraySource } from './connectors/arrays.ts';
 import { iterableSource } from './connectors/iterables.ts';
 import { JobRun } from './execution/job-run.ts';
 import { openDoor } from './observe/door.ts';
+import { operatorOf } from './operators/operator-of.ts';
 
 /**
  * A job: a named program from sources to sinks. It is built here and runs with `start()` or `run()`, or by `millrace run` of the module whose default
@@ -25,7 +26,7 @@ export const job = jobsOf({
   arraySource,
   iterableSource,
   async start(definition, options) {
-    const run = new JobRun(definition, options);
+    const run = new JobRun(definition, options, { operators: operatorOf });
     const running = await openDoor(run, options);
     await run.start();
     return running;

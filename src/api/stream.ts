@@ -168,28 +168,28 @@ class Records<T> extends Settings implements RecordStream<T> {
     this.inputs = inputs;
   }
 
-  protected then(uid: string | undefined, step: Step): Node {
+  protected follow(uid: string | undefined, step: Step): Node {
     return this.builder.add(uid, step, this.inputs);
   }
 
   map<R>(fn: (value: T) => R): Stream<R> {
     checked(fn, 'map()');
-    return from<R>(this.builder, this.then(undefined, { kind: 'map', fn: fn as (value: unknown) => unknown }));
+    return from<R>(this.builder, this.follow(undefined, { kind: 'map', fn: fn as (value: unknown) => unknown }));
   }
   filter<S extends T>(fn: ((value: T) => value is S) | ((value: T) => boolean)): Stream<S> {
     checked(fn, 'filter()');
-    return from<S>(this.builder, this.then(undefined, { kind: 'filter', fn: fn as (value: unknown) => unknown }));
+    return from<S>(this.builder, this.follow(undefined, { kind: 'filter', fn: fn as (value: unknown) => unknown }));
   }
   flatMap<R>(fn: (value: T) => Iterable<R>): Stream<R> {
     checked(fn, 'flatMap()');
-    return from<R>(this.builder, this.then(undefined, { kind: 'flatMap', fn: fn as (value: unknown) => Iterable<unknown> }));
+    return from<R>(this.builder, this.follow(undefined, { kind: 'flatMap', fn: fn as (value: unknown) => Iterable<unknown> }));
   }
   sink(uid: string, sink: Sink<T> | TransactionalSink<T>): OperatorSettings {
-    return new Settings(this.builder, this.then(uid, { kind: 'sink', sink: sink as Sink<unknown> }));
+    return new Settings(this.builder, this.follow(uid, { kind: 'sink', sink: sink as Sink<unknown> }));
   }
   forEach(uid: string, fn: (value: T) => void | Promise<void>): OperatorSettings {
     checked(fn, `forEach('${uid}')`);
-    return new Settings(this.builder, this.then(uid, { kind: 'forEach', fn: fn as (value: unknown) => void }));
+    return new Settings(this.builder, this.follow(uid, { kind: 'forEach', fn: fn as (value: unknown) => void }));
   }
 }
 
@@ -215,7 +215,7 @@ class StreamOf<T> extends Records<T> implements ProcessedStream<T>, WindowResult
     );
   }
   process<R = never, S extends OperatorStateSpec = {}>(uid: string, definition: ProcessDefinition<T, R, S>): ProcessedStream<R> {
-    return from<R>(this.builder, this.then(uid, { kind: 'process', keyed: false, spec: specOf(uid, definition) }));
+    return from<R>(this.builder, this.follow(uid, { kind: 'process', keyed: false, spec: specOf(uid, definition) }));
   }
   side<X>(output: Output<X> | string): Stream<X> {
     return stream<X>(this.builder, undefined, [{ node: this.node!, output: nameOfOutput(output), exchange: 'forward', key: undefined }]);
@@ -234,13 +234,13 @@ class KeyedStreamOf<K extends Key, T> extends Records<T> implements KeyedStream<
   }
   reduce(uid: string, fn: (left: T, right: T) => T): Stream<T> {
     checked(fn, `reduce('${uid}')`);
-    return from<T>(this.builder, this.then(uid, { kind: 'reduce', fn: fn as (left: unknown, right: unknown) => unknown }));
+    return from<T>(this.builder, this.follow(uid, { kind: 'reduce', fn: fn as (left: unknown, right: unknown) => unknown }));
   }
   aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R>): Stream<Keyed<K, R>> {
-    return from<Keyed<K, R>>(this.builder, this.then(uid, { kind: 'aggregate', fn: aggregateOf(uid, fn) }));
+    return from<Keyed<K, R>>(this.builder, this.follow(uid, { kind: 'aggregate', fn: aggregateOf(uid, fn) }));
   }
   process<R = never, S extends KeyedStateSpec = {}>(uid: string, definition: KeyedProcess<K, T, R, S>): ProcessedStream<R> {
-    return from<R>(this.builder, this.then(uid, { kind: 'process', keyed: true, spec: specOf(uid, definition) }));
+    return from<R>(this.builder, this.follow(uid, { kind: 'process', keyed: true, spec: specOf(uid, definition) }));
   }
 }
 

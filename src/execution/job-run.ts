@@ -26,6 +26,7 @@ import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
 import { endsWithJob } from '../graph/source.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
+import type { OperatorFactory } from '../runtime/operator.ts';
 import type { TaskFailure } from '../runtime/units.ts';
 import { type JobStep, jobLifecycle } from './lifecycle.ts';
 import { MetricRegistry } from './metrics.ts';
@@ -39,8 +40,10 @@ export interface JobDefinition {
   build(): Node[];
 }
 
-/** What the runtime itself may be given by tests and `millrace/testing`. */
+/** What the composition root and tests pass in. */
 export interface Internals {
+  /** Which operator a step of the plan becomes. */
+  readonly operators: (node: Node) => OperatorFactory;
   readonly io?: Io;
   readonly watermarkEachBatch?: boolean;
 }
@@ -115,7 +118,7 @@ export class JobRun {
   #restoredFrom: CheckpointInfo | undefined;
   #readyAgain: Deferred<void> | undefined;
 
-  constructor(definition: JobDefinition, options: RunOptions, internals: Internals = {}) {
+  constructor(definition: JobDefinition, options: RunOptions, internals: Internals) {
     this.id = randomBytes(6).toString('hex');
     this.name = definition.name;
     this.#definition = definition;
@@ -330,6 +333,7 @@ export class JobRun {
       graph,
       maxParallelism: this.#maxParallelism,
       backend: this.#backend,
+      operators: this.#internals.operators,
       io: this.#io,
       log: this.#log,
       metrics: this.#metrics,

@@ -12,13 +12,14 @@ import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { restoreVertex } from '../checkpoint/restore.ts';
 import type { Logger } from '../graph/context.ts';
 import type { DeadLetter } from '../graph/job.ts';
+import type { Node } from '../graph/node.ts';
 import type { Edge, Graph, Vertex } from '../graph/plan.ts';
 import { Channel } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
+import type { OperatorFactory } from '../runtime/operator.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
 import { Task, type TaskReports } from '../runtime/task.ts';
 import type { MetricRegistry } from './metrics.ts';
-import { operatorOf } from './operators.ts';
 
 export interface RegionOptions {
   readonly job: string;
@@ -28,6 +29,7 @@ export interface RegionOptions {
   readonly graph: Graph;
   readonly maxParallelism: number;
   readonly backend: StateBackend;
+  readonly operators: (node: Node) => OperatorFactory;
   readonly io: Io;
   readonly log: Logger;
   readonly metrics: MetricRegistry;
@@ -107,7 +109,7 @@ export class RegionAttempt {
             channels: channels.get(edge)!.flatMap((row, from) => targets(edge, from).flatMap((to, k) => (to === subtask ? [row[k]!] : []))),
           })),
           outputs: vertex.outputs.map((edge) => ({ edge, channels: channels.get(edge)![subtask]! })),
-          operators: operatorOf,
+          operators: options.operators,
           restore: restored?.tasks[subtask],
           restoredId: options.metadata?.id ?? 0,
           lastCheckpoint: options.lastCheckpoint,

@@ -86,7 +86,7 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
   bind('units', parts.units);
   bind('settle', parts.asyncHandler);
   const at = new Map<Node, number>(vertex.nodes.map((node, i) => [node, i]));
-  parts.outputs.forEach((output, i) => bind(`add${i}`, output.add));
+  for (const [i, output] of parts.outputs.entries()) bind(`add${i}`, output.add);
 
   const emit = (node: Node, output: string, v: string, t: string): string => {
     const lines: string[] = [];

@@ -38,7 +38,7 @@ export const systemClock: Clock = {
 /** The real world. Faults come from MILLRACE_FAULTS. */
 export function systemIo(): Io {
   const io: Io = { fs, clock: systemClock, random: Math.random, step: () => undefined };
-  const faults = process.env['MILLRACE_FAULTS'];
+  const faults = process.env.MILLRACE_FAULTS;
   return faults === undefined || faults === '' ? io : withFaults(io, faults);
 }
 

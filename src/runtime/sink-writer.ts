@@ -67,6 +67,7 @@ export class PlainSink implements SinkRunner {
   #values: unknown[] = [];
   #timestamps: number[] = [];
   #mark = 0;
+  #written = 0;
   /** The call that runs; calls are never made at once. */
   #running: Promise<void> | undefined;
 
@@ -106,13 +107,15 @@ export class PlainSink implements SinkRunner {
     this.#values = [];
     this.#timestamps = [];
     const writing = this.#writer!.write(values, timestamps);
-    if (isThenable(writing)) this.#run(Promise.resolve(writing));
+    if (isThenable(writing)) this.#run(Promise.resolve(writing), values.length);
+    else this.#written += values.length;
   }
 
-  #run(call: Promise<void>): void {
+  #run(call: Promise<void>, records: number): void {
     const running = call.then(
       () => {
-        if (this.#running === running) this.#running = undefined;
+        this.#running = undefined;
+        this.#written += records;
         this.#options.wake();
       },
       (error) => this.#options.failed(sinkFailed(this.#options.uid, error)),
@@ -120,8 +123,9 @@ export class PlainSink implements SinkRunner {
     this.#running = running;
   }
 
-  async #settle(): Promise<void> {
-    while (this.#running !== undefined || this.#values.length > 0) {
+  /** Resolves when the first `count` records have been written. */
+  async #writtenUpTo(count: number): Promise<void> {
+    while (this.#written < count) {
       if (this.#running === undefined) this.drain();
       await this.#running;
     }
@@ -129,13 +133,19 @@ export class PlainSink implements SinkRunner {
 
   barrier(): () => Promise<undefined> {
     // What was written before the barrier is safe once a flush that begins after it has resolved; records behind it may be in it too.
+    const before = this.records;
     return async () => {
-      await this.#settle();
-      const flushing = this.#writer!.flush();
-      this.#run(flushing);
-      await flushing;
+      await this.#flushed(before);
       return undefined;
     };
+  }
+
+  async #flushed(count: number): Promise<void> {
+    await this.#writtenUpTo(count);
+    while (this.#running !== undefined) await this.#running;
+    const flushing = this.#writer!.flush();
+    this.#run(flushing, 0);
+    await flushing;
   }
 
   async complete(): Promise<void> {}
@@ -145,8 +155,7 @@ export class PlainSink implements SinkRunner {
   }
 
   async finish(): Promise<void> {
-    await this.#settle();
-    await this.#writer!.flush();
+    await this.#flushed(this.records);
   }
 
   async close(): Promise<void> {

@@ -10,27 +10,11 @@
 // Invariants:
 //  T1  A barrier is one uninterrupted step: sinks closed, barrier out, state frozen, positions taken, channels unblocked. No record in between.
 //  T2  Everything asynchronous re-enters as mail of this attempt, or only wakes the task.
-//  T3  A checkpoint is acknowledged once everything its snapshot names is durable. Uploads of one task run one after another.
-//  T4  The delta of an aborted or failed checkpoint stays in the chain, or is kept until its upload succeeds (protocols 2).
-//  T5  A watermark leaves after every timer up to it has fired; records wait meanwhile.
-//  T6  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
+//  T3  A watermark leaves after every timer up to it has fired; records wait meanwhile.
+//  T4  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
 
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
-import {
-  at,
-  type BaseRef,
-  chainOf,
-  type Delta,
-  type Chain as FileChain,
-  handleOf,
-  type KeyGroupRange,
-  type RegionState,
-  type Sweep,
-  type TaskState,
-  wantsBase,
-  withBase,
-  withDelta,
-} from '../../state-backends/index.ts';
+import type { KeyGroupRange, RegionState, TaskState } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger, Metrics } from '../graph/context.ts';
 import type { DeadLetter, Key } from '../graph/job.ts';
@@ -41,14 +25,16 @@ import { type Batch, releaseBatch } from './batch.ts';
 import { buildChain, type Chain, type Columns } from './chain.ts';
 import type { Barrier, Channel, Event } from './channel.ts';
 import { DeadLetters, deadLetter } from './dead-letters.ts';
+import { forEachSink } from './for-each.ts';
 import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
 import type { Io } from './io.ts';
 import type { Operator, OperatorFactory } from './operator.ts';
 import { type Control, type Output, openOutput } from './output.ts';
 import { PlainSink, type SinkRunner, TransactionalSinkRunner } from './sink-writer.ts';
-import type { OperatorSnapshot, SnapshotStorage, TaskRestore, TaskSnapshot, WriterSnapshot } from './snapshot.ts';
+import type { OperatorSnapshot, SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
 import { SourceReader, type SplitReading } from './source-reader.ts';
+import { TaskSnapshots } from './task-snapshots.ts';
 import { needsUndo, TaskFailure, UnitRunner } from './units.ts';
 
 export type TaskMail =
@@ -106,20 +92,9 @@ export interface TaskOptions {
 
 type State = 'opening' | 'open' | 'running' | 'finished' | 'failed';
 
-interface PendingSnapshot {
-  readonly id: number;
-  readonly snapshot: Omit<TaskSnapshot, 'keyed' | 'operators'>;
-  readonly operators: Record<string, OperatorSnapshot>;
-  readonly writers: readonly { uid: string; upload: () => Promise<readonly WriterSnapshot[] | undefined> }[];
-}
-
 const WATERMARK_INTERVAL_MS = 200;
 /** How long a builder that is not full may wait while the task is busy. */
 const FLUSH_MS = 5;
-const ENCODE_SLICE_MS = 1;
-const SWEEP_SLICE_MS = 1;
-/** A sweep takes a slice, then leaves the task alone for this long. */
-const SWEEP_PAUSE_MS = 6;
 /** A chunk of records is meant to take no longer. */
 const CHUNK_MS = 1;
 const CHUNK_MAX = 1024;
@@ -140,7 +115,7 @@ export class Task {
   readonly #operators: readonly Operator[];
   readonly #outputOf: (node: Node, name: string) => ((value: unknown, timestamp: number) => void) | undefined;
   readonly #reader: SourceReader | undefined;
-  #stateOfKeys: TaskState | undefined;
+  #keyed: TaskState | undefined;
   #context: ActorContext<TaskMail> | undefined;
   #state: State = 'opening';
 
@@ -163,16 +138,8 @@ export class Task {
   #waiting = false;
 
   // snapshots
-  #files: FileChain;
-  readonly #pending: PendingSnapshot[] = [];
-  #encoding = false;
-  readonly #unsaved: Delta[] = [];
-  #uploading: Promise<void> = Promise.resolve();
-  #uploads = 0;
-  #sweep: { readonly sweep: Sweep; readonly file: Awaited<ReturnType<SnapshotStorage['open']>>; waiting: boolean; next: number } | undefined;
-  #sweeps = 0;
+  readonly #snapshots: TaskSnapshots;
   readonly #endedAt = new Map<number, boolean>();
-  #pauseMs = 0;
   #aborted = 0;
   #committing = 0;
 
@@ -186,7 +153,6 @@ export class Task {
     this.#watermark = restore?.watermark ?? Number.NEGATIVE_INFINITY;
     this.#processingTime = restore?.processingTime ?? 0;
     this.#quiet = restore?.ended ?? false;
-    this.#files = chainOf(restore?.handles ?? []);
     this.#letters = new DeadLetters((letter) => options.reports.deadLetter(letter));
     this.#gate =
       vertex.inputs.length === 0
@@ -211,11 +177,26 @@ export class Task {
       if (node.step.kind === 'sink' || node.step.kind === 'forEach') this.#sinks.set(node, this.#openSink(node));
     }
     if (isKeyed(vertex.head.step)) {
-      this.#stateOfKeys = options.region.task({ maxParallelism: options.maxParallelism, range: options.range, undo: needsUndo(this.#nodes) });
+      this.#keyed = options.region.task({ maxParallelism: options.maxParallelism, range: options.range, undo: needsUndo(this.#nodes) });
     }
+    this.#snapshots = new TaskSnapshots({
+      task: this.name,
+      uid: nameOf(vertex.head),
+      attempt: options.attempt,
+      range: options.range,
+      handles: restore?.handles ?? [],
+      state: this.#keyed,
+      storage: options.storage,
+      io: options.io,
+      log: options.log,
+      post: (fn) => this.#post(fn),
+      wake: () => this.wake(),
+      acknowledge: (id, snapshot, pauseMs) => options.reports.ack(id, snapshot, pauseMs),
+      decline: (id, error) => options.reports.declined(id, error),
+    });
     this.#units = new UnitRunner({
       nodes: this.#nodes,
-      state: this.#stateOfKeys,
+      state: this.#keyed,
       participants: [...this.#outputs, ...this.#sinks.values()],
       attempt: options.attempt,
       skipped: (node, error, record, key, timestamp) => this.#skipped(node, error, record, key, timestamp),
@@ -262,7 +243,7 @@ export class Task {
     const common = { uid, lineage: options.lineage, context, io: options.io, wake: () => this.wake(), failed: (error: unknown) => this.#failLater(error) };
     if (node.step.kind === 'forEach')
       return new PlainSink(
-        forEachSink(node.step.fn, node, (error, record, timestamp) => this.#forEachFailed(node, error, record, timestamp)),
+        forEachSink(node.step.fn, (error, record, timestamp) => this.#forEachFailed(node, error, record, timestamp)),
         options.subtask,
         common,
       );
@@ -285,7 +266,7 @@ export class Task {
       uid,
       subtask: options.subtask,
       parallelism: options.vertex.parallelism,
-      state: () => this.#stateOfKeys!,
+      state: () => this.#keyed!,
       output,
       watermark: () => this.#watermark,
       now: () => this.now(),
@@ -408,14 +389,8 @@ export class Task {
   // ── opening ──
 
   async #open(): Promise<void> {
-    const { io, restore, storage } = this.#options;
-    if (this.#stateOfKeys !== undefined && restore !== undefined) {
-      const { bases, deltas } = this.#files;
-      for (const { file } of [...bases, ...deltas]) {
-        await io.step('restore.load');
-        await this.#stateOfKeys.load(storage!.read(file));
-      }
-    }
+    const { io } = this.#options;
+    await this.#snapshots.load();
     for (const sink of this.#sinks.values()) await sink.open();
     await io.step('restore.opened');
   }
@@ -428,7 +403,8 @@ export class Task {
   #go(known: ReadonlySet<string>, counts: readonly number[]): void {
     this.#state = 'running';
     if (!this.#quiet) for (const operator of this.#operators) operator.start?.();
-    if (this.#watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#watermark });
+    // Timers at or before the stored watermark that had not fired yet fire first; then it leaves (protocols 13).
+    if (this.#watermark > Number.NEGATIVE_INFINITY) this.#advancing = this.#watermark;
     this.#armAlarm();
     if (this.#reader === undefined) return;
     if (this.#quiet) this.#reader.complete = true;
@@ -446,22 +422,22 @@ export class Task {
   #work(deadline: number): boolean {
     if (this.#state !== 'running') return false;
     for (;;) {
-      if (!this.#step(deadline)) return this.#encoding || (this.#sweep !== undefined && !this.#sweep.waiting && this.#sweep.next <= performance.now());
+      if (!this.#step(deadline)) return this.#snapshots.busy;
       if (performance.now() >= deadline) return true;
     }
   }
 
   /** One bounded piece of work; false where there is nothing to do but encode and sweep. */
   #step(deadline: number): boolean {
-    this.#snapshotWork(deadline);
+    if (this.#snapshots.busy) this.#snapshots.work(deadline);
     if (this.#waiting) return false;
     for (const output of this.#outputs) if (!output.open) return false;
     for (const sink of this.#sinks.values()) {
       if (sink.behind) return false;
     }
-    if (this.#stateOfKeys !== undefined) {
-      this.#stateOfKeys.maintain();
-      if (this.#stateOfKeys.pressed) return this.#wait(this.#stateOfKeys.relieve());
+    if (this.#keyed !== undefined) {
+      this.#keyed.maintain();
+      if (this.#keyed.pressed) return this.#wait(this.#keyed.relieve());
     }
     if (this.#advancing !== undefined) return this.#advance(deadline);
     if (this.#alarm !== undefined && this.#alarm.at <= this.now() && !this.#fireProcessing(deadline)) return !this.#waiting;
@@ -683,7 +659,7 @@ export class Task {
     this.#advancing = watermark;
   }
 
-  /** Fires timers up to the watermark; it leaves when all have (T5). */
+  /** Fires timers up to the watermark; it leaves when all have (T3). */
   #advance(deadline: number): boolean {
     const watermark = this.#advancing!;
     if (!this.#quiet) {
@@ -765,7 +741,6 @@ export class Task {
     this.#flush(false);
     const writers = [...this.#sinks].map(([node, sink]) => ({ uid: nameOf(node), upload: sink.barrier(id) }));
     this.#signal({ kind: 'barrier', barrier });
-    if (this.#options.storage !== undefined) this.#stateOfKeys?.freeze(id);
     const ended = this.#ending === 'ended' && !this.#drained;
     const operators: Record<string, OperatorSnapshot> = {};
     for (const node of this.#nodes) {
@@ -775,140 +750,10 @@ export class Task {
       if (letters !== undefined || splits !== undefined) operators[uid] = { ...letters, ...splits };
     }
     const { vertex, subtask } = this.#options;
-    this.#pending.push({
-      id,
-      snapshot: { vertex: vertex.id, subtask, parallelism: vertex.parallelism, watermark: this.#watermark, processingTime: this.now(), ended },
-      operators,
-      writers,
-    });
     this.#endedAt.set(id, this.#ending === 'ended');
     if (barrier.stop && this.#reader !== undefined) this.#reader.stopped = true;
-    this.#encoding = true;
-    this.#pauseMs = performance.now() - begun;
-  }
-
-  /** Encodes what is frozen and sweeps, each for a slice. */
-  #snapshotWork(deadline: number): void {
-    if (this.#encoding) {
-      const begun = performance.now();
-      const done = this.#stateOfKeys === undefined || this.#stateOfKeys.encode(Math.min(deadline, begun + ENCODE_SLICE_MS));
-      this.#pauseMs = Math.max(this.#pauseMs, performance.now() - begun);
-      if (done) {
-        this.#encoding = false;
-        if (this.#stateOfKeys !== undefined && this.#options.storage !== undefined) this.#unsaved.push(...this.#stateOfKeys.takeDeltas());
-        const pauseMs = this.#pauseMs;
-        for (const pending of this.#pending.splice(0)) {
-          const deltas = this.#unsaved;
-          this.#uploading = this.#uploading.then(() => this.#upload(pending, deltas, pauseMs));
-        }
-      }
-    }
-    this.#sweepWork();
-  }
-
-  async #upload(pending: PendingSnapshot, deltas: Delta[], pauseMs: number): Promise<void> {
-    const { storage, io, reports, vertex, subtask, attempt, range } = this.#options;
-    const { id } = pending;
-    try {
-      while (deltas.length > 0 && deltas[0]!.id <= id) {
-        const delta = deltas[0]!;
-        if (delta.rows > 0) {
-          await io.step('checkpoint.delta.upload');
-          this.#uploads += 1;
-          const file = await storage!.write(`delta-${vertex.id}-${subtask}-a${attempt}-${delta.id}-${this.#uploads}`, delta.blocks);
-          this.#files = withDelta(this.#files, { id: delta.id, file });
-        }
-        deltas.shift();
-      }
-      const operators = { ...pending.operators };
-      for (const { uid, upload } of pending.writers) {
-        const writers = await upload();
-        if (writers !== undefined) operators[uid] = { ...operators[uid], writers };
-      }
-      this.#files = at(this.#files, id);
-      const keyed = this.#stateOfKeys === undefined ? undefined : { uid: nameOf(vertex.head), range, handle: handleOf(this.#files) };
-      await io.step('checkpoint.ack');
-      this.#post(() => {
-        reports.ack(id, { ...pending.snapshot, operators, keyed }, pauseMs);
-        this.#maySweep();
-      });
-    } catch (error) {
-      this.#post(() => reports.declined(id, error));
-    }
-  }
-
-  // ── bases ──
-
-  #maySweep(): void {
-    const { storage } = this.#options;
-    if (storage === undefined || this.#stateOfKeys === undefined || this.#sweep !== undefined || !wantsBase(this.#files)) return;
-    const { vertex, subtask, attempt, io } = this.#options;
-    this.#sweeps += 1;
-    const name = `base-${vertex.id}-${subtask}-a${attempt}-${this.#sweeps}`;
-    const sweep = this.#stateOfKeys.sweep();
-    Promise.resolve(io.step('base.begin'))
-      .then(() => storage.open(name))
-      .then(
-        (file) =>
-          this.#post(() => {
-            this.#sweep = { sweep, file, waiting: false, next: 0 };
-          }),
-        (error) => this.#baseFailed(sweep, error),
-      );
-  }
-
-  /** A base that fails costs nothing but itself: the deltas stand. */
-  #baseFailed(sweep: Sweep, error: unknown): void {
-    this.#options.log.warn({ uid: this.name, error: messageOf(error) }, 'A base could not be made; the deltas are kept.');
-    this.#post(() => {
-      sweep.cancel();
-      const file = this.#sweep?.file;
-      this.#sweep = undefined;
-      file?.abandon().catch((reason) => this.#options.log.warn({ error: messageOf(reason) }, 'An unfinished base could not be removed.'));
-    });
-  }
-
-  #sweepWork(): void {
-    const running = this.#sweep;
-    const now = performance.now();
-    if (running === undefined || running.waiting || running.next > now) return;
-    const { sweep, file } = running;
-    const outcome = sweep.step(now + SWEEP_SLICE_MS);
-    running.next = performance.now() + SWEEP_PAUSE_MS;
-    if (outcome !== 'again') running.waiting = true;
-    const resume = (): void => {
-      running.waiting = false;
-      this.wake();
-    };
-    if (outcome === 'done') {
-      const blocks = sweep.take();
-      Promise.resolve(this.#options.io.step('base.upload'))
-        .then(() => file.append(blocks))
-        .then(() => file.finish())
-        .then(
-          (ref) => this.#post(() => this.#baseDone({ kind: 'rows', file: ref, b: sweep.b, n: sweep.n })),
-          (error) => this.#baseFailed(sweep, error),
-        );
-      return;
-    }
-    const blocks = sweep.take();
-    if (outcome === 'again' && blocks.length === 0) {
-      this.#wakeAt(running.next);
-      return;
-    }
-    running.waiting = true;
-    Promise.all([outcome === 'again' ? undefined : outcome, blocks.length > 0 ? file.append(blocks) : undefined]).then(resume, (error) =>
-      this.#baseFailed(sweep, error),
-    );
-  }
-
-  #wakeAt(at: number): void {
-    setTimeout(() => this.wake(), Math.max(0, at - performance.now())).unref();
-  }
-
-  #baseDone(base: BaseRef): void {
-    this.#sweep = undefined;
-    this.#files = withBase(this.#files, base);
+    const snapshot = { vertex: vertex.id, subtask, parallelism: vertex.parallelism, watermark: this.#watermark, processingTime: this.now(), ended };
+    this.#snapshots.take({ id, snapshot, operators, writers }, begun);
   }
 
   // ── completion ──
@@ -958,11 +803,11 @@ export class Task {
     const { clock } = this.#options.io;
     if (this.#alarm !== undefined) clock.clearTimeout(this.#alarm.handle);
     this.#reader?.close();
-    this.#sweep?.sweep.cancel();
+    this.#snapshots.close();
     for (const operator of this.#operators) await operator.stop?.();
     // What runs is awaited for a while; what has not settled by then is fenced by the attempt in every outside name (protocols 8).
     await Promise.race([
-      Promise.allSettled([this.#uploading, ...[...this.#sinks.values()].map((sink) => sink.settled())]),
+      Promise.allSettled([this.#snapshots.settled(), ...[...this.#sinks.values()].map((sink) => sink.settled())]),
       new Promise((resolve) => setTimeout(resolve, SETTLE_MS).unref()),
     ]);
     await Promise.allSettled([...this.#sinks.values()].map((sink) => sink.close()));
@@ -979,12 +824,8 @@ export class Task {
       lastCheckpoint: this.#options.lastCheckpoint() ?? null,
       deadLetters: this.counts.deadLetters,
       ...Object.assign({}, ...this.#operators.map((o) => o.counts ?? {})),
-      ...(this.#stateOfKeys === undefined ? {} : { stateRows: this.#stateOfKeys.stats().rows, stateBytes: this.#stateOfKeys.stats().residentBytes }),
+      ...(this.#keyed === undefined ? {} : { stateRows: this.#keyed.stats().rows, stateBytes: this.#keyed.stats().residentBytes }),
     };
-  }
-
-  get state(): TaskState | undefined {
-    return this.#stateOfKeys;
   }
 }
 
@@ -994,37 +835,4 @@ const NO_HASHES = new Int32Array(0);
 function retryableOf(error: unknown): { retryable?: boolean } {
   const { retryable } = (error ?? {}) as { retryable?: unknown };
   return typeof retryable === 'boolean' ? { retryable } : {};
-}
-
-/** `forEach` is a plain sink whose writer calls the function record by record, in order. */
-function forEachSink(fn: (value: unknown) => void | Promise<void>, node: Node, failed: (error: unknown, record: unknown, timestamp: number) => void) {
-  return {
-    async open() {
-      return {
-        write(values: readonly unknown[], timestamps: readonly number[]): void | Promise<void> {
-          for (let i = 0; i < values.length; i++) {
-            try {
-              const result = fn(values[i]);
-              if (result !== undefined && typeof result.then === 'function') return rest(values, timestamps, i, result);
-            } catch (error) {
-              failed(error, values[i], timestamps[i]!);
-            }
-          }
-        },
-        async flush() {},
-        async close() {},
-      };
-    },
-  };
-
-  async function rest(values: readonly unknown[], timestamps: readonly number[], at: number, first: Promise<void>): Promise<void> {
-    let pending: void | Promise<void> = first;
-    for (let i = at; i < values.length; i++) {
-      try {
-        await (i === at ? pending : (pending = fn(values[i])));
-      } catch (error) {
-        failed(error, values[i], timestamps[i]!);
-      }
-    }
-  }
 }

@@ -2,10 +2,10 @@
 
 import { MillraceError } from '../errors.ts';
 import type { Node } from '../graph/node.ts';
-import { processOperator } from '../operators/process.ts';
-import { aggregateOperator, reduceOperator } from '../operators/reduce.ts';
-import { windowOperator } from '../operators/window.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
+import { processOperator } from './process.ts';
+import { aggregateOperator, reduceOperator } from './reduce.ts';
+import { windowOperator } from './window.ts';
 
 export function operatorOf(node: Node): OperatorFactory {
   const { step } = node;

@@ -1,0 +1,248 @@
+// The snapshots of one task: what is frozen at a barrier is encoded in slices, uploaded and acknowledged; bases are swept in the background.
+//
+// Who owns what: this owns the chain of files, the deltas not yet saved, the uploads and the sweep. The task calls `take` inside its barrier step, `work` between
+// chunks of records, and hears of the end of an upload through `acknowledge` and `decline`, which run as mail.
+//
+// Invariants:
+//  P1  A checkpoint is acknowledged once everything its snapshot names is durable. Uploads of one task run one after another.
+//  P2  The delta of an aborted or failed checkpoint stays in the chain, or is kept until its upload succeeds (protocols 2).
+//  P3  Encoding and sweeping take bounded slices; the longest uninterrupted stretch since the barrier is its pause.
+
+import {
+  at,
+  type BaseRef,
+  type Chain,
+  chainOf,
+  type Delta,
+  type Handle,
+  handleOf,
+  type KeyGroupRange,
+  type Sweep,
+  type TaskState,
+  wantsBase,
+  withBase,
+  withDelta,
+} from '../../state-backends/index.ts';
+import { messageOf } from '../errors.ts';
+import type { Logger } from '../graph/context.ts';
+import type { Io } from './io.ts';
+import type { OperatorSnapshot, SnapshotStorage, TaskSnapshot, WriterSnapshot } from './snapshot.ts';
+
+export interface TakenSnapshot {
+  readonly id: number;
+  readonly snapshot: Omit<TaskSnapshot, 'keyed' | 'operators'>;
+  readonly operators: Readonly<Record<string, OperatorSnapshot>>;
+  readonly writers: readonly { readonly uid: string; readonly upload: () => Promise<readonly WriterSnapshot[] | undefined> }[];
+}
+
+export interface TaskSnapshotsOptions {
+  /** `<vertex>-<subtask>`, part of file names. */
+  readonly task: string;
+  /** Of the keyed operator at the head, where there is one. */
+  readonly uid: string;
+  readonly attempt: number;
+  readonly range: KeyGroupRange;
+  readonly handles: readonly Handle[];
+  readonly state: TaskState | undefined;
+  readonly storage: SnapshotStorage | undefined;
+  readonly io: Io;
+  readonly log: Logger;
+  readonly post: (fn: () => void) => void;
+  readonly wake: () => void;
+  readonly acknowledge: (id: number, snapshot: TaskSnapshot, pauseMs: number) => void;
+  readonly decline: (id: number, error: unknown) => void;
+}
+
+const ENCODE_SLICE_MS = 1;
+const SWEEP_SLICE_MS = 1;
+/** A sweep takes a slice, then leaves the task alone for this long. */
+const SWEEP_PAUSE_MS = 6;
+
+interface Sweeping {
+  readonly sweep: Sweep;
+  readonly file: Awaited<ReturnType<SnapshotStorage['open']>>;
+  /** Nothing to do before a promise has settled. */
+  waiting: boolean;
+  /** performance.now() of the next slice. */
+  next: number;
+}
+
+export class TaskSnapshots {
+  readonly #options: TaskSnapshotsOptions;
+  #files: Chain;
+  #taken: TakenSnapshot[] = [];
+  #encoding = false;
+  readonly #unsaved: Delta[] = [];
+  #uploading: Promise<void> = Promise.resolve();
+  #uploads = 0;
+  #pauseMs = 0;
+  #sweeping: Sweeping | undefined;
+  #sweepOpening = false;
+  #sweeps = 0;
+
+  constructor(options: TaskSnapshotsOptions) {
+    this.#options = options;
+    this.#files = chainOf(options.handles);
+  }
+
+  /** Loads what the task took over: bases, then deltas in order. */
+  async load(): Promise<void> {
+    const { state, storage, io } = this.#options;
+    if (state === undefined || storage === undefined) return;
+    for (const { file, ranges } of [...this.#files.bases, ...this.#files.deltas]) {
+      await io.step('restore.load');
+      await state.load(storage.read(file), ranges);
+    }
+  }
+
+  /** The last part of the barrier step; `begunMs` is when the step began. */
+  take(taken: TakenSnapshot, begunMs: number): void {
+    if (this.#options.storage !== undefined) this.#options.state?.freeze(taken.id);
+    this.#taken.push(taken);
+    this.#encoding = true;
+    this.#pauseMs = performance.now() - begunMs;
+  }
+
+  /** True where `work` has something to do at once. */
+  get busy(): boolean {
+    const sweeping = this.#sweeping;
+    return this.#encoding || (sweeping !== undefined && !sweeping.waiting && sweeping.next <= performance.now());
+  }
+
+  work(deadline: number): void {
+    if (this.#encoding) this.#encode(deadline);
+    if (this.#sweeping !== undefined) this.#sweep(this.#sweeping);
+  }
+
+  #encode(deadline: number): void {
+    const { state, storage } = this.#options;
+    const begun = performance.now();
+    const done = state === undefined || storage === undefined || state.encode(Math.min(deadline, begun + ENCODE_SLICE_MS));
+    this.#pauseMs = Math.max(this.#pauseMs, performance.now() - begun);
+    if (!done) return;
+    this.#encoding = false;
+    if (state !== undefined && storage !== undefined) this.#unsaved.push(...state.takeDeltas());
+    const taken = this.#taken;
+    this.#taken = [];
+    for (const one of taken) {
+      const pauseMs = this.#pauseMs;
+      this.#uploading = this.#uploading.then(() => this.#upload(one, pauseMs));
+    }
+  }
+
+  async #upload(taken: TakenSnapshot, pauseMs: number): Promise<void> {
+    const { task, uid, attempt, range, state, storage, io, post, acknowledge, decline } = this.#options;
+    const { id } = taken;
+    try {
+      for (let delta = this.#unsaved[0]; delta !== undefined && delta.id <= id; delta = this.#unsaved[0]) {
+        if (delta.rows > 0) {
+          await io.step('checkpoint.delta.upload');
+          this.#uploads += 1;
+          const file = await storage!.write(`delta-${task}-a${attempt}-${delta.id}-${this.#uploads}`, delta.blocks);
+          this.#files = withDelta(this.#files, { id: delta.id, file });
+        }
+        this.#unsaved.shift();
+      }
+      const operators: Record<string, OperatorSnapshot> = { ...taken.operators };
+      for (const { uid: sink, upload } of taken.writers) {
+        const writers = await upload();
+        if (writers !== undefined) operators[sink] = { ...operators[sink], writers };
+      }
+      this.#files = at(this.#files, id);
+      const keyed = state === undefined ? undefined : { uid, range, handle: handleOf(this.#files, range) };
+      await io.step('checkpoint.ack');
+      post(() => {
+        acknowledge(id, { ...taken.snapshot, operators, keyed }, pauseMs);
+        this.#maySweep();
+      });
+    } catch (error) {
+      post(() => decline(id, error));
+    }
+  }
+
+  // ── bases ──
+
+  #maySweep(): void {
+    const { task, attempt, state, storage, io, post } = this.#options;
+    if (storage === undefined || state === undefined || this.#sweeping !== undefined || this.#sweepOpening || !wantsBase(this.#files)) return;
+    this.#sweeps += 1;
+    this.#sweepOpening = true;
+    const name = `base-${task}-a${attempt}-${this.#sweeps}`;
+    const open = async (): Promise<Sweeping['file']> => {
+      await io.step('base.begin');
+      return storage.open(name);
+    };
+    open().then(
+      (file) =>
+        post(() => {
+          this.#sweepOpening = false;
+          this.#sweeping = { sweep: state.sweep(), file, waiting: false, next: 0 };
+        }),
+      (error) => post(() => this.#baseFailed(error)),
+    );
+  }
+
+  #sweep(sweeping: Sweeping): void {
+    const begun = performance.now();
+    if (sweeping.waiting || sweeping.next > begun) return;
+    const { sweep, file } = sweeping;
+    const outcome = sweep.step(begun + SWEEP_SLICE_MS);
+    const ended = performance.now();
+    this.#pauseMs = Math.max(this.#pauseMs, ended - begun);
+    sweeping.next = ended + SWEEP_PAUSE_MS;
+    const blocks = sweep.take();
+    if (outcome === 'again' && blocks.length === 0) {
+      setTimeout(this.#options.wake, SWEEP_PAUSE_MS).unref();
+      return;
+    }
+    sweeping.waiting = true;
+    const save = async (): Promise<void> => {
+      if (typeof outcome === 'object') await outcome;
+      if (outcome === 'done') await this.#options.io.step('base.upload');
+      if (blocks.length > 0) await file.append(blocks);
+    };
+    const saved = save();
+    if (outcome === 'done') {
+      saved
+        .then(() => file.finish())
+        .then(
+          (ref) => this.#options.post(() => this.#baseDone({ kind: 'rows', file: ref, b: sweep.b, n: sweep.n })),
+          (error) => this.#options.post(() => this.#baseFailed(error)),
+        );
+      return;
+    }
+    saved.then(
+      () => {
+        sweeping.waiting = false;
+        this.#options.wake();
+      },
+      (error) => this.#options.post(() => this.#baseFailed(error)),
+    );
+  }
+
+  #baseDone(base: BaseRef): void {
+    this.#sweeping = undefined;
+    this.#files = withBase(this.#files, base);
+  }
+
+  /** A base that fails costs nothing but itself: the deltas stand. */
+  #baseFailed(error: unknown): void {
+    const { log, task } = this.#options;
+    log.warn({ task, error: messageOf(error) }, 'A base could not be made; the deltas are kept.');
+    this.#sweepOpening = false;
+    this.#sweeping?.sweep.cancel();
+    this.#sweeping?.file.abandon().catch((reason) => log.warn({ task, error: messageOf(reason) }, 'An unfinished base could not be removed.'));
+    this.#sweeping = undefined;
+  }
+
+  /** No upload runs any more. */
+  settled(): Promise<void> {
+    return this.#uploading;
+  }
+
+  close(): void {
+    this.#sweeping?.sweep.cancel();
+    this.#sweeping?.file.abandon().catch(() => {}); // a leftover of an ended attempt is swept at the next start
+    this.#sweeping = undefined;
+  }
+}
