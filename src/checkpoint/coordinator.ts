@@ -12,7 +12,7 @@
 //  C3  Nothing is told to tasks before the pointer is registered. If the pointer's outcome is unknown the job fails over, and nothing is deleted.
 //  C4  When every task of the job has seen its last record a checkpoint is taken at once; if it aborts, another one is.
 
-import { setup } from 'xstate';
+import { type ActorRefFrom, createActor, setup } from 'xstate';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
@@ -115,7 +115,7 @@ interface Pending {
   readonly drained: boolean;
   pauseMs: number;
   timer: unknown;
-  state: 'acknowledging' | 'writing' | 'registering';
+  readonly life: ActorRefFrom<typeof checkpointLifecycle>;
 }
 
 export class Coordinator {
@@ -150,7 +150,7 @@ export class Coordinator {
         receive: (mail) => this.#receive(mail),
         inspect: () => ({
           metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures },
-          snapshot: this.#pending?.state ?? 'idle',
+          snapshot: this.#phase ?? 'idle',
         }),
         stopping: () => {
           const { clock } = this.#options.io;
@@ -161,6 +161,11 @@ export class Coordinator {
         },
       };
     });
+  }
+
+  /** Where the pending checkpoint stands in its life. */
+  get #phase(): string | undefined {
+    return this.#pending?.life.getSnapshot().value;
   }
 
   get completed(): CheckpointInfo | undefined {
@@ -287,7 +292,18 @@ export class Coordinator {
     const waiting = new Set(entries.filter((e) => !e.finished).map((e) => e.task.name));
     const snapshots = entries.flatMap((e) => (e.finished && e.last !== undefined ? [e.last] : []));
     const timer = io.clock.setTimeout(() => this.#run(() => this.#expire(id)), timeout);
-    this.#pending = { id, startedAt, waiting, acked: new Set(), snapshots, requests, drained, pauseMs: 0, timer, state: 'acknowledging' };
+    this.#pending = {
+      id,
+      startedAt,
+      waiting,
+      acked: new Set(),
+      snapshots,
+      requests,
+      drained,
+      pauseMs: 0,
+      timer,
+      life: createActor(checkpointLifecycle).start(),
+    };
     const barrier = { id, startedAt, stop: requests.some((r) => r.stop) };
     for (const name of triggerTargets(entries.map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream }))))
       this.#tasks.get(name)!.task.ref.tell({ kind: 'trigger', barrier });
@@ -295,7 +311,7 @@ export class Coordinator {
   }
 
   #expire(id: number): void {
-    if (this.#pending?.id !== id || this.#pending.state !== 'acknowledging') return;
+    if (this.#pending?.id !== id || this.#phase !== 'acknowledging') return;
     const late = [...this.#pending.waiting].join(', ');
     this.#abort(
       new MillraceError('CHECKPOINT_EXPIRED', `Checkpoint ${id} was not complete after ${this.#options.timeout} ms; still missing: ${late}.`, {
@@ -327,6 +343,7 @@ export class Coordinator {
     const pending = this.#pending!;
     const { io, job, lineage, maxParallelism, planHash, storage, registry, attempt } = this.#options;
     io.clock.clearTimeout(pending.timer);
+    pending.life.send({ type: 'acknowledged' });
     if (storage === undefined || registry === undefined) {
       this.#complete({
         id: pending.id,
@@ -338,7 +355,6 @@ export class Coordinator {
       });
       return;
     }
-    pending.state = 'writing';
     const metadata: CheckpointMetadata = {
       id: pending.id,
       job,
@@ -357,6 +373,7 @@ export class Coordinator {
       const path = await storage.writeMetadata(`chk-${pending.id}-a${metadata.attempt}`, packMetadata(metadata));
       await io.step('checkpoint.metadata.written');
       registering = true;
+      pending.life.send({ type: 'written' });
       const bytes = filesNamed(metadata).reduce((sum, f) => sum + f.bytes, 0);
       const info = { id: pending.id, path, bytes, startedAt: pending.startedAt, durationMs: io.clock.now() - pending.startedAt };
       await io.step('checkpoint.register');
@@ -381,6 +398,7 @@ export class Coordinator {
 
   #complete(checkpoint: CompletedCheckpoint): void {
     const pending = this.#pending!;
+    pending.life.send({ type: 'registered' });
     this.#pending = undefined;
     this.#failures = 0;
     this.#lastCompletion = this.#options.io.clock.now();
@@ -452,6 +470,7 @@ export class Coordinator {
 
   #abort(error: MillraceError, counts: boolean): void {
     const pending = this.#pending!;
+    pending.life.send({ type: error.code === 'CHECKPOINT_EXPIRED' ? 'expired' : counts ? 'failed' : 'region lost' });
     this.#pending = undefined;
     this.#options.io.clock.clearTimeout(pending.timer);
     for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'abort', id: pending.id });
@@ -472,13 +491,13 @@ export class Coordinator {
   /** A region is going to restart: what is pending cannot complete. A completion that is being written is settled first by whoever restores. */
   #settleLost(tasks: readonly string[]): void {
     const pending = this.#pending;
-    if (pending === undefined || pending.state !== 'acknowledging' || !tasks.some((t) => pending.waiting.has(t) || pending.acked.has(t))) return;
+    if (pending === undefined || this.#phase !== 'acknowledging' || !tasks.some((t) => pending.waiting.has(t) || pending.acked.has(t))) return;
     this.#abort(new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${pending.id} was given up: a region restarts.`), false);
   }
 
   /** Resolves when no completion is being written: the newest registered checkpoint is then known (protocols 17 E). */
   async settled(): Promise<void> {
-    while (this.#pending !== undefined && this.#pending.state !== 'acknowledging')
+    while (this.#pending !== undefined && this.#phase !== 'acknowledging')
       await new Promise<void>((resolve) => void this.#options.io.clock.setTimeout(resolve, 1));
   }
 

@@ -6,6 +6,7 @@
 //  B3  A builder grows past BATCH_SIZE inside a unit (overdraft) and is handed over between units only (protocols 15).
 
 import type { Key } from '../graph/job.ts';
+import { limitOverdraft, OVERDRAFT_STEP } from './overdraft.ts';
 
 /** Records a batch holds before it is handed over. */
 export const BATCH_SIZE = 512;
@@ -49,6 +50,7 @@ export class Batch {
   }
 
   grow(): void {
+    if (this.capacity >= OVERDRAFT_STEP) limitOverdraft(this.values, this.size);
     this.capacity *= 2;
     this.values.length = this.capacity;
     const timestamps = new Float64Array(this.capacity);

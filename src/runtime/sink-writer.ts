@@ -16,8 +16,9 @@ import { MillraceError, messageOf } from '../errors.ts';
 import type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from '../graph/sink.ts';
 import { isThenable } from './handlers.ts';
 import type { Io } from './io.ts';
+import { limitOverdraft, OVERDRAFT_STEP } from './overdraft.ts';
 import type { SegmentSnapshot, SnapshotStorage, WriterSnapshot } from './snapshot.ts';
-import type { Participant } from './units.ts';
+import { type Participant, TaskFailure } from './units.ts';
 
 /** Records that wait for a writer before the task takes no more. */
 const WAITING_MAX = 4096;
@@ -87,6 +88,7 @@ export class PlainSink implements SinkRunner {
     this.records += 1;
     this.#values.push(value);
     this.#timestamps.push(timestamp);
+    if (this.#values.length % OVERDRAFT_STEP === 0) limitOverdraft(this.#values, this.#values.length);
   }
   mark(): void {
     this.#mark = this.#values.length;
@@ -118,7 +120,7 @@ export class PlainSink implements SinkRunner {
         this.#written += records;
         this.#options.wake();
       },
-      (error) => this.#options.failed(sinkFailed(this.#options.uid, error)),
+      (error) => this.#options.failed(error instanceof TaskFailure ? error : sinkFailed(this.#options.uid, error)),
     );
     this.#running = running;
   }
@@ -247,6 +249,7 @@ export class TransactionalSinkRunner implements SinkRunner {
   add(value: unknown, timestamp: number): void {
     this.records += 1;
     this.#records.push(this.#encode === undefined ? value : this.#encode(value, timestamp));
+    if (this.#records.length % OVERDRAFT_STEP === 0) limitOverdraft(this.#records, this.#records.length);
   }
   mark(): void {
     this.#mark = this.#records.length;

@@ -100,8 +100,11 @@ export function needsUndo(nodes: readonly Node[]): boolean {
 }
 
 function describe(error: unknown, node: Node, key: Key | undefined): MillraceError {
-  if (error instanceof MillraceError) return error;
   const uid = nameOf(node);
+  if (error instanceof MillraceError) {
+    if (error.uid !== undefined) return error;
+    return new MillraceError(error.code, `In '${uid}': ${error.message}`, { uid, cause: error.cause ?? error, retryable: error.retryable });
+  }
   const of = key === undefined ? '' : ` on key ${typeof key === 'bigint' ? `${key}n` : JSON.stringify(key, (_, v) => (typeof v === 'bigint' ? `${v}n` : v))}`;
   if (isRuntimeFailure(error)) return new MillraceError('RUNTIME_FAILED', `The state of '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
   return new MillraceError('USER_FUNCTION_FAILED', `'${uid}' failed${of}: ${messageOf(error)}.`, { uid, cause: asError(error) });
