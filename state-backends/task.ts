@@ -44,7 +44,7 @@ export class Task implements TaskState {
   // ── declaring ──
 
   single(uid: string, name: string, options?: TableOptions): SingleTable {
-    const table = new MemorySingleTable(this.ledger, this.tables.length, this.declare(uid, name, 'single', options));
+    const table = new MemorySingleTable(this.ledger, this.tables.length, this.register(uid, name, 'single', options));
     this.tables.push(table);
     this.ledger.tables.push(table);
     this.residency?.attach(table);
@@ -60,7 +60,7 @@ export class Task implements TaskState {
   }
 
   private grouped(uid: string, name: string, layout: Layout, options: TableOptions | undefined): GroupedTable {
-    const table = new MemoryGroupedTable(this.ledger, this.tables.length, this.declare(uid, name, layout, options));
+    const table = new MemoryGroupedTable(this.ledger, this.tables.length, this.register(uid, name, layout, options));
     this.tables.push(table);
     this.ledger.tables.push(table);
     this.residency?.attach(table);
@@ -68,13 +68,13 @@ export class Task implements TaskState {
   }
 
   timers(uid: string, name: string): TimerTable {
-    const table = new MemoryTimerTable(this.ledger, this.tables.length, this.declare(uid, name, 'timers', undefined));
+    const table = new MemoryTimerTable(this.ledger, this.tables.length, this.register(uid, name, 'timers', undefined));
     this.tables.push(table);
     this.ledger.tables.push(table);
     return table;
   }
 
-  private declare(uid: string, name: string, layout: Layout, options: TableOptions | undefined): TableHeader {
+  private register(uid: string, name: string, layout: Layout, options: TableOptions | undefined): TableHeader {
     const { headers } = this.ledger;
     if (headers.some((header) => header.uid === uid && header.name === name)) {
       throw new StateError('STATE_MISUSED', `Operator ${uid} declares state ${name} twice.`, { todo: 'Give each state of an operator its own name.' });

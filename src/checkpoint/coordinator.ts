@@ -345,6 +345,7 @@ export class Coordinator {
     io.clock.clearTimeout(pending.timer);
     pending.life.send({ type: 'acknowledged' });
     if (storage === undefined || registry === undefined) {
+      pending.life.send({ type: 'written' });
       this.#complete({
         id: pending.id,
         path: '',
