@@ -125,6 +125,7 @@ export class Task {
   #at = 0;
   #chunk = 256;
   #lastFlush = 0;
+  #withholding = false;
   #sourceIdle = false;
 
   // time
@@ -432,9 +433,7 @@ export class Task {
     if (this.#snapshots.busy) this.#snapshots.work(deadline);
     if (this.#waiting) return false;
     for (const output of this.#outputs) if (!output.open) return false;
-    for (const sink of this.#sinks.values()) {
-      if (sink.behind) return false;
-    }
+    if (this.#sinks.size > 0 && this.#sinksBehind()) return false;
     if (this.#keyed !== undefined) {
       this.#keyed.maintain();
       if (this.#keyed.pressed) return this.#wait(this.#keyed.relieve());
@@ -445,6 +444,21 @@ export class Task {
     if (this.#batch !== undefined) return this.#processBatch();
     if (this.#reader !== undefined) return this.#readStep();
     return this.#pollStep();
+  }
+
+  /**
+   * A sink that is behind takes no new records, but barriers must still pass, or no checkpoint could complete and let it commit (protocols 12): what stands in the
+   * channels is processed, and their senders get no credit. True for a source, which simply waits: its barriers come by mail.
+   */
+  #sinksBehind(): boolean {
+    let behind = false;
+    for (const sink of this.#sinks.values()) behind ||= sink.behind;
+    if (this.#gate === undefined) return behind;
+    if (behind !== this.#withholding) {
+      this.#withholding = behind;
+      this.#gate.withhold(behind);
+    }
+    return false;
   }
 
   #wait(until: Promise<void>): boolean {
