@@ -53,6 +53,8 @@ export interface RunningJob {
 
 export interface Job {
   readonly name: string;
+  /** What it was made with; options of `start` and `run` override them one by one. */
+  readonly defaults: RunOptions;
   /** The graph: vertices, chains, edges, uids. JSON-serialisable. */
   plan(options?: { parallelism?: number }): Plan;
   /** Resolves when every task runs. */
@@ -85,6 +87,7 @@ export function jobsOf(executor: Executor): JobFunction {
     const start = (options: RunOptions = {}): Promise<RunningJob> => executor.start({ name, build: nodes }, { ...defaults, ...defined(options) });
     return {
       name,
+      defaults,
       plan: (options = {}) => {
         const parallelism = options.parallelism ?? defaults.parallelism ?? 1;
         return buildGraph(nodes(), { parallelism: typeof parallelism === 'number' ? parallelism : parallelism.min, version: defaults.version }).plan;

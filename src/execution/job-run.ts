@@ -153,7 +153,9 @@ export class JobRun {
   #step(type: JobStep['type']): void {
     const before = this.status;
     this.#life.send({ type });
-    if (this.status !== before) this.#event({ type: 'status', status: this.status });
+    if (this.status === before) return;
+    const from = this.#restoredFrom;
+    this.#event({ type: 'status', status: this.status, ...(from === undefined ? {} : { restoredFrom: bare(from) }) });
   }
 
   #event(event: JobEvent): void {

@@ -83,7 +83,12 @@ export interface JobError extends Error {
 }
 
 export type JobEvent =
-  | { type: 'status'; status: JobStatus }
+  | {
+      type: 'status';
+      status: JobStatus;
+      /** The checkpoint that this run started from, once that is known; none where it began anew. */
+      restoredFrom?: CheckpointInfo;
+    }
   | { type: 'checkpoint'; checkpoint: CheckpointInfo }
   | { type: 'checkpoint-failed'; id: number; error: JobError }
   | { type: 'restart'; uid: string; error: JobError; count: number }
