@@ -140,17 +140,18 @@ export class Snapshots {
         if (node.step.kind !== 'sink' || !isTransactional(node.step.sink)) continue;
         const uid = nameOf(node);
         const stored = candidates.flatMap((c) => c.metadata?.tasks ?? []).flatMap((t) => t.operators[uid]?.writers ?? []);
-        const names = new Set([...stored.map((w) => w.writer), ...Array.from({ length: vertex.parallelism }, (_, i) => String(i))]);
-        for (const writer of names) {
+        const own = Array.from({ length: vertex.parallelism }, (_, i) => ({ writer: String(i), lineage, data: undefined as unknown }));
+        const identities = new Map([...own, ...stored].map((w) => [`${w.lineage}/${w.writer}`, w]));
+        for (const identity of identities.values()) {
           const abort = new AbortController();
-          const restored = stored.find((w) => w.writer === writer)?.data;
+          const { writer } = identity;
           const opened = await node.step.sink.open({
             uid,
             job: this.#job,
             writer,
-            lineage,
+            lineage: identity.lineage,
             attempt,
-            restored,
+            restored: identity.data,
             signal: abort.signal,
             log: SILENT,
             metrics: new MetricRegistry().of({}),
