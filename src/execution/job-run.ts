@@ -348,7 +348,8 @@ export class JobRun {
       onDeadLetter: (letter: DeadLetter) => this.#event({ type: 'dead-letter', deadLetter: letter }),
     });
     this.#post(() => {
-      if (this.#ending !== undefined) {
+      if (this.#ending !== undefined || this.#restarting.has(slot)) {
+        // The job ends, or has begun to open this region anew because another one could not be opened.
         attempt.close().catch((error) => this.#log.warn({ error: messageOf(error) }, 'State could not be closed.'));
         return;
       }
