@@ -2,6 +2,7 @@
 //
 // A stream is a list of origins (a node, one of its outputs, an exchange); `keyBy` and `union` only change that list, operators add a node to the graph.
 
+import { copy } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { DeadLetter, ErrorPolicy, Key, PolicyFn } from '../graph/job.ts';
 import {
@@ -296,9 +297,20 @@ class WindowedStreamOf<K, T> implements WindowedStream<K, T> {
   }
 }
 
-/** `reduce` in a window: the accumulator is the value itself, undefined before the first. */
+/**
+ * `reduce` in a window: the accumulator is undefined before the first value. The first value is kept as a copy until the reducer has been seen to leave its
+ * left argument alone: the record may be on its way elsewhere too (protocols 16).
+ */
 function reducing(fn: (left: unknown, right: unknown) => unknown): AnyAggregate {
-  const join = (left: unknown, right: unknown): unknown => (left === undefined ? right : fn(left, right));
+  let trusted = false;
+  let keepsLeft = false;
+  const join = (left: unknown, right: unknown): unknown => {
+    if (left === undefined) return trusted || typeof right !== 'object' || right === null ? right : copy(right);
+    const next = fn(left, right);
+    if (next === left && typeof next === 'object' && next !== null) keepsLeft = true;
+    trusted = !keepsLeft;
+    return keepsLeft && next === right && typeof next === 'object' && next !== null ? copy(next) : next;
+  };
   return { create: () => undefined, add: join, merge: join, result: (held) => held };
 }
 

@@ -11,6 +11,7 @@
 //  C2  An acknowledgement counts only for the pending id and a task that it waits for.
 //  C3  Nothing is told to tasks before the pointer is registered. If the pointer's outcome is unknown the job fails over, and nothing is deleted.
 //  C4  When every task of the job has seen its last record a checkpoint is taken at once; if it aborts, another one is.
+//  C5  From the request of a drained checkpoint on no other is taken until that one is.
 
 import { type ActorRefFrom, createActor, setup } from 'xstate';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
@@ -49,6 +50,8 @@ export interface CheckpointRequest {
   /** Sources stop behind the barrier. */
   readonly stop: boolean;
   readonly drained: boolean;
+  /** Of a drained one: drives event time to the end in every source. Called when the request is heard, and again for tasks that came later. */
+  drain?(): void;
   /** The checkpoint is complete; with `commits`, and every sink has committed it. */
   readonly commits: boolean;
   resolve(checkpoint: CompletedCheckpoint | undefined): void;
@@ -184,6 +187,7 @@ export class Coordinator {
       case 'tasks':
         for (const task of mail.tasks) this.#tasks.set(task.name, { task, ended: false, finished: false, last: undefined, committed: mail.restoredId });
         this.#markers = [...mail.markers];
+        for (const request of this.#requests) request.drain?.();
         this.#settleCommits();
         this.#schedule();
         this.#next();
@@ -213,6 +217,7 @@ export class Coordinator {
         if (this.#current(mail)) this.#tasks.get(mail.task)!.finished = true;
         break;
       case 'request':
+        mail.request.drain?.();
         this.#requests.push(mail.request);
         this.#next();
         break;
@@ -239,15 +244,20 @@ export class Coordinator {
     if (this.#pending !== undefined || this.#reserving) return;
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
     const allEnded = this.#tasks.size === this.#options.tasks && alive.length > 0 && alive.every((e) => e.ended);
-    const drained = this.#requests.some((r) => r.drained);
+    const drained = this.#draining;
     if (drained ? allEnded : this.#requests.length > 0) this.#trigger(this.#requests.splice(0), drained);
     else if (allEnded) this.#trigger([], false);
+  }
+
+  /** While event time is driven to the end nothing is stored: sources would go on behind a watermark of +∞ after a restore (C5). */
+  get #draining(): boolean {
+    return this.#requests.some((r) => r.drained);
   }
 
   #trigger(requests: CheckpointRequest[], drained: boolean): void {
     const { io, registry, storage } = this.#options;
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
-    if (this.#pending !== undefined || this.#reserving || this.#tasks.size < this.#options.tasks || alive.length === 0) {
+    if (this.#pending !== undefined || this.#reserving || this.#tasks.size < this.#options.tasks || alive.length === 0 || (!drained && this.#draining)) {
       // Not now: requests wait, a periodic one is left out.
       this.#requests.unshift(...requests);
       if (storage !== undefined && this.#pending === undefined) {
@@ -283,8 +293,9 @@ export class Coordinator {
     this.#reserving = false;
     const { io, timeout } = this.#options;
     const entries = [...this.#tasks.values()];
-    if (entries.length < this.#options.tasks) {
+    if (entries.length < this.#options.tasks || (!drained && this.#draining)) {
       this.#requests.unshift(...requests);
+      this.#next();
       return;
     }
     const startedAt = io.clock.now();

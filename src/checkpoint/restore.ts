@@ -92,7 +92,7 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
   const tasks = Array.from({ length: parallelism }, (_, subtask): TaskRestore => {
     const range = rangeOf(subtask, parallelism, maxParallelism);
     const keyed = keyedOld.filter((t) => meets(t.keyed!.range, range));
-    const taken = isKeyed(head.step) ? keyed : old.length === parallelism ? old.filter((t) => t.subtask === subtask) : old;
+    const taken = isKeyed(head.step) ? keyed : takenOver(vertex, old, splits[subtask]!, subtask);
     const operators: Record<string, OperatorSnapshot> = {};
     for (const node of vertex.nodes) {
       const uid = nameOf(node);
@@ -110,13 +110,23 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
     return {
       watermark: metadata.drained || taken.length === 0 ? Number.NEGATIVE_INFINITY : Math.min(...taken.map((t) => t.watermark)),
       processingTime: Math.max(0, ...metadata.tasks.map((t) => t.processingTime)),
-      ended: !metadata.drained && taken.length > 0 && taken.every((t) => t.ended),
+      ended: !metadata.drained && taken.length > 0 && taken.every((t) => t.ended) && splits[subtask]!.every((s) => s.finished),
       operators,
       handles: keyed.map((t) => t.keyed!.handle),
     };
   });
   const all = splits.flat();
   return { tasks, known: new Set(all.map((s) => s.id)), counts: splits.map((s) => s.filter((x) => !x.finished).length) };
+}
+
+/** Of a source: the old instances that held the splits that the new one is given; they are dealt out anew, also at the same parallelism. */
+function takenOver(vertex: Vertex, old: readonly TaskSnapshot[], splits: readonly SplitSnapshot[], subtask: number): readonly TaskSnapshot[] {
+  if (splits.length > 0) {
+    const uid = nameOf(vertex.head);
+    const given = new Set(splits.map((s) => s.id));
+    return old.filter((t) => t.operators[uid]?.splits?.some((s) => given.has(s.id)));
+  }
+  return old.length === vertex.parallelism ? old.filter((t) => t.subtask === subtask) : old;
 }
 
 function gather(metadata: CheckpointMetadata, uid: string): OperatorSnapshot[] {

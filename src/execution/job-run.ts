@@ -231,9 +231,10 @@ export class JobRun {
         : stored === undefined
           ? undefined
           : await this.#snapshots.latest(this.#graph, this.#attempt, stored);
-    await registry.begin(this.#lineage, typeof restore === 'object' ? chosen!.info.path : stored === undefined ? undefined : await registry.origin());
+    // A start that is refused changes nothing: the next one finds the lineage as it was.
     if (chosen !== undefined) this.#check(chosen.metadata);
     this.#settleGroups(chosen?.metadata);
+    await registry.begin(this.#lineage, typeof restore === 'object' ? chosen!.info.path : stored === undefined ? undefined : await registry.origin());
     await this.#snapshots.sweep(this.#attempt);
     this.#chosen = chosen;
     this.#restoredFrom = chosen?.info;
@@ -594,10 +595,15 @@ export class JobRun {
       if (this.#ending !== undefined) break;
       const done = deferred<CompletedCheckpoint | undefined>();
       this.#readyAgain = undefined;
-      this.#post(() => {
-        if (drain) for (const slot of this.#slots) slot.attempt?.drain();
-        this.#coordinatorRef!.tell({ kind: 'request', request: { stop: true, drained: drain, commits: true, resolve: done.resolve, reject: done.reject } });
-      });
+      const drainAll = (): void => {
+        for (const slot of this.#slots) slot.attempt?.drain();
+      };
+      this.#post(() =>
+        this.#coordinatorRef!.tell({
+          kind: 'request',
+          request: { stop: true, drained: drain, ...(drain ? { drain: drainAll } : {}), commits: true, resolve: done.resolve, reject: done.reject },
+        }),
+      );
       try {
         await Promise.race([done.promise, this.finished.then(() => {})]);
         this.#post(() => this.#end('stopped', cause));

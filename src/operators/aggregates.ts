@@ -3,6 +3,7 @@
 // `PURE` marks aggregates whose `merge` neither changes its right side nor keeps it: the window operator may then read closed slices without
 // counting them as changed.
 
+import { copy } from '../../state-backends/index.ts';
 import type { AggregateFunction } from '../graph/node.ts';
 
 export const PURE: unique symbol = Symbol.for('millrace.pure');
@@ -94,7 +95,15 @@ export function combine<T, S extends Record<string, AggregateFunction<T, unknown
       for (let i = 0; i < fns.length; i++) l[i] = fns[i]!.merge!(l[i], r[i]);
       return l;
     },
-    result: (held: unknown) => Object.fromEntries(names.map((name, i) => [name, fns[i]!.result((held as unknown[])[i])])) as { [N in keyof S]: ResultOf<S[N]> },
+    // A part whose result is its accumulator goes out as a copy: the accumulator goes on changing.
+    result: (held: unknown) =>
+      Object.fromEntries(
+        names.map((name, i) => {
+          const part = (held as unknown[])[i];
+          const result = fns[i]!.result(part);
+          return [name, result === part && typeof result === 'object' && result !== null ? copy(result) : result];
+        }),
+      ) as { [N in keyof S]: ResultOf<S[N]> },
   };
   if (!merging) return { ...all, merge: undefined } as unknown as Merging<T, unknown, { [N in keyof S]: ResultOf<S[N]> }>;
   return fns.every(isPure) ? pure(all) : all;

@@ -79,7 +79,11 @@ export class PlainSink implements SinkRunner {
   }
 
   async open(): Promise<void> {
-    this.#writer = await this.#sink.open(this.#options.context(this.#writerName, this.#options.lineage, undefined));
+    try {
+      this.#writer = await this.#sink.open(this.#options.context(this.#writerName, this.#options.lineage, undefined));
+    } catch (error) {
+      throw sinkFailed(this.#options.uid, error);
+    }
   }
 
   records = 0;
@@ -108,7 +112,12 @@ export class PlainSink implements SinkRunner {
     const [values, timestamps] = [this.#values, this.#timestamps];
     this.#values = [];
     this.#timestamps = [];
-    const writing = this.#writer!.write(values, timestamps);
+    let writing: void | Promise<void>;
+    try {
+      writing = this.#writer!.write(values, timestamps);
+    } catch (error) {
+      throw error instanceof TaskFailure ? error : sinkFailed(this.#options.uid, error);
+    }
     if (isThenable(writing)) this.#run(Promise.resolve(writing), values.length);
     else this.#written += values.length;
   }
@@ -217,7 +226,15 @@ export class TransactionalSinkRunner implements SinkRunner {
   }
 
   async open(): Promise<void> {
-    const { restored, uid, io, lineage: current } = this.#options;
+    try {
+      await this.#openIdentities();
+    } catch (error) {
+      throw sinkFailed(this.#options.uid, error);
+    }
+  }
+
+  async #openIdentities(): Promise<void> {
+    const { restored, io, lineage: current } = this.#options;
     const isOwn = (w: { writer: string; lineage: string }): boolean => w.writer === this.#ownName && w.lineage === current;
     const own = restored.find(isOwn) ?? { writer: this.#ownName, lineage: current, segments: [], data: undefined };
     for (const before of [own, ...restored.filter((w) => !isOwn(w))]) {
@@ -237,11 +254,7 @@ export class TransactionalSinkRunner implements SinkRunner {
       }
     }
     this.#target = this.#options.restoredId;
-    try {
-      await this.#commitUpTo(true);
-    } catch (error) {
-      throw sinkFailed(uid, error);
-    }
+    await this.#commitUpTo(true);
   }
 
   records = 0;

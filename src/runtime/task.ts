@@ -346,13 +346,8 @@ export class Task {
     } catch (error) {
       this.#state = 'failed';
       const node = this.#nodes[this.#chain.at()] ?? this.#nodes[0]!;
-      // An error that is not of a record has no policy: the region restarts.
-      const failure = this.#units.failure(
-        error,
-        error instanceof MillraceError && error.code !== 'USER_FUNCTION_FAILED' ? { ...node, onError: 'restart' } : node,
-        undefined,
-        undefined,
-      )!;
+      // An error of a unit comes here as a TaskFailure, its policy asked. Any other is not of a record and has no policy: the region restarts.
+      const failure = this.#units.failure(error, { ...node, onError: 'restart' }, undefined, undefined)!;
       this.#options.reports.failed(failure);
       throw failure.error;
     }
@@ -537,7 +532,11 @@ export class Task {
   #unit(index: number, run: () => void, subject: () => unknown, key: Key | undefined, timestamp: number): boolean {
     this.#chain.setAt(index);
     if (!this.#units.undoes) {
-      run();
+      try {
+        run();
+      } catch (error) {
+        throw this.#units.failure(error, this.#nodes[this.#chain.at()]!, subject(), key) ?? error;
+      }
       return true;
     }
     this.#units.begin();
