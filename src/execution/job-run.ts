@@ -550,6 +550,9 @@ export class JobRun {
       await this.#reopening;
       for (const slot of this.#slots) await slot.attempt?.close();
       if (this.#snapshots !== undefined) {
+        await this.#coordinator?.pruned();
+        // A finished job is not started again: what no checkpoint names of this run goes now.
+        if (how === 'finished') await this.#snapshots.sweep(this.#attempt + 1);
         if (how === 'finished')
           await this.#snapshots.registry.finish({
             status: 'finished',
@@ -557,11 +560,14 @@ export class JobRun {
             ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }),
           });
         else await this.#snapshots.registry.setOutcome(how);
-        await this.#snapshots.close();
       }
     } catch (error) {
       failure ??= asMillrace(error);
     }
+    // Whatever went wrong before, the registry is let go: the next start must be able to open it.
+    await this.#snapshots?.close().catch((error) => {
+      failure ??= asMillrace(error);
+    });
     for (const vertex of this.#graph.vertices) {
       const { step } = vertex.head;
       if (step.kind === 'source' && endsWithJob(step.source)) step.source.jobEnded();
