@@ -18,6 +18,7 @@ import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '.
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
+import type { Barrier } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import type { TaskMail } from '../runtime/task.ts';
@@ -110,6 +111,7 @@ interface Entry {
 
 interface Pending {
   readonly id: number;
+  readonly barrier: Barrier;
   readonly startedAt: number;
   readonly waiting: Set<string>;
   readonly acked: Set<string>;
@@ -138,6 +140,8 @@ export class Coordinator {
   #failures = 0;
   #timer: unknown;
   #completed: CheckpointInfo | undefined;
+  /** Superseded checkpoints are removed one after another. */
+  #pruning: Promise<void> = Promise.resolve();
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
@@ -214,7 +218,7 @@ export class Coordinator {
         this.#next();
         break;
       case 'finished':
-        if (this.#current(mail)) this.#tasks.get(mail.task)!.finished = true;
+        if (this.#current(mail)) this.#finishedWhile(mail.task);
         break;
       case 'request':
         mail.request.drain?.();
@@ -303,8 +307,10 @@ export class Coordinator {
     const waiting = new Set(entries.filter((e) => !e.finished).map((e) => e.task.name));
     const snapshots = entries.flatMap((e) => (e.finished && e.last !== undefined ? [e.last] : []));
     const timer = io.clock.setTimeout(() => this.#run(() => this.#expire(id)), timeout);
+    const barrier = { id, startedAt, stop: requests.some((r) => r.stop) };
     this.#pending = {
       id,
+      barrier,
       startedAt,
       waiting,
       acked: new Set(),
@@ -315,7 +321,6 @@ export class Coordinator {
       timer,
       life: createActor(checkpointLifecycle).start(),
     };
-    const barrier = { id, startedAt, stop: requests.some((r) => r.stop) };
     for (const name of triggerTargets(entries.map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream }))))
       this.#tasks.get(name)!.task.ref.tell({ kind: 'trigger', barrier });
     if (waiting.size === 0) this.#write();
@@ -346,6 +351,25 @@ export class Coordinator {
     pending.snapshots.push(mail.snapshot);
     pending.pauseMs = Math.max(pending.pauseMs, mail.pauseMs);
     if (outcome === 'complete') this.#write();
+  }
+
+  /** What a finished task acknowledged last holds for every later checkpoint, also for one that is under way; those behind it hear of the barrier from here. */
+  #finishedWhile(name: string): void {
+    const entry = this.#tasks.get(name)!;
+    entry.finished = true;
+    const pending = this.#pending;
+    if (pending === undefined || !pending.waiting.delete(name)) return;
+    pending.acked.add(name);
+    if (entry.last !== undefined) pending.snapshots.push(entry.last);
+    if (pending.waiting.size === 0) {
+      this.#write();
+      return;
+    }
+    const facts = [...this.#tasks.values()].map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream }));
+    for (const target of triggerTargets(facts)) {
+      const { task } = this.#tasks.get(target)!;
+      if (task.upstream.includes(name) && pending.waiting.has(target)) task.ref.tell({ kind: 'trigger', barrier: pending.barrier });
+    }
   }
 
   // ── completing ──
@@ -422,7 +446,9 @@ export class Coordinator {
     for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'complete', id: checkpoint.id });
     if (checkpoint.path !== '') {
       this.#options.onCompleted(checkpoint);
-      this.#prune().catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
+      this.#pruning = this.#pruning
+        .then(() => this.#prune())
+        .catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
     }
     this.#settleCommits();
     this.#schedule();
@@ -511,6 +537,11 @@ export class Coordinator {
   async settled(): Promise<void> {
     while (this.#pending !== undefined && this.#phase !== 'acknowledging')
       await new Promise<void>((resolve) => void this.#options.io.clock.setTimeout(resolve, 1));
+  }
+
+  /** Resolves when no superseded checkpoint is being removed. */
+  pruned(): Promise<void> {
+    return this.#pruning;
   }
 
   /** Ids handed out by an older start of this lineage are never used again. */

@@ -67,9 +67,13 @@ export class Gate {
     for (const channel of this.channels) channel.blocked = false;
   }
 
-  /** A barrier that comes by mail because no upstream task runs any more. */
-  passed(id: number): void {
+  /** A barrier that comes by mail because no upstream task runs any more. False: it had come by a channel. */
+  passed(id: number): boolean {
+    const { current, pending } = this.#alignment;
+    if (current > id || (current === id && !pending)) return false;
+    if (pending) this.unblock();
     this.#alignment = { current: id, pending: false, aligned: new Set() };
+    return true;
   }
 
   watermark(time: number): ValveOutput {

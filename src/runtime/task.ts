@@ -363,8 +363,7 @@ export class Task {
         this.#go(mail.known, mail.counts);
         break;
       case 'trigger':
-        this.#gate?.passed(mail.barrier.id);
-        this.#barrier(mail.barrier);
+        if (this.#gate?.passed(mail.barrier.id) !== false) this.#barrier(mail.barrier);
         break;
       case 'complete':
         this.#complete(mail.id);
