@@ -1,0 +1,72 @@
+// `millrace jobs`, `tree`, `checkpoints`, `stop`, `cancel`: a question to a running job, and its answer on standard output.
+
+import { setTimeout as pause } from 'node:timers/promises';
+import type { MillraceError } from '../errors.ts';
+import type { CheckpointInfo, JobResult } from '../graph/job.ts';
+import { ask, chooseJob, type FoundJob, runningJobs } from './door-client.ts';
+import { checkpointLines, jobLines, type ShownNode, treeLines } from './views.ts';
+
+export interface LookFlags {
+  url?: string;
+  json?: boolean;
+  watch?: boolean;
+  drain?: boolean;
+}
+
+const WATCH_MS = 1000;
+
+export async function jobsCommand({ url, json }: LookFlags): Promise<void> {
+  const jobs = await runningJobs(url);
+  if (json === true) print([JSON.stringify(jobs)]);
+  else print(jobs.length === 0 ? ['No job runs on this machine.'] : jobLines(jobs, Date.now()));
+}
+
+export async function treeCommand(name: string | undefined, { url, json, watch }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, url);
+  do {
+    let tree: ShownNode;
+    try {
+      tree = await ask<ShownNode>(job.url, 'GET', at(job, 'tree'));
+    } catch (error) {
+      // While it was watched, the job has ended: that is no failure of the command.
+      if (watch === true && (error as Partial<MillraceError>).code === 'JOB_NOT_FOUND') return;
+      throw error;
+    }
+    const live = watch === true && json !== true && process.stdout.isTTY;
+    if (live) process.stdout.write('\x1b[H\x1b[2J');
+    print(json === true ? [JSON.stringify(tree)] : [...(live ? [`${job.name}, ${new Date().toLocaleTimeString()}`, ''] : []), ...treeLines(tree)]);
+    if (watch === true) await pause(WATCH_MS);
+  } while (watch === true);
+}
+
+export async function checkpointsCommand(name: string | undefined, { url, json }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, url);
+  const checkpoints = await ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));
+  print(json === true ? [JSON.stringify(checkpoints)] : checkpointLines(checkpoints));
+}
+
+export async function stopCommand(name: string | undefined, { url, json, drain }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, url);
+  printResult(job, await ask<JobResult>(job.url, 'POST', at(job, 'stop'), { drain: drain === true }), json);
+}
+
+export async function cancelCommand(name: string | undefined, { url, json }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, url);
+  printResult(job, await ask<JobResult>(job.url, 'POST', at(job, 'cancel')), json);
+}
+
+function printResult(job: FoundJob, result: JobResult, json: boolean | undefined): void {
+  if (json === true) print([JSON.stringify(result)]);
+  else {
+    const last = result.status === 'cancelled' || result.checkpoint === undefined ? '' : `, checkpoint ${result.checkpoint.id}`;
+    print([`${job.name}: ${result.status}${last}`]);
+  }
+}
+
+function at(job: FoundJob, what: string): string {
+  return `/jobs/${encodeURIComponent(job.name)}/${what}`;
+}
+
+function print(lines: readonly string[]): void {
+  process.stdout.write(`${lines.join('\n')}\n`);
+}

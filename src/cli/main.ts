@@ -1,0 +1,89 @@
+#!/usr/bin/env node
+// `millrace`: the command. It reads the command line and says how it ended; what is done stands in the files of the commands.
+//
+// Exit codes: 0 the job finished, was stopped or cancelled, or the question was answered; 1 it failed; 2 the command line means nothing.
+
+import { Command, CommanderError } from 'commander';
+import { MillraceError } from '../errors.ts';
+import { cancelCommand, checkpointsCommand, jobsCommand, type LookFlags, stopCommand, treeCommand } from './look-commands.ts';
+import { type RunFlags, runCommand } from './run-command.ts';
+import { saying } from './said.ts';
+
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(argv: readonly string[]): Promise<number> {
+  // Everything behind `--` is the module's.
+  const dashes = argv.indexOf('--');
+  const own = dashes < 0 ? argv : argv.slice(0, dashes);
+  const json = own.includes('--json');
+  let code = 0;
+  const run = async (path: string, flags: RunFlags): Promise<void> => {
+    code = await runCommand(path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
+  };
+  const program = command(run);
+  try {
+    await program.parseAsync([...own], { from: 'user' });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return 0;
+      if (error.code === 'commander.help') {
+        process.stderr.write(program.helpInformation());
+        return 2;
+      }
+      saying(json).error(usage(error.message, own));
+      return 2;
+    }
+    saying(json).error(error);
+    return (error as Partial<MillraceError>).code === 'OPTION_INVALID' ? 2 : 1;
+  }
+}
+
+function command(run: (path: string, flags: RunFlags) => Promise<void>): Command {
+  const program = new Command('millrace')
+    .description('Runs jobs, looks at those that run, and stops them.')
+    .exitOverride()
+    .configureOutput({ writeErr: () => {}, outputError: () => {} })
+    .configureHelp({ helpWidth: 110 });
+  const add = (name: string, about: string): Command => program.command(name).description(about);
+
+  add('run <module>', 'Run the job that a module exports by default, until it ends; Ctrl-C stops it behind a last checkpoint')
+    .option('--parallelism <n>', 'parallel instances of each operator that does not say otherwise')
+    .option('--state <backend>', 'where keyed state is kept: memory, level or level:DIR')
+    .option('--checkpoints <dir>', "where checkpoints are kept (the job's own, else .millrace)")
+    .option('--no-checkpoints', 'run without checkpoints')
+    .option('--every <time>', 'time between two checkpoints, such as 10s')
+    .option('--restore <which>', 'latest, none, the path of a checkpoint or the id of a retained one')
+    .option('--port <n>', 'port of the control door on this machine (a free one)')
+    .option('--wait', 'wait where another process runs the job already')
+    .option('--json', 'say what happens as lines of JSON')
+    .addHelpText('after', '\nEverything after -- is left to the module, in process.argv.')
+    .action(run);
+
+  const look = (name: string, about: string, act: (job: string | undefined, flags: LookFlags) => Promise<void>): Command =>
+    add(name, about).option('--url <url>', "address of the job's door, instead of looking on this machine").option('--json', 'answer with JSON').action(act);
+  look('tree [job]', 'Show every task of a job: state, restarts, records, watermark, last checkpoint', treeCommand).option(
+    '--watch',
+    'every second, until the job ends',
+  );
+  look('checkpoints [job]', 'List the checkpoints that a job retains', checkpointsCommand);
+  look('stop [job]', 'Stop a job behind a last checkpoint; the next start goes on from there', stopCommand).option(
+    '--drain',
+    'let event time go to its end first, so that windows fire',
+  );
+  look('cancel [job]', 'End a job at once; the next start begins anew', cancelCommand);
+  add('jobs', 'List the jobs that run on this machine')
+    .option('--url <url>', 'address of a door, instead of looking on this machine')
+    .option('--json', 'answer with JSON')
+    .action((flags: LookFlags) => jobsCommand(flags));
+  return program;
+}
+
+function usage(message: string, own: readonly string[]): MillraceError {
+  const [name] = own.filter((argument) => !argument.startsWith('-'));
+  const sentence = message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ');
+  const unknownOption = name === 'run' && /^unknown option/.test(sentence);
+  return new MillraceError('OPTION_INVALID', `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}${/[.?)]$/.test(sentence) ? '' : '.'}`, {
+    todo: unknownOption ? 'Options of the module stand after --; millrace run --help lists those of run.' : 'See millrace --help.',
+  });
+}

@@ -1,0 +1,72 @@
+// What the values of options mean: text from the command line to what `start` takes. Pure; each throws OPTION_INVALID with a sentence.
+
+import { join } from 'node:path';
+import { level, memory, type StateBackend } from '../../state-backends/index.ts';
+import { MillraceError } from '../errors.ts';
+import type { CheckpointOptions, RunOptions } from '../graph/job.ts';
+
+const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+/** Milliseconds of `10s`, `500ms`, `1.5m`, `2h`, `1d`. */
+export function durationOf(text: string, option: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(text);
+  const ms = match === null ? 0 : Number(match[1]) * UNITS[match[2] as keyof typeof UNITS];
+  if (!(ms > 0)) throw invalid(`'${text}' is no time for ${option}.`, 'Write a number with ms, s, m, h or d, such as 10s.');
+  return ms;
+}
+
+export function countOf(text: string, option: string): number {
+  const n = Number(text);
+  if (!/^\d+$/.test(text) || n < 1 || !Number.isSafeInteger(n)) throw invalid(`'${text}' is no number for ${option}.`, 'Write a whole number above 0.');
+  return n;
+}
+
+export function portOf(text: string): number {
+  const port = Number(text);
+  if (!/^\d+$/.test(text) || port > 65_535) throw invalid(`'${text}' is no port.`, 'Write a number up to 65535; 0 takes a free one.');
+  return port;
+}
+
+export function restoreOf(text: string): NonNullable<RunOptions['restore']> {
+  if (text === 'latest' || text === 'none') return text;
+  if (text === '') throw invalid('--restore is empty.', 'Write latest, none, the path of a checkpoint or its id.');
+  return { from: /^\d+$/.test(text) ? Number(text) : text };
+}
+
+/** `byDefault` is where `level` keeps its files when no directory is named. */
+export function stateOf(text: string, byDefault: string): StateBackend {
+  if (text === 'memory') return memory();
+  const match = /^level(?::(.+))?$/.exec(text);
+  if (match === null) throw invalid(`'${text}' is no state backend.`, 'Write memory, level or level:DIRECTORY.');
+  return level({ directory: match[1] ?? byDefault });
+}
+
+export const CHECKPOINT_DIRECTORY = '.millrace';
+const CHECKPOINT_EVERY_MS = 10_000;
+
+/** What was asked for on the command line, over what the job says, over the defaults of the command. */
+export function checkpointsOf(
+  asked: { directory: string | false | undefined; every: number | undefined },
+  job: CheckpointOptions | false | undefined,
+): CheckpointOptions | false {
+  if (asked.directory === false) {
+    if (asked.every !== undefined) throw invalid('--every and --no-checkpoints exclude each other.', 'Leave one of them out.');
+    return false;
+  }
+  if (asked.directory === undefined && asked.every === undefined && job !== undefined) return job;
+  const base = typeof job === 'object' ? job : { directory: CHECKPOINT_DIRECTORY, every: CHECKPOINT_EVERY_MS };
+  return {
+    ...base,
+    ...(asked.directory === undefined ? {} : { directory: asked.directory }),
+    ...(asked.every === undefined ? {} : { every: asked.every }),
+  };
+}
+
+/** State in use belongs to one process; what a killed one leaves is worth nothing. */
+export function stateDirectory(): string {
+  return join(CHECKPOINT_DIRECTORY, 'state', `${process.pid}-${Date.now().toString(36)}`);
+}
+
+function invalid(sentence: string, todo: string): MillraceError {
+  return new MillraceError('OPTION_INVALID', sentence, { todo });
+}

@@ -1,0 +1,260 @@
+// `millrace run <module>`: loads the job, starts it with its door open, says what happens, and ends with it.
+//
+// Signals: the first Ctrl-C, SIGTERM or SIGHUP is stop(), a second one cancel(). npm hands the terminal's Ctrl-C on to its child, which has had it
+// already: the same signal within ECHO_MS is that echo and no second wish.
+//
+// Invariants:
+//  C1  Options of the command line go over those of the job; what neither says has the defaults of the command: checkpoints into .millrace every 10 s,
+//      a door on a free port of this machine.
+//  C2  The job's own `onEvent` and `logger` stay in use beside what is said here.
+//  C3  A job that has ended ends the process, also where the module has left something open.
+
+import { rmSync } from 'node:fs';
+import { MillraceError, messageOf } from '../errors.ts';
+import type { CheckpointInfo, JobEvent, JobResult, RunOptions } from '../graph/job.ts';
+import { type LoadedJob, loadJob } from './job-module.ts';
+import { checkpointsOf, countOf, durationOf, portOf, restoreOf, stateDirectory, stateOf } from './option-values.ts';
+import { errorLine, type Said, saying } from './said.ts';
+
+export interface RunFlags {
+  parallelism?: string;
+  state?: string;
+  checkpoints?: string | false;
+  every?: string;
+  restore?: string;
+  port?: string;
+  wait?: boolean;
+  json?: boolean;
+}
+
+const ECHO_MS = 300;
+const WAIT_STEP_MS = 500;
+/** For what a module has left open, behind the end of its job. */
+const LEFT_OPEN_MS = 1000;
+
+export async function runCommand(path: string, flags: RunFlags, moduleArguments: readonly string[]): Promise<number> {
+  const said = saying(flags.json === true);
+  const asked = parsed(flags);
+  const job = await loadJob(path, moduleArguments);
+  const directory = stateDirectory();
+  // Of code that the job does not call: it ends the process as in Node, with a sentence instead of a stack.
+  process.on('uncaughtException', (error) => {
+    said.error(new MillraceError('MODULE_FAILED', `The module ${path} threw outside of its job: ${messageOf(error)}`, { cause: error }));
+    process.exit(1);
+  });
+  try {
+    const end = await runJob(job, optionsOf(job, asked, directory, said), said, flags.wait === true);
+    leave();
+    return end;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+interface Asked {
+  readonly parallelism: number | undefined;
+  readonly state: string | undefined;
+  readonly checkpoints: { directory: string | false | undefined; every: number | undefined };
+  readonly restore: RunOptions['restore'];
+  readonly port: number | undefined;
+}
+
+/** Before the module is loaded: a slip on the command line should not run anything. */
+function parsed(flags: RunFlags): Asked {
+  if (flags.state !== undefined) stateOf(flags.state, '.');
+  const checkpoints = { directory: flags.checkpoints, every: flags.every === undefined ? undefined : durationOf(flags.every, '--every') };
+  checkpointsOf(checkpoints, undefined);
+  return {
+    parallelism: flags.parallelism === undefined ? undefined : countOf(flags.parallelism, '--parallelism'),
+    state: flags.state,
+    checkpoints,
+    restore: flags.restore === undefined ? undefined : restoreOf(flags.restore),
+    port: flags.port === undefined ? undefined : portOf(flags.port),
+  };
+}
+
+/** C1, C2. */
+function optionsOf(job: LoadedJob, asked: Asked, directory: string, said: Said): RunOptions {
+  const { defaults } = job;
+  const token = process.env.MILLRACE_TOKEN;
+  const control = defaults.control === false && asked.port === undefined ? false : { ...(token === undefined ? {} : { token }), ...defaults.control };
+  return {
+    parallelism: asked.parallelism,
+    ...(asked.state === undefined ? {} : { state: stateOf(asked.state, directory) }),
+    checkpoints: checkpointsOf(asked.checkpoints, defaults.checkpoints),
+    restore: asked.restore,
+    control: control === false || asked.port === undefined ? control : { ...control, port: asked.port },
+    logger: defaults.logger ?? warningsTo(said),
+    onEvent: (event) => {
+      sayEvent(event, said);
+      defaults.onEvent?.(event);
+    },
+  };
+}
+
+async function runJob(job: LoadedJob, options: RunOptions, said: Said, wait: boolean): Promise<number> {
+  const abort = new AbortController();
+  job.defaults.signal?.addEventListener('abort', () => abort.abort(job.defaults.signal?.reason), { once: true });
+  const signals = new Signals(said, () => abort.abort());
+  try {
+    const run = await started(job, { ...options, signal: abort.signal }, said, wait, signals);
+    if (run === undefined) return 0;
+    const { status, restoredFrom: from } = run;
+    if (status === 'finished')
+      said.line(`${job.name}: has finished before, and its result is returned; --restore none runs it anew`, { job: job.name, event: 'finished before' });
+    else {
+      const url = run.controlUrl;
+      const begins = from === undefined ? 'begins anew' : `resumes from checkpoint ${from.id}, taken ${clockTime(from.startedAt)}`;
+      said.line(`${job.name}: ${begins}${options.checkpoints === false ? ', without checkpoints' : ''}`, {
+        job: job.name,
+        event: 'started',
+        id: run.id,
+        pid: process.pid,
+        restoredFrom: from ?? null,
+      });
+      if (url !== undefined) said.line(`${job.name}: door at ${url}`, { job: job.name, event: 'door', url });
+    }
+    signals.takes(
+      () => run.stop(),
+      () => run.cancel(),
+    );
+    const result = await run.finished;
+    if (status !== 'finished') sayResult(job.name, result, said);
+    return 0;
+  } catch (error) {
+    said.error(error);
+    return 1;
+  } finally {
+    signals.close();
+  }
+}
+
+/** Undefined where the wait for another process was broken off. */
+async function started(job: LoadedJob, options: RunOptions, said: Said, wait: boolean, signals: Signals) {
+  for (let waited = false; ; waited = true) {
+    try {
+      return await job.start(options);
+    } catch (error) {
+      if (!wait || (error as { code?: string }).code !== 'JOB_ALREADY_RUNNING') throw error;
+      if (!waited) said.line(`${job.name}: runs in another process already; waiting for its end`, { job: job.name, event: 'waiting' });
+    }
+    await Promise.race([new Promise((resolve) => setTimeout(resolve, WAIT_STEP_MS)), signals.first]);
+    if (signals.count > 0) return undefined;
+  }
+}
+
+class Signals {
+  readonly first: Promise<void>;
+  count = 0;
+  readonly #said: Said;
+  readonly #abort: () => void;
+  #stop: (() => Promise<unknown>) | undefined;
+  #cancel: (() => Promise<unknown>) | undefined;
+  #last = { name: '', at: Number.NEGATIVE_INFINITY };
+  #come!: () => void;
+
+  constructor(said: Said, abort: () => void) {
+    this.#said = said;
+    this.#abort = abort;
+    this.first = new Promise((resolve) => {
+      this.#come = resolve;
+    });
+    for (const name of NAMES) process.on(name, this.#on);
+    process.stdout.on('error', this.#onOutput);
+  }
+
+  /** Nobody reads the output any more (`millrace run … | head`). */
+  #onOutput = (error: NodeJS.ErrnoException): void => {
+    if (error.code !== 'EPIPE') throw error;
+    if (this.count === 0) this.#on('EPIPE');
+  };
+
+  #on = (name: string): void => {
+    const at = performance.now();
+    const echo = name === this.#last.name && at - this.#last.at < ECHO_MS;
+    this.#last = { name, at };
+    if (echo) return;
+    this.count += 1;
+    this.#come();
+    if (this.count === 1) {
+      this.#said.line('stopping: a last checkpoint is taken (once more: cancel)', { event: 'stopping', signal: name });
+      this.#tell(this.#stop);
+    } else if (this.count === 2) {
+      this.#said.line('cancelling', { event: 'cancelling', signal: name });
+      if (this.#cancel === undefined) this.#abort();
+      else this.#tell(this.#cancel);
+    }
+  };
+
+  /** What came while the job was starting is told now. */
+  takes(stop: () => Promise<unknown>, cancel: () => Promise<unknown>): void {
+    this.#stop = stop;
+    this.#cancel = cancel;
+    if (this.count > 0) this.#tell(stop);
+    if (this.count > 1) this.#tell(cancel);
+  }
+
+  /** How it ended is said by `finished`. */
+  #tell(what: (() => Promise<unknown>) | undefined): void {
+    what?.().catch(() => {});
+  }
+
+  close(): void {
+    for (const name of NAMES) process.off(name, this.#on);
+  }
+}
+const NAMES = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+function sayEvent(event: JobEvent, said: Said): void {
+  switch (event.type) {
+    case 'restart':
+      said.line(`restart ${event.count}, because of ${event.uid}: ${errorLine(event.error)}`, {
+        event: 'restart',
+        count: event.count,
+        uid: event.uid,
+        message: errorLine(event.error),
+      });
+      break;
+    case 'checkpoint-failed':
+      said.line(`checkpoint ${event.id} failed: ${errorLine(event.error)}`, { event: 'checkpoint-failed', id: event.id, message: errorLine(event.error) });
+      break;
+    case 'dead-letter': {
+      const { uid, error } = event.deadLetter;
+      said.line(`dead letter of ${uid}: ${error.message}`, { event: 'dead-letter', uid, message: error.message });
+      break;
+    }
+    default:
+  }
+}
+
+/** What the library tells its log and no event says; restarts and failed checkpoints are said already. */
+function warningsTo(said: Said): NonNullable<RunOptions['logger']> {
+  const print = (fields: object | string, message?: string): void => {
+    const text = typeof fields === 'string' ? fields : (message ?? JSON.stringify(fields));
+    if (/restarts from the last checkpoint|^Checkpoint \d+ failed|^The job '.*' failed/.test(text)) return;
+    said.line(text, { event: 'warning', message: text, ...(typeof fields === 'string' ? {} : fields) });
+  };
+  return { debug() {}, info() {}, warn: print, error: print };
+}
+
+function sayResult(job: string, result: JobResult, said: Said): void {
+  const parts = [`${job}: ${result.status}`];
+  if (result.checkpoint !== undefined && result.status !== 'cancelled')
+    parts.push(`checkpoint ${result.checkpoint.id}, taken ${clockTime(result.checkpoint.startedAt)}`);
+  if (result.restarts > 0) parts.push(`${result.restarts} restart${result.restarts === 1 ? '' : 's'}`);
+  if (result.cause !== undefined) parts.push(`because of ${errorLine(result.cause)}`);
+  said.line(parts.join(', '), { job, event: 'ended', ...result, cause: result.cause === undefined ? undefined : errorLine(result.cause) });
+}
+
+export function clockTime(at: CheckpointInfo['startedAt']): string {
+  const d = new Date(at);
+  const two = (n: number): string => String(n).padStart(2, '0');
+  const time = `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`;
+  const sameDay = d.toDateString() === new Date().toDateString();
+  return sameDay ? time : `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${time}`;
+}
+
+/** C3. The timer does not hold the process itself. */
+function leave(): void {
+  setTimeout(() => process.exit(), LEFT_OPEN_MS).unref();
+}
