@@ -217,6 +217,7 @@ export class TransactionalSinkRunner implements SinkRunner {
   #target = 0;
   /** Commits run one after another; one that failed fails all behind it (K4). */
   #committing: Promise<void> = Promise.resolve();
+  #finishing: Promise<void> | undefined;
   marker = 0;
 
   constructor(sink: TransactionalSink<unknown, unknown>, subtask: number, options: TransactionalOptions) {
@@ -377,8 +378,15 @@ export class TransactionalSinkRunner implements SinkRunner {
     return Promise.allSettled([this.#committing]);
   }
 
-  async finish(): Promise<void> {
-    for (const identity of this.#identities) await identity.writer.finish?.();
+  /** Two checkpoints may complete behind the last record, the second while the first still finishes: writers are finished once, after every commit. */
+  finish(): Promise<void> {
+    if (this.#finishing === undefined) {
+      this.#finishing = this.#committing.then(async () => {
+        for (const identity of this.#identities) await identity.writer.finish?.();
+      });
+      this.#committing = this.#finishing;
+    }
+    return this.#finishing;
   }
 
   async close(): Promise<void> {
