@@ -1,0 +1,95 @@
+// What the workloads must give, computed plainly over the whole input; and the committed outputs of another engine for the whole of it.
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { gunzipSync } from 'node:zlib';
+import type { Workload } from './workloads.ts';
+
+const data = (name: string): string => gunzipSync(readFileSync(fileURLToPath(new URL(`../data/${name}.ndjson.gz`, import.meta.url)))).toString('utf8');
+const lines = (text: string): string[] => text.split('\n').slice(0, -1);
+
+/** The first `records` lines of the workload's input. */
+export function inputOf(workload: Workload, records = 100_000): string[] {
+  return lines(data(workload === 'wc' ? 'words-100k' : 'metrics-100k')).slice(0, records);
+}
+
+/** The reference output for the whole input: one row a line, sorted by bytes. */
+export function referenceOf(workload: Workload): string {
+  return data(`${workload}-expected`);
+}
+
+/** Sizes and checksums of the reference outputs, as they were published with them. */
+export const REFERENCE: Readonly<Record<Workload, { count: number; sha256: string }>> = {
+  wc: { count: 63_343, sha256: '11aa7fdad720698ec510fef93bc5d265b1422531a945fc1e6ec37aee333eada4' },
+  cpu: { count: 80_000, sha256: 'd834fa2c4a31723c4aab1195a11682892eaf5062d3a89998d3c70254385c4fd8' },
+};
+
+export function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** Rows in the canonical form: sorted by bytes (all is ASCII), each with its line end. */
+export function canonical(rows: readonly string[]): string {
+  return [...rows]
+    .sort()
+    .map((row) => `${row}\n`)
+    .join('');
+}
+
+/** What the workload must give for these input lines, in the canonical form. */
+export function expectedOf(workload: Workload, input: readonly string[]): string {
+  return canonical(workload === 'wc' ? finalCounts(input) : cpuRows(input));
+}
+
+/** Every row that wc must write for these input lines, updates included, in the canonical form. */
+export function updatesOf(input: readonly string[]): string {
+  const counts = new Map<string, number>();
+  const rows = input.map((line) => {
+    const { word } = JSON.parse(line) as { word: string };
+    const count = (counts.get(word) ?? 0) + 1;
+    counts.set(word, count);
+    return JSON.stringify({ word, count });
+  });
+  return canonical(rows);
+}
+
+function finalCounts(input: readonly string[]): string[] {
+  const counts = new Map<string, number>();
+  for (const line of input) {
+    const { word } = JSON.parse(line) as { word: string };
+    counts.set(word, (counts.get(word) ?? 0) + 1);
+  }
+  return [...counts].map(([word, count]) => JSON.stringify({ word, count }));
+}
+
+const MINUTE = 60_000;
+
+function cpuRows(input: readonly string[]): string[] {
+  const averages = new Map<string, { host: string; start: number; sum: number; count: number }>();
+  const maxima = new Map<string, { host: string; start: number; max: number }>();
+  for (const line of input) {
+    const { host, cpu, mem, ts } = JSON.parse(line) as { host: string; cpu: number; mem: number; ts: number };
+    const start = ts - (ts % (5 * MINUTE));
+    const average = averages.get(`${host} ${start}`);
+    if (average === undefined) averages.set(`${host} ${start}`, { host, start, sum: cpu, count: 1 });
+    else {
+      average.sum += cpu;
+      average.count += 1;
+    }
+    const last = ts - (ts % MINUTE);
+    for (let from = last - 59 * MINUTE; from <= last; from += MINUTE) {
+      const maximum = maxima.get(`${host} ${from}`);
+      if (maximum === undefined) maxima.set(`${host} ${from}`, { host, start: from, max: mem });
+      else if (mem > maximum.max) maximum.max = mem;
+    }
+  }
+  return [
+    ...[...averages.values()].map(({ host, start, sum, count }) =>
+      JSON.stringify({ kind: 'avg5m', host, windowStart: start, windowEnd: start + 5 * MINUTE, sum, count, avg: Math.floor(sum / count) }),
+    ),
+    ...[...maxima.values()].map((row) =>
+      JSON.stringify({ kind: 'max60m', host: row.host, windowStart: row.start, windowEnd: row.start + 60 * MINUTE, max: row.max }),
+    ),
+  ];
+}

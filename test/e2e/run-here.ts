@@ -1,0 +1,20 @@
+// A run of a trial's job in this process.
+
+import { type JobEvent, type JobResult, level, memory, type RunningJob } from 'millrace';
+import type { Settings } from './job-process.ts';
+import type { Trial } from './trial.ts';
+import { jobOf } from './workloads.ts';
+
+export function startHere(trial: Trial, settings: Partial<Settings> = {}, onEvent?: (event: JobEvent) => void): Promise<RunningJob> {
+  const all = { ...trial.settings, ...settings };
+  return jobOf(all.workload, all).start({
+    parallelism: all.parallelism,
+    checkpoints: { directory: all.checkpoints, every: all.every },
+    state: all.backend === 'level' ? level({ directory: all.state, cacheBytes: all.cacheBytes ?? 1 << 20 }) : memory(),
+    onEvent,
+  });
+}
+
+export async function runHere(trial: Trial, settings: Partial<Settings> = {}): Promise<JobResult> {
+  return (await startHere(trial, settings)).finished;
+}

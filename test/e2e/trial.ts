@@ -1,0 +1,178 @@
+// One trial of a workload: folders of its own, runs of the job in this process or in one that may be killed, and the questions asked at the end.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { Settings } from './job-process.ts';
+import { kept } from './kept.ts';
+import { canonical, expectedOf, inputOf, updatesOf } from './oracle.ts';
+import { OUTPUTS, type Workload } from './workloads.ts';
+
+const program = fileURLToPath(new URL('./job-process.ts', import.meta.url));
+const typescript = pathToFileURL(fileURLToPath(new URL('../../scripts/typescript.mjs', import.meta.url))).href;
+
+/** Shares of the input in its files: unlike, so that their ends fall at different times. */
+const SHARES = [0.5, 0.3, 0.15, 0.05];
+
+export interface Expected {
+  readonly final: string;
+  /** Of wc: every row, updates included. */
+  readonly updates: string | undefined;
+}
+
+/** An input in a folder, as one file or as four, and what it must give. */
+export class Input {
+  readonly workload: Workload;
+  readonly records: number;
+  readonly folder: string;
+  readonly expected: Expected;
+
+  constructor(workload: Workload, options: { records?: number; files?: 1 | 4 } = {}) {
+    const { records = 100_000, files = 1 } = options;
+    const lines = inputOf(workload, records);
+    this.workload = workload;
+    this.records = records;
+    this.folder = mkdtempSync(join(tmpdir(), 'millrace-input-'));
+    let from = 0;
+    for (const [index, share] of (files === 1 ? [1] : SHARES).entries()) {
+      const to = index + 1 === files ? records : from + Math.floor(records * share);
+      writeFileSync(join(this.folder, `part-${index}.ndjson`), `${lines.slice(from, to).join('\n')}\n`);
+      from = to;
+    }
+    this.expected = { final: expectedOf(workload, lines), updates: workload === 'wc' ? updatesOf(lines) : undefined };
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export interface Ended {
+  readonly signal: NodeJS.Signals | null;
+  readonly code: number | null;
+  readonly errors: string;
+  /** What the process said when its run ended by itself. */
+  readonly said: { readonly status: string; readonly checkpoints: number; readonly restoredFrom: number | undefined } | undefined;
+}
+
+export class Trial {
+  readonly input: Input;
+  readonly folder: string;
+  readonly settings: Settings;
+
+  constructor(input: Input, settings: Partial<Settings> = {}) {
+    this.input = input;
+    this.folder = mkdtempSync(join(tmpdir(), 'millrace-trial-'));
+    const { workload } = input;
+    this.settings = {
+      workload,
+      input: input.folder,
+      output: join(this.folder, 'out'),
+      checkpoints: join(this.folder, 'checkpoints'),
+      state: join(this.folder, 'state'),
+      backend: 'memory',
+      parallelism: 1,
+      every: 20,
+      pace: 0,
+      ...settings,
+    };
+    mkdirSync(this.settings.state);
+  }
+
+  /** Runs the job in a process of its own, with faults set. */
+  begin(settings: Partial<Settings> = {}, faults = ''): { process: ChildProcess; ended: Promise<Ended> } {
+    const child = spawn(process.execPath, ['--import', typescript, program, JSON.stringify({ ...this.settings, ...settings })], {
+      env: { ...process.env, MILLRACE_FAULTS: faults },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let out = '';
+    let errors = '';
+    child.stdout.on('data', (data) => (out += data));
+    child.stderr.on('data', (data) => (errors += data));
+    const ended = new Promise<Ended>((resolve, reject) => {
+      child.on('error', reject);
+      child.on('close', (code, signal) => resolve({ signal, code, errors, said: out === '' ? undefined : JSON.parse(out) }));
+    });
+    return { process: child, ended };
+  }
+
+  run(settings: Partial<Settings> = {}, faults = ''): Promise<Ended> {
+    return this.begin(settings, faults).ended;
+  }
+
+  /** Without faults, to the end. */
+  async finish(settings: Partial<Settings> = {}): Promise<void> {
+    const { signal, code, errors, said } = await this.run({ ...settings, pace: 0 });
+    if (signal !== null || code !== 0 || said?.status !== 'finished')
+      throw new Error(`The last run ended with ${signal ?? code} (${said?.status}).\n${errors}`);
+  }
+
+  /** Every published row, in the canonical form. */
+  rows(): string {
+    const rows: string[] = [];
+    for (const output of OUTPUTS[this.settings.workload]) {
+      const folder = join(this.settings.output, output);
+      for (const name of readdirSync(folder)) {
+        if (!name.startsWith('.')) rows.push(...readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1));
+      }
+    }
+    return canonical(rows);
+  }
+
+  /** The canonical output: of a running count, the last row of each word. */
+  output(): string {
+    const rows = this.rows();
+    if (this.settings.workload !== 'wc') return rows;
+    const last = new Map<string, { count: number; row: string }>();
+    for (const row of rows.split('\n').slice(0, -1)) {
+      const { word, count } = JSON.parse(row) as { word: string; count: number };
+      if (count > (last.get(word)?.count ?? 0)) last.set(word, { count, row });
+    }
+    return canonical([...last.values()].map(({ row }) => row));
+  }
+
+  /** What is wrong with the output and with what was left behind, as sentences; nothing where all is well. */
+  async complaints(): Promise<string[]> {
+    const wrong: string[] = [];
+    const { final, updates } = this.input.expected;
+    if (updates !== undefined) wrong.push(...difference(this.rows(), updates));
+    if (this.output() !== final) wrong.push(...difference(this.output(), final), 'the canonical output differs');
+    wrong.push(...(await this.leftovers()));
+    return wrong;
+  }
+
+  /** Files that nobody needs any more and that are still there. */
+  async leftovers(): Promise<string[]> {
+    const { workload, output, checkpoints, state } = this.settings;
+    const wrong = (await kept(join(checkpoints, workload))).map((name) => `checkpoints: ${name}`);
+    for (const name of readdirSync(state)) wrong.push(`state: ${name} is left`);
+    for (const folder of OUTPUTS[workload]) {
+      const markers = join(output, folder, '.millrace');
+      for (const name of existsSync(markers) ? readdirSync(markers) : []) {
+        if (/\.(tmp|fenced-\d+)$/.test(name)) wrong.push(`output: ${folder}/${name} is left`);
+        if (name.endsWith('.open')) for (const file of readdirSync(join(markers, name))) wrong.push(`output: ${folder}/${name}/${file} is left`);
+      }
+    }
+    return wrong;
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** Both sorted: how many rows are missing and how many are there too often, with an example of each. */
+function difference(got: string, wanted: string): string[] {
+  if (got === wanted) return [];
+  const balance = new Map<string, number>();
+  for (const row of wanted.split('\n').slice(0, -1)) balance.set(row, (balance.get(row) ?? 0) + 1);
+  for (const row of got.split('\n').slice(0, -1)) balance.set(row, (balance.get(row) ?? 0) - 1);
+  const lost = [...balance].filter(([, n]) => n > 0);
+  const extra = [...balance].filter(([, n]) => n < 0);
+  const wrong: string[] = [];
+  if (lost.length > 0) wrong.push(`${lost.length} rows are lost, such as ${lost[0]![0]}`);
+  if (extra.length > 0) wrong.push(`${extra.length} rows are there that should not be, or twice, such as ${extra[0]![0]}`);
+  return wrong;
+}
