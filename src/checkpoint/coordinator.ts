@@ -142,6 +142,8 @@ export class Coordinator {
   #completed: CheckpointInfo | undefined;
   /** Superseded checkpoints are removed one after another. */
   #pruning: Promise<void> = Promise.resolve();
+  /** The completion that is being written; goes on when the actor ends. */
+  #writing: Promise<unknown> = Promise.resolve();
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
@@ -417,7 +419,9 @@ export class Coordinator {
       await io.step('checkpoint.registered');
       return info;
     };
-    write().then(
+    const writing = write();
+    this.#writing = writing.catch(() => undefined);
+    writing.then(
       (info) => this.#run(() => this.#complete({ ...info, pauseMs: pending.pauseMs })),
       (error) =>
         this.#run(() => {
@@ -446,13 +450,18 @@ export class Coordinator {
     for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'complete', id: checkpoint.id });
     if (checkpoint.path !== '') {
       this.#options.onCompleted(checkpoint);
-      this.#pruning = this.#pruning
-        .then(() => this.#prune())
-        .catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
+      this.#removeSuperseded();
     }
     this.#settleCommits();
     this.#schedule();
     this.#next();
+  }
+
+  /** One removal at a time. */
+  #removeSuperseded(): void {
+    this.#pruning = this.#pruning
+      .then(() => this.#prune())
+      .catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
   }
 
   /** Pointers go first, then the files that no retained checkpoint names. */
@@ -539,9 +548,11 @@ export class Coordinator {
       await new Promise<void>((resolve) => void this.#options.io.clock.setTimeout(resolve, 1));
   }
 
-  /** Resolves when no superseded checkpoint is being removed. */
-  pruned(): Promise<void> {
-    return this.#pruning;
+  /** After the actor has ended: a completion that was under way is on disk or given up, and what is superseded is removed. */
+  async concluded(): Promise<void> {
+    await this.#writing;
+    if (this.#options.registry !== undefined) this.#removeSuperseded();
+    await this.#pruning;
   }
 
   /** Ids handed out by an older start of this lineage are never used again. */

@@ -550,7 +550,7 @@ export class JobRun {
       await this.#reopening;
       for (const slot of this.#slots) await slot.attempt?.close();
       if (this.#snapshots !== undefined) {
-        await this.#coordinator?.pruned();
+        await this.#coordinator?.concluded();
         // A finished job is not started again: what no checkpoint names of this run goes now.
         if (how === 'finished') await this.#snapshots.sweep(this.#attempt + 1);
         if (how === 'finished')
