@@ -73,6 +73,7 @@ const aggregating = ({ table, fn, emit, copy, reject }: AggregateDependencies): 
     if (typeof held === 'object' && held !== null && 'then' in held) reject(held);
     row.value = held;
     const result = fn.result(held);
+    if (typeof result === 'object' && result !== null && 'then' in result) reject(result);
     emit({ key, value: result === held && typeof result === 'object' && result !== null ? copy(result) : result }, timestamp);
   },
 });

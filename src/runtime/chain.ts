@@ -108,7 +108,7 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
         return `at = ${n}; const p${n} = ${f}(${v}); if (p${n} === true || settle(p${n})) {\n${emit(node, MAIN, v, t)}\n}`;
       }
       case 'flatMap':
-        return `at = ${n}; for (const v${n} of ${bind(`f${n}`, node.step.fn)}(${v})) {\n${emit(node, MAIN, `v${n}`, t)}\nat = ${n};\n}`;
+        return `at = ${n}; const r${n} = ${bind(`f${n}`, node.step.fn)}(${v}); if (typeof r${n}?.then === 'function') settle(r${n});\nfor (const v${n} of r${n}) {\n${emit(node, MAIN, `v${n}`, t)}\nat = ${n};\n}`;
       case 'sink':
       case 'forEach':
         return `at = ${n}; ${bind(`sink${n}`, parts.sinks.get(node))}(${v}, ${t});`;
