@@ -111,6 +111,8 @@ export class Task {
   readonly #letters: DeadLetters;
   readonly #units: UnitRunner;
   readonly #abort = new AbortController();
+  /** Of the next look at event time. */
+  #ticking: unknown;
   readonly #chain: Chain;
   readonly #operators: readonly Operator[];
   readonly #outputOf: (node: Node, name: string) => ((value: unknown, timestamp: number) => void) | undefined;
@@ -599,7 +601,7 @@ export class Task {
 
   #tick(): void {
     const { clock } = this.#options.io;
-    const handle = clock.setTimeout(
+    this.#ticking = clock.setTimeout(
       () =>
         this.#post(() => {
           if (this.#state !== 'running' || this.#ending !== 'no') return;
@@ -608,7 +610,6 @@ export class Task {
         }),
       WATERMARK_INTERVAL_MS,
     );
-    this.#abort.signal.addEventListener('abort', () => clock.clearTimeout(handle), { once: true });
   }
 
   #endOfInput(): boolean {
@@ -814,6 +815,7 @@ export class Task {
     this.#abort.abort();
     const { clock } = this.#options.io;
     if (this.#alarm !== undefined) clock.clearTimeout(this.#alarm.handle);
+    if (this.#ticking !== undefined) clock.clearTimeout(this.#ticking);
     this.#reader?.close();
     this.#snapshots.close();
     for (const operator of this.#operators) await operator.stop?.();
