@@ -101,6 +101,10 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
     const { rows, byNamespace } = group as MemoryGroup;
     if (this.ordered) {
       // Newest first, since that is what is asked for most; a search in halves where there are many.
+      if (rows.length === 0) return undefined;
+      const newest = rows[rows.length - 1]!;
+      if (newest.ns === ns) return newest;
+      if ((newest.ns as number) < (ns as number)) return undefined;
       if (rows.length <= SMALL) {
         for (let i = rows.length - 1; i >= 0; i--) {
           const row = rows[i]!;

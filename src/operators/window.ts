@@ -35,25 +35,59 @@ export function gcd(a: number, b: number): number {
 interface AddDependencies {
   readonly slices: GroupedTable;
   readonly fn: AnyAggregate;
+  readonly size: number;
+  readonly slide: number;
   readonly width: number;
   readonly offset: number;
+  readonly lateness: number;
+  readonly sliced: boolean;
+  readonly startOf: (timestamp: number, width: number, offset: number) => number;
+  readonly watermark: () => number;
+  readonly noTimestamp: () => Error;
   readonly reject: (result: object) => void;
   /** Called when a slice of a key is new. */
-  readonly opened: (key: Key, hash: number, slice: number) => void;
+  readonly opened: (group: Group, slice: number) => void;
+  readonly late: (value: unknown, timestamp: number) => void;
+  /** What else a record makes happen, once it has been added; undefined where nothing can. */
+  readonly added: ((timestamp: number, lastStart: number, watermark: number, key: Key, hash: number) => void) | undefined;
 }
 
-/** The per-record path: adds a value to one slice of a key. Free of outside names: see fresh.ts. */
-const adding = ({ slices, fn, reject, opened }: AddDependencies) => {
-  return (value: unknown, key: Key, hash: number, slice: number): void => {
+/** The per-record path. Free of outside names: see fresh.ts. */
+const adding = (dependencies: AddDependencies) => {
+  const { slices, fn, size, slide, width, offset, lateness, sliced, startOf, watermark, noTimestamp, reject, opened, late, added } = dependencies;
+  // The slice of the record before, in which most records are too, and the start of the last window that covers it. With fractions no sum is exact.
+  const exact = Number.isInteger(width) && Number.isInteger(offset);
+  let slice = Number.NaN;
+  let sliceEnd = Number.NaN;
+  let lastStart = Number.NaN;
+  const add = (value: unknown, key: Key, hash: number, ns: number): void => {
     const group = slices.find(key, hash) ?? slices.insert(key, hash);
-    let row = slices.row(group, slice);
+    let row = slices.row(group, ns);
     if (row === undefined) {
-      row = slices.insertRow(group, slice, fn.create());
-      opened(key, hash, slice);
+      row = slices.insertRow(group, ns, fn.create());
+      opened(group, ns);
     } else slices.touch(row);
     const held = fn.add(row.value, value);
     if (typeof held === 'object' && held !== null && 'then' in held) reject(held);
     row.value = held;
+  };
+  return (value: unknown, timestamp: number, key: Key, hash: number): void => {
+    if (!(timestamp >= slice && timestamp < sliceEnd)) {
+      // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
+      if (timestamp !== timestamp) throw noTimestamp();
+      slice = startOf(timestamp, width, offset);
+      sliceEnd = exact ? slice + width : Number.NaN;
+      lastStart = width === slide ? slice : startOf(timestamp, slide, offset);
+    }
+    if (timestamp >= lastStart + size) return; // in the gap between windows
+    const now = watermark();
+    if (lastStart + size - 1 + lateness <= now) {
+      late(value, timestamp);
+      return;
+    }
+    if (sliced) add(value, key, hash, slice);
+    else for (let start = lastStart; start > timestamp - size && start + size - 1 + lateness > now; start -= slide) add(value, key, hash, start);
+    if (added !== undefined) added(timestamp, lastStart, now, key, hash);
   };
 };
 
@@ -62,10 +96,11 @@ interface MergeDependencies {
   readonly fn: AnyAggregate;
   readonly pure: boolean;
   readonly copy: (value: unknown) => unknown;
+  readonly reject: (result: object) => void;
 }
 
 /** Merges rows from … to − 1 into a fresh accumulator. Free of outside names: see fresh.ts. */
-const merging = ({ slices, fn, pure, copy }: MergeDependencies) => {
+const merging = ({ slices, fn, pure, copy, reject }: MergeDependencies) => {
   return (rows: readonly Row[], from: number, to: number): unknown => {
     let held = fn.create();
     for (let i = from; i < to; i++) {
@@ -73,7 +108,10 @@ const merging = ({ slices, fn, pure, copy }: MergeDependencies) => {
       const right = row.value;
       if (!pure) slices.touch(row);
       held = fn.merge!(held, right);
-      if (held === right && typeof held === 'object' && held !== null) held = copy(held);
+      if (typeof held === 'object' && held !== null) {
+        if ('then' in held) reject(held);
+        if (held === right) held = copy(held);
+      }
     }
     return held;
   };
@@ -89,7 +127,7 @@ class WindowOperator implements Operator {
   readonly #timers: TimerTable;
   readonly #early: TimerTable | undefined;
   readonly #earlyCounts: GroupedTable | undefined;
-  readonly #add: (value: unknown, key: Key, hash: number, slice: number) => void;
+  readonly process: (value: unknown, timestamp: number, key: Key, hash: number) => void;
   readonly #merge: (rows: readonly Row[], from: number, to: number) => unknown;
   readonly #emit: Emit;
   readonly #late: Emit | undefined;
@@ -110,35 +148,42 @@ class WindowOperator implements Operator {
     this.#early = spec.earlyEvery > 0 ? state.timers(uid, 'early') : undefined;
     this.#earlyCounts = spec.earlyCount > 0 ? state.ordered(uid, 'early-counts') : undefined;
     const reject = (result: object): void => rejectThenable(result, uid);
-    const opened = (key: Key, hash: number, slice: number): void => this.#opened(key, hash, slice);
-    this.#add = fresh<AddDependencies, (value: unknown, key: Key, hash: number, slice: number) => void>(
+    const early = this.#early !== undefined || this.#earlyCounts !== undefined;
+    this.process = fresh<AddDependencies, (value: unknown, timestamp: number, key: Key, hash: number) => void>(
       adding,
       `window-${uid}`,
-    )({ slices: this.#slices, fn, width: this.#width, offset, reject, opened });
+    )({
+      slices: this.#slices,
+      fn,
+      size,
+      slide,
+      width: this.#width,
+      offset,
+      lateness: spec.lateness,
+      sliced: this.#sliced,
+      startOf,
+      watermark: environment.watermark,
+      noTimestamp: () => noTimestamp(uid),
+      reject,
+      opened: (group, slice) => this.#opened(group, slice),
+      late: (value, timestamp) => {
+        if (this.#late === undefined) this.counts.lateDropped += 1;
+        else this.#late(value, timestamp);
+      },
+      added:
+        spec.lateness === 0 && !early
+          ? undefined
+          : (timestamp, lastStart, watermark, key, hash) => {
+              if (spec.lateness > 0) this.#fireLate(timestamp, lastStart, watermark, key, hash);
+              if (early) this.#changed(lastStart, timestamp, watermark, key, hash);
+            },
+    });
     this.#merge = fresh<MergeDependencies, (rows: readonly Row[], from: number, to: number) => unknown>(
       merging,
       `merge-${uid}`,
-    )({ slices: this.#slices, fn, pure: isPure(fn), copy });
+    )({ slices: this.#slices, fn, pure: isPure(fn), copy, reject });
     this.#emit = environment.output(MAIN)!;
     this.#late = environment.output(spec.lateOutput);
-  }
-
-  process(value: unknown, timestamp: number, key: Key, hash: number): void {
-    const { size, slide, offset, lateness } = this.#spec;
-    // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
-    if (timestamp !== timestamp) throw noTimestamp(this.#environment.uid);
-    const watermark = this.#environment.watermark();
-    const lastStart = startOf(timestamp, slide, offset);
-    if (timestamp >= lastStart + size) return; // in the gap between windows
-    if (lastStart + size - 1 + lateness <= watermark) {
-      if (this.#late === undefined) this.counts.lateDropped += 1;
-      else this.#late(value, timestamp);
-      return;
-    }
-    if (this.#sliced) this.#add(value, key, hash, startOf(timestamp, this.#width, offset));
-    else for (let start = lastStart; start > timestamp - size && start + size - 1 + lateness > watermark; start -= slide) this.#add(value, key, hash, start);
-    if (lateness > 0) this.#fireLate(timestamp, lastStart, watermark, key, hash);
-    if (this.#early !== undefined || this.#earlyCounts !== undefined) this.#changed(lastStart, timestamp, watermark, key, hash);
   }
 
   /** Windows of a late element that have fired already and are still kept fire again at once (W1). */
@@ -148,13 +193,16 @@ class WindowOperator implements Operator {
       const last = start + size - 1;
       if (last > watermark) continue;
       if (last + lateness <= watermark) break;
-      this.#fire(start, key, hash);
+      this.#fireAt(key, hash, start);
     }
   }
 
   /** A slice of a key is new: see that its windows will fire, and that it will be dropped (W3, W4). */
-  #opened(key: Key, hash: number, slice: number): void {
+  #opened(group: Group, slice: number): void {
     const { size, slide, offset, lateness } = this.#spec;
+    const { key, hash, rows } = group;
+    // Without lateness an older slice that is still there has windows to fire, the next of them no later than this one's first: its timer is set (W4).
+    if (lateness === 0 && rows[0]!.ns !== slice) return;
     const watermark = this.#environment.watermark();
     const firstStart = this.#sliced ? startOf(slice + this.#width - 1 - size, slide, offset) + slide : slice;
     let end = firstStart + size;
@@ -171,24 +219,25 @@ class WindowOperator implements Operator {
   #onTimer(timer: TimerRow): void {
     const { time, key, hash, ns } = timer;
     const { size, slide, lateness } = this.#spec;
+    const group = this.#slices.find(key, hash);
+    if (group === undefined) return;
     if (ns === FIRE) {
       const start = time + 1 - size;
       // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
-      this.#scheduleNext(start + slide, key, hash);
+      this.#scheduleNext(group, start + slide);
       this.#environment.unit(
-        () => this.#fire(start, key, hash),
+        () => this.#fire(group, start),
         () => ({ window: { start, end: time + 1 } }),
         key,
         time,
       );
     }
-    if (ns === CLEANUP || lateness === 0) this.#drop(key, hash, ns === CLEANUP ? time - lateness : time);
+    if (ns === CLEANUP || lateness === 0) this.#drop(group, ns === CLEANUP ? time - lateness : time);
   }
 
   /** After the window before `start` fired: the next window of the key that covers a slice. */
-  #scheduleNext(start: number, key: Key, hash: number): void {
-    const group = this.#slices.find(key, hash);
-    if (group === undefined) return;
+  #scheduleNext(group: Group, start: number): void {
+    const { key, hash } = group;
     const { size, slide, offset } = this.#spec;
     const next = firstAtOrAfter(group.rows, start);
     if (next === group.rows.length) return;
@@ -201,13 +250,16 @@ class WindowOperator implements Operator {
     this.#timers.set(first + size - 1, key, hash, FIRE);
   }
 
-  #fire(start: number, key: Key, hash: number): void {
+  #fireAt(key: Key, hash: number, start: number): void {
     const group = this.#slices.find(key, hash);
-    if (group === undefined) return;
+    if (group !== undefined) this.#fire(group, start);
+  }
+
+  #fire(group: Group, start: number): void {
     const end = start + this.#spec.size;
     const value = this.#contents(group, start, end);
     if (value === EMPTY) return;
-    this.#emit({ key, start, end, value }, end - 1);
+    this.#emit({ key: group.key, start, end, value }, end - 1);
   }
 
   /** The window's result, never the accumulator itself (W5); EMPTY where it has no element. */
@@ -219,26 +271,41 @@ class WindowOperator implements Operator {
       const row = rows[from]!;
       if (row.ns !== start) return EMPTY;
       if (typeof row.value === 'object' && !isPure(this.#fn)) this.#slices.touch(row);
-      const result = this.#fn.result(row.value);
+      const result = this.#result(row.value);
       return result === row.value && typeof result === 'object' && result !== null ? copy(result) : result;
     }
-    let to = from;
-    while (to < rows.length && (rows[to]!.ns as number) < end) to += 1;
-    return to === from ? EMPTY : this.#fn.result(this.#merge(rows, from, to));
+    let to = rows.length;
+    if ((rows[to - 1]!.ns as number) >= end) to = firstAfterward(rows, from, end);
+    return to === from ? EMPTY : this.#result(this.#merge(rows, from, to));
+  }
+
+  #result(held: unknown): unknown {
+    const result = this.#fn.result(held);
+    rejectThenable(result, this.#environment.uid);
+    return result;
   }
 
   /** Drops the slices whose last window ended (cleanup included) at or before `last` (W3). */
-  #drop(key: Key, hash: number, last: number): void {
+  #drop(group: Group, last: number): void {
     const { size, slide, offset } = this.#spec;
-    for (;;) {
-      const group = this.#slices.find(key, hash);
-      const row = group?.rows[0];
-      if (group === undefined || row === undefined) return;
+    const { key, hash, rows } = group;
+    for (let row = rows[0]; row !== undefined; row = rows[0]) {
       const slice = row.ns as number;
       const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
       if (lastStart + size - 1 > last) return;
       this.#slices.deleteRow(group, row);
       this.#dropEarly(key, hash, lastStart);
+    }
+  }
+
+  #dropEarly(key: Key, hash: number, lastStart: number): void {
+    const counts = this.#earlyCounts;
+    if (counts === undefined) return;
+    for (;;) {
+      const group = counts.find(key, hash);
+      const row = group?.rows[0];
+      if (group === undefined || row === undefined || (row.ns as number) > lastStart) return;
+      counts.deleteRow(group, row);
     }
   }
 
@@ -259,19 +326,8 @@ class WindowOperator implements Operator {
         const row = counts.row(group, start) ?? counts.insertRow(group, start, 0);
         const n = (row.value as number) + 1;
         counts.put(row, n % earlyCount);
-        if (n === earlyCount) this.#fire(start, key, hash);
+        if (n === earlyCount) this.#fireAt(key, hash, start);
       }
-    }
-  }
-
-  #dropEarly(key: Key, hash: number, lastStart: number): void {
-    const counts = this.#earlyCounts;
-    if (counts === undefined) return;
-    for (;;) {
-      const group = counts.find(key, hash);
-      const row = group?.rows[0];
-      if (group === undefined || row === undefined || (row.ns as number) > lastStart) return;
-      counts.deleteRow(group, row);
     }
   }
 
@@ -285,7 +341,7 @@ class WindowOperator implements Operator {
     return fireTimers(this.#early, now, deadline, ({ key, hash, ns: start, time }) => {
       if (start + size - 1 <= this.#environment.watermark()) return;
       this.#environment.unit(
-        () => this.#fire(start, key, hash),
+        () => this.#fireAt(key, hash, start),
         () => ({ window: { start, end: start + size }, early: time }),
         key,
         start + size - 1,
@@ -295,6 +351,18 @@ class WindowOperator implements Operator {
 }
 
 const EMPTY = Symbol('empty window');
+
+/** Index of the first row from `from` on with ns >= end, searched in halves. */
+function firstAfterward(rows: readonly Row[], from: number, end: number): number {
+  let low = from;
+  let high = rows.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((rows[middle]!.ns as number) < end) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
 
 /** Index of the first row with ns >= start, searched from the oldest: windows fire in order of time, and what is behind them is dropped. */
 function firstAtOrAfter(rows: readonly Row[], start: number): number {
