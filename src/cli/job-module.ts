@@ -1,5 +1,6 @@
 // From the path on the command line to the job: the module's default export.
 
+import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { register } from 'node:module';
 import { resolve } from 'node:path';
@@ -30,7 +31,7 @@ export async function loadJob(path: string, moduleArguments: readonly string[]):
   try {
     exports = (await import(pathToFileURL(file).href)) as { default?: unknown };
   } catch (error) {
-    throw new MillraceError('MODULE_FAILED', `The module ${path} failed while it was loaded: ${oneSentence(messageOf(error))}${placeOf(error)}.`, {
+    throw new MillraceError('MODULE_FAILED', `The module ${path} failed while it was loaded: ${oneSentence(messageOf(error))}${placeOf(error, file)}.`, {
       cause: error,
       todo: whatToDo(error),
     });
@@ -56,13 +57,19 @@ function oneSentence(message: string): string {
 }
 
 /** The first place in a file of the user's, for a failure that does not say it itself. */
-function placeOf(error: unknown): string {
+function placeOf(error: unknown, file: string): string {
   const stack = (error as { stack?: unknown } | null)?.stack;
   if (typeof stack !== 'string') return '';
-  // A syntax error has its place in front of the message.
-  const place = /^(file:\S+:\d+)\n/.exec(stack)?.[1] ?? /^\s+at .*?(file:[^\s)]+:\d+):\d+\)?$/m.exec(stack)?.[1];
+  const place = (error instanceof SyntaxError ? syntaxPlaceOf(file) : undefined) ?? /^\s+at .*?(file:[^\s)]+:\d+):\d+\)?$/m.exec(stack)?.[1];
   if (place === undefined || place.includes('/node_modules/')) return '';
   return ` (${place.replace(/^file:\/\/.*(?=:\d+$)/, (url) => fileURLToPath(url))})`;
+}
+
+/** Node tells the place of a slip in the syntax to the terminal only; checking the file alone makes it print that. */
+function syntaxPlaceOf(file: string): string | undefined {
+  if (!/\.[cm]?js$/.test(file)) return undefined;
+  const { stderr } = spawnSync(process.execPath, ['--check', file], { encoding: 'utf8' });
+  return /^(?:file:\/\/)?(\/?.+:\d+)\n/.exec(stderr ?? '')?.[1];
 }
 
 function whatToDo(error: unknown): string {
