@@ -12,7 +12,7 @@
 //  E3  A changed row that is written down is first in its interval's delta, and no longer in the list of changes (protocols 1).
 //  E4  `evicted` counts what is in LevelDB and not in memory: where it is 0, a miss asks nobody.
 
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { ByteReader, ByteWriter } from './byte-writer.ts';
@@ -38,6 +38,11 @@ export interface LevelOptions {
 
 type Database = Level<Buffer, Buffer>;
 
+/** Deletes a database unless somebody has it open; there in every build of `level` for Node, and not among its types. */
+const { destroy } = Level as unknown as { destroy(path: string): Promise<void> };
+
+/** `<region>-<attempt>-<random>`. */
+const ATTEMPT = /^(.+)-(\d+)-[0-9a-z]+$/;
 const HEAD = 6;
 const BATCH_ROWS = 2048;
 const BATCH_BYTES = 1 << 20;
@@ -68,12 +73,33 @@ export function level(options: LevelOptions): Backend {
           maxFileSize: 32 << 20,
         });
         await db.open();
+        await removeLeftovers(options.directory, name);
         return new LevelRegion(db, directory, budget, tracked);
       } catch (error) {
         throw failed('could not be opened', error);
       }
     },
   };
+}
+
+/**
+ * Removes what processes that were killed have left of the same region: directories of its name with an attempt up to this one. A database that somebody
+ * has open is locked and stays; whoever has it deletes it himself.
+ */
+async function removeLeftovers(directory: string, name: string): Promise<void> {
+  const [, region, attempt] = ATTEMPT.exec(name) ?? [];
+  if (region === undefined) return;
+  for (const other of readdirSync(directory)) {
+    const match = ATTEMPT.exec(other);
+    if (match === null || other === name || match[1] !== region || Number(match[2]) > Number(attempt)) continue;
+    const path = join(directory, other);
+    try {
+      await destroy(path);
+    } catch {
+      continue; // locked, or not a database: not ours to delete
+    }
+    rmSync(path, { recursive: true, force: true });
+  }
 }
 
 function failed(what: string, cause: unknown): StateError {
