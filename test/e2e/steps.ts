@@ -1,0 +1,60 @@
+// Every step at which a process can be killed, with how it is reached. A rule test holds this list against the sources, so that no step is forgotten.
+
+import { FILES_SINK_STEPS } from '../../src/connectors/files-sink.ts';
+
+/** Reached in the first run of a job; the number is the time it is killed at, late enough that something lies behind it. */
+const RUNNING: Readonly<Record<string, number>> = {
+  'job.attempt': 1,
+  'job.finish': 1,
+  'restore.state.open': 1,
+  'restore.opened': 2,
+  'sink.open': 1,
+  'checkpoint.trigger': 4,
+  'checkpoint.reserve': 1,
+  'checkpoint.delta.upload': 5,
+  'checkpoint.segment.upload': 4,
+  'checkpoint.ack': 8,
+  'checkpoint.metadata.write': 3,
+  'checkpoint.metadata.copy': 3,
+  'checkpoint.metadata.written': 3,
+  'checkpoint.register': 3,
+  'checkpoint.registered': 3,
+  'checkpoint.prune': 1,
+  'checkpoint.prune.file': 2,
+  'base.begin': 1,
+  'base.upload': 1,
+  'sink.commit': 3,
+  'sink.committed': 3,
+};
+
+/** Reached only when a run goes on where another one was killed. */
+const RESTORING: Readonly<Record<string, number>> = {
+  'restore.read': 1,
+  'restore.load': 2,
+  'restore.commit': 1,
+  'restore.committed': 1,
+  'sweep.remove': 1,
+};
+
+/** Of the file sink, those that a writer without a predecessor never meets. */
+const TAKING_OVER: ReadonlySet<string> = new Set(['sink.files.fence', 'sink.files.copy', 'sink.files.sweep']);
+
+export interface Step {
+  readonly name: string;
+  readonly at: number;
+  readonly restoring: boolean;
+}
+
+export const STEPS: readonly Step[] = [
+  ...Object.entries(RUNNING).map(([name, at]) => ({ name, at, restoring: false })),
+  ...Object.entries(RESTORING).map(([name, at]) => ({ name, at, restoring: true })),
+  ...FILES_SINK_STEPS.map((name) => ({ name, at: TAKING_OVER.has(name) || name === 'sink.files.folder' ? 1 : 3, restoring: TAKING_OVER.has(name) })),
+];
+
+/** Where a first run must end to leave something for a step of a restore: a registered checkpoint with a segment that is not committed, or orphans. */
+export function preludeOf(step: string): string {
+  return step === 'sweep.remove' ? 'checkpoint.metadata.copy=kill@4' : 'sink.commit=kill@4';
+}
+
+/** Only a sink with files that stay open over checkpoints has something to copy, and that is the sink of cpu. */
+export const ONLY_CPU: ReadonlySet<string> = new Set(['sink.files.copy']);
