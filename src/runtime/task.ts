@@ -399,7 +399,7 @@ export class Task {
 
   #go(known: ReadonlySet<string>, counts: readonly number[]): void {
     this.#state = 'running';
-    if (!this.#quiet) for (const operator of this.#operators) operator.start?.();
+    if (!this.#quiet) for (const operator of this.#operators) if (operator.start !== undefined) this.#entered(() => operator.start!());
     // Timers at or before the stored watermark that had not fired yet fire first; then it leaves (protocols 13).
     if (this.#watermark > Number.NEGATIVE_INFINITY) this.#advancing = this.#watermark;
     this.#armAlarm();
@@ -499,7 +499,7 @@ export class Task {
   #run(columns: Columns, from: number, size: number, split: SplitReading | undefined): number {
     const to = Math.min(size, from + this.#chunk);
     const begun = performance.now();
-    for (const operator of this.#operators) operator.enter?.();
+    this.#enter();
     let next: number;
     try {
       next = this.#chain.run(columns, from, to, split?.clock);
@@ -513,7 +513,7 @@ export class Task {
       }
       throw this.#units.failure(error, this.#nodes[this.#chain.at()]!, columns.values[index], columns.keys?.[index]) ?? error;
     } finally {
-      for (const operator of this.#operators) operator.leave?.();
+      this.#leave();
     }
     this.counts.recordsIn += next - from;
     const ended = performance.now();
@@ -557,7 +557,7 @@ export class Task {
     this.counts.deadLetters += 1;
     const emit = this.#outputOf(node, DEAD_LETTERS);
     this.#letters.add(letter, emit !== undefined);
-    emit?.(letter, timestamp);
+    if (emit !== undefined) this.#entered(() => emit(letter, timestamp));
   }
 
   #forEachFailed(node: Node, error: unknown, record: unknown, timestamp: number): void {
@@ -678,12 +678,12 @@ export class Task {
     if (!this.#quiet) {
       for (const operator of this.#operators) {
         if (operator.advance === undefined) continue;
-        const outcome = this.#entered(operator, () => operator.advance!(watermark, deadline));
+        const outcome = this.#entered(() => operator.advance!(watermark, deadline));
         this.#flush(false);
         if (outcome === 'more') return true;
         if (outcome !== 'done') return this.#wait(outcome);
       }
-      for (const operator of this.#operators) if (operator.watermark !== undefined) this.#entered(operator, () => operator.watermark!(watermark));
+      for (const operator of this.#operators) if (operator.watermark !== undefined) this.#entered(() => operator.watermark!(watermark));
     }
     this.#advancing = undefined;
     this.#signal({ kind: 'watermark', time: watermark });
@@ -691,12 +691,21 @@ export class Task {
     return true;
   }
 
-  #entered<R>(operator: Operator, run: () => R): R {
-    operator.enter?.();
+  #depth = 0;
+
+  /** Control goes to user code: to all operators of the chain, since what one of them emits the next one handles. */
+  #enter(): void {
+    if (this.#depth++ === 0) for (const operator of this.#operators) operator.enter?.();
+  }
+  #leave(): void {
+    if (--this.#depth === 0) for (const operator of this.#operators) operator.leave?.();
+  }
+  #entered<R>(run: () => R): R {
+    this.#enter();
     try {
       return run();
     } finally {
-      operator.leave?.();
+      this.#leave();
     }
   }
 
@@ -704,7 +713,7 @@ export class Task {
     const now = this.now();
     for (const operator of this.#operators) {
       if (operator.onProcessingTime === undefined || operator.nextProcessingTime! > now) continue;
-      const outcome = this.#entered(operator, () => operator.onProcessingTime!(now, deadline));
+      const outcome = this.#entered(() => operator.onProcessingTime!(now, deadline));
       this.#flush(false);
       if (outcome === 'more') return false;
       if (outcome !== 'done') return this.#wait(outcome);
@@ -734,7 +743,7 @@ export class Task {
 
   /** After the final watermark: `onEnd`, then no more records leave. */
   #endData(): boolean {
-    if (!this.#quiet) for (const operator of this.#operators) if (operator.end !== undefined) this.#entered(operator, () => operator.end!());
+    if (!this.#quiet) for (const operator of this.#operators) if (operator.end !== undefined) this.#entered(() => operator.end!());
     this.#ending = 'ended';
     this.#signal({ kind: 'end-of-data' });
     this.#flush(true);
