@@ -38,7 +38,7 @@ describe('from another process, a running job', () => {
       { name: 'ticks-0', state: 'running', restarts: 0 },
       { name: 'sum-0', state: 'running', restarts: 0 },
     ]);
-    expect(tasks[1]!.metrics!['recordsIn']).toBeGreaterThanOrEqual(20);
+    expect(tasks[1]!.metrics!.recordsIn).toBeGreaterThanOrEqual(20);
     const shown = (await place.run('tree', 'ticking')).stdout;
     expect(shown).toMatch(/^NAME +STATE +RESTARTS +MAILBOX +IN +OUT +WATERMARK +CHECKPOINT\n/);
     expect(shown).toMatch(/^ +└ sum-0 +running +0 +\d+ +\d+ /m);

@@ -63,11 +63,11 @@ describe('what is printed', () => {
       ],
     };
     expect(treeLines(root).map((line) => line.slice(0, 16).trimEnd())).toEqual([
-      'NAME    STATE',
-      'host    running',
-      '├ a     running',
-      '│ └ b   running',
-      '└ c     running',
+      'NAME   STATE',
+      'host   running',
+      '├ a    running',
+      '│ └ b  running',
+      '└ c    running',
     ]);
     expect(treeLines(root)[4]).toMatch(/0 +0 +3 +–$/);
   });
