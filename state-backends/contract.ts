@@ -77,6 +77,8 @@ export interface Group {
   readonly hash: number;
   /** `ordered`: ascending by `ns`, live rows only. Do not change the array. */
   readonly rows: readonly Row[];
+  /** What an operator has computed from the rows, for itself: stored nowhere, and gone when the rows leave memory. Undefined at first. */
+  derived: unknown;
 }
 
 /** One row a key. */

@@ -59,6 +59,7 @@ export class MemoryGroup {
   bytes: number;
   /** Namespace → row, once a group of a keyed table is large. */
   byNamespace: Map<unknown, MemoryRow> | undefined;
+  derived: unknown;
 
   constructor(key: Key, hash: number) {
     this.key = key;
@@ -68,5 +69,6 @@ export class MemoryGroup {
     this.flags = 0;
     this.bytes = 0;
     this.byNamespace = undefined;
+    this.derived = undefined;
   }
 }

@@ -1,7 +1,7 @@
 // The aggregates that come with Millrace. Each is an AggregateFunction; accumulators are plain data; results are fresh, never the accumulator itself.
 //
 // `PURE` marks aggregates whose `merge` neither changes its right side nor keeps it: the window operator may then read closed slices without
-// counting them as changed.
+// counting them as changed. `EXACT` marks those whose accumulators are primitives that `merge` joins without loss in any grouping.
 
 import { copy } from '../../state-backends/index.ts';
 import type { AggregateFunction } from '../graph/node.ts';
@@ -19,16 +19,33 @@ export function isPure(fn: object): boolean {
   return PURE in fn;
 }
 
+export const EXACT: unique symbol = Symbol.for('millrace.exact');
+
+/** Says of an accumulator whether merging it is exact; undefined where the aggregate does not promise it for any. */
+export function exactOf(fn: object): ((accumulator: unknown) => boolean) | undefined {
+  return (fn as { [EXACT]?: (accumulator: unknown) => boolean })[EXACT];
+}
+
+function exact<F extends object>(fn: F, of: (accumulator: unknown) => boolean): F {
+  return Object.assign(fn, { [EXACT]: of });
+}
+
+// biome-ignore lint/suspicious/noSelfCompare: NaN is neither smaller nor larger, so its place decides
+const comparable = (accumulator: unknown): boolean => accumulator === accumulator && typeof accumulator !== 'object';
+
 const add = (left: number, right: number): number => left + right;
 
 /** The number of records. @example `window.aggregate('clicks', count())` */
 export function count(): Merging<unknown, number, number> {
-  return pure({ create: () => 0, add: (n: number) => n + 1, merge: add, result: (n: number) => n });
+  return exact(pure({ create: () => 0, add: (n: number) => n + 1, merge: add, result: (n: number) => n }), Number.isSafeInteger);
 }
 
 /** @example `window.aggregate('revenue', sum((o) => o.total))` */
 export function sum<T>(fn: (value: T) => number): Merging<T, number, number> {
-  return pure({ create: () => 0, add: (total: number, value: T) => total + fn(value), merge: add, result: (total: number) => total });
+  return exact(
+    pure({ create: () => 0, add: (total: number, value: T) => total + fn(value), merge: add, result: (total: number) => total }),
+    Number.isSafeInteger,
+  );
 }
 
 /** The arithmetic mean. @example `window.aggregate('cpu-5m', avg((s) => s.cpu))` */
@@ -52,23 +69,29 @@ export function avg<T>(fn: (value: T) => number): Merging<T, { sum: number; coun
 /** The smallest of `fn(value)`. @example `window.aggregate('coldest', min((s) => s.celsius))` */
 export function min<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | undefined, V> {
   const least = (left: V | undefined, right: V | undefined): V | undefined => (left === undefined || (right !== undefined && right < left) ? right : left);
-  return pure({
-    create: () => undefined as V | undefined,
-    add: (held: V | undefined, value: T) => least(held, fn(value)),
-    merge: least,
-    result: (held: V | undefined) => held as V,
-  });
+  return exact(
+    pure({
+      create: () => undefined as V | undefined,
+      add: (held: V | undefined, value: T) => least(held, fn(value)),
+      merge: least,
+      result: (held: V | undefined) => held as V,
+    }),
+    comparable,
+  );
 }
 
 /** The largest of `fn(value)`. @example `window.aggregate('mem-60m', max((s) => s.mem))` */
 export function max<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | undefined, V> {
   const most = (left: V | undefined, right: V | undefined): V | undefined => (left === undefined || (right !== undefined && right > left) ? right : left);
-  return pure({
-    create: () => undefined as V | undefined,
-    add: (held: V | undefined, value: T) => most(held, fn(value)),
-    merge: most,
-    result: (held: V | undefined) => held as V,
-  });
+  return exact(
+    pure({
+      create: () => undefined as V | undefined,
+      add: (held: V | undefined, value: T) => most(held, fn(value)),
+      merge: most,
+      result: (held: V | undefined) => held as V,
+    }),
+    comparable,
+  );
 }
 
 type ResultOf<F> = F extends { result(accumulator: never): infer R } ? R : never;

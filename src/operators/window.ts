@@ -22,7 +22,8 @@ import { rejectThenable } from '../runtime/handlers.ts';
 import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
 import { fireTimers } from '../runtime/timers.ts';
 import { startOf } from '../time/windows.ts';
-import { isPure } from './aggregates.ts';
+import { exactOf, isPure } from './aggregates.ts';
+import { INEXACT, type SharedMerges, sharedMerges, WORTH_SHARING } from './shared-merges.ts';
 
 const FIRE = 0;
 const CLEANUP = 1;
@@ -67,6 +68,7 @@ const adding = (dependencies: AddDependencies) => {
       row = slices.insertRow(group, ns, fn.create());
       opened(group, ns);
     } else slices.touch(row);
+    if (group.derived !== undefined && ns < (group.derived as SharedMerges).until) group.derived = undefined;
     const held = fn.add(row.value, value);
     if (typeof held === 'object' && held !== null && 'then' in held) reject(held);
     row.value = held;
@@ -129,6 +131,8 @@ class WindowOperator implements Operator {
   readonly #earlyCounts: GroupedTable | undefined;
   readonly process: (value: unknown, timestamp: number, key: Key, hash: number) => void;
   readonly #merge: (rows: readonly Row[], from: number, to: number) => unknown;
+  /** Where windows share merges; see shared-merges.ts. */
+  readonly #share: ((group: Group, start: number, end: number) => unknown) | undefined;
   readonly #emit: Emit;
   readonly #late: Emit | undefined;
   readonly #environment: OperatorEnvironment;
@@ -182,6 +186,8 @@ class WindowOperator implements Operator {
       merging,
       `merge-${uid}`,
     )({ slices: this.#slices, fn, pure: isPure(fn), copy, reject });
+    const exact = exactOf(fn);
+    this.#share = exact !== undefined && this.#sliced && size >= WORTH_SHARING * this.#width ? sharedMerges(fn, exact, uid) : undefined;
     this.#emit = environment.output(MAIN)!;
     this.#late = environment.output(spec.lateOutput);
   }
@@ -226,7 +232,7 @@ class WindowOperator implements Operator {
       // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
       this.#scheduleNext(group, start + slide);
       this.#environment.unit(
-        () => this.#fire(group, start),
+        () => this.#fire(group, start, true),
         () => ({ window: { start, end: time + 1 } }),
         key,
         time,
@@ -252,18 +258,19 @@ class WindowOperator implements Operator {
 
   #fireAt(key: Key, hash: number, start: number): void {
     const group = this.#slices.find(key, hash);
-    if (group !== undefined) this.#fire(group, start);
+    if (group !== undefined) this.#fire(group, start, false);
   }
 
-  #fire(group: Group, start: number): void {
+  /** `onTime`: by its timer, and so outside of any record's unit. */
+  #fire(group: Group, start: number, onTime: boolean): void {
     const end = start + this.#spec.size;
-    const value = this.#contents(group, start, end);
+    const value = this.#contents(group, start, end, onTime);
     if (value === EMPTY) return;
     this.#emit({ key: group.key, start, end, value }, end - 1);
   }
 
   /** The window's result, never the accumulator itself (W5); EMPTY where it has no element. */
-  #contents(group: Group, start: number, end: number): unknown {
+  #contents(group: Group, start: number, end: number, onTime: boolean): unknown {
     const { rows } = group;
     const from = firstAtOrAfter(rows, start);
     if (from === rows.length) return EMPTY;
@@ -273,6 +280,11 @@ class WindowOperator implements Operator {
       if (typeof row.value === 'object' && !isPure(this.#fn)) this.#slices.touch(row);
       const result = this.#result(row.value);
       return result === row.value && typeof result === 'object' && result !== null ? copy(result) : result;
+    }
+    if ((rows[from]!.ns as number) >= end) return EMPTY;
+    if (onTime && this.#share !== undefined) {
+      const shared = this.#share(group, start, end);
+      if (shared !== INEXACT) return this.#fn.result(shared);
     }
     let to = rows.length;
     if ((rows[to - 1]!.ns as number) >= end) to = firstAfterward(rows, from, end);
