@@ -1,7 +1,7 @@
 // How a command line finds the jobs of this machine: a small file for each job whose door listens.
 //
 // What: `<tmp>/millrace-<uid>/<pid>-<job>.json` = { job, id, pid, url, startedAt }. The job writes it when its door listens and removes it at its end;
-// whoever reads cleans up after processes that died without.
+// whoever reads, and the next job, cleans up after processes that died without.
 //
 // Invariants:
 //  D1  The folder is ours (0700, no link, owned by this user) or it is not used: in a shared temporary folder anyone could have made it.
@@ -33,7 +33,8 @@ export function discoveryFolder(): string {
 /** Writes the file and gives what removes it; synchronous, so that a process that is exiting can still call it. */
 export function announce(announcement: Announcement, folder = discoveryFolder()): () => void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  checkFolder(folder);
+  // Also checks the folder (D1), and removes what killed processes left, so that nothing gathers where nobody looks.
+  announced(folder);
   const path = join(folder, `${announcement.pid}-${announcement.job}.json`);
   const beside = join(folder, `.${announcement.pid}-${randomBytes(6).toString('hex')}`);
   writeFileSync(beside, `${JSON.stringify(announcement)}\n`, { mode: 0o600, flag: 'wx' });
