@@ -88,7 +88,10 @@ describe('timers', () => {
       env
         .fromArray('in', [1, 2, 3], { timestamp: (v) => v })
         .keyBy((v) => (v === 3 ? 'b' : 'a'))
-        .process<T>('timed', { onTimer: (timer, ctx) => ctx.emit(`${ctx.key} ${timer.at}` as T), ...(definition as object) } as never)
+        .process<T>('timed', {
+          onTimer: (timer: { at: number }, ctx: TimerContext<T>) => ctx.emit(`${ctx.key} ${timer.at}` as T),
+          ...(definition as object),
+        } as never)
         .forEach('out', emit),
     );
   }
