@@ -1,9 +1,11 @@
 // What the values of options mean: text from the command line to what `start` takes. Pure; each throws OPTION_INVALID with a sentence.
 
-import { join } from 'node:path';
 import { level, memory, type StateBackend } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { CheckpointOptions, RunOptions } from '../graph/job.ts';
+
+/** What lies there belongs to running attempts; the backend removes it. */
+const STATE_DIRECTORY = '.millrace/state';
 
 const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 
@@ -33,15 +35,14 @@ export function restoreOf(text: string): NonNullable<RunOptions['restore']> {
   return { from: /^\d+$/.test(text) ? Number(text) : text };
 }
 
-/** `byDefault` is where `level` keeps its files when no directory is named. */
-export function stateOf(text: string, byDefault: string): StateBackend {
+export function stateOf(text: string): StateBackend {
   if (text === 'memory') return memory();
   const match = /^level(?::(.+))?$/.exec(text);
   if (match === null) throw invalid(`'${text}' is no state backend.`, 'Write memory, level or level:DIRECTORY.');
-  return level({ directory: match[1] ?? byDefault });
+  return level({ directory: match[1] ?? STATE_DIRECTORY });
 }
 
-export const CHECKPOINT_DIRECTORY = '.millrace';
+const CHECKPOINT_DIRECTORY = '.millrace';
 const CHECKPOINT_EVERY_MS = 10_000;
 
 /** What was asked for on the command line, over what the job says, over the defaults of the command. */
@@ -60,11 +61,6 @@ export function checkpointsOf(
     ...(asked.directory === undefined ? {} : { directory: asked.directory }),
     ...(asked.every === undefined ? {} : { every: asked.every }),
   };
-}
-
-/** State in use belongs to one process; what a killed one leaves is worth nothing. */
-export function stateDirectory(): string {
-  return join(CHECKPOINT_DIRECTORY, 'state', `${process.pid}-${Date.now().toString(36)}`);
 }
 
 function invalid(sentence: string, todo: string): MillraceError {

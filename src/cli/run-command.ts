@@ -9,11 +9,10 @@
 //  C2  The job's own `onEvent` and `logger` stay in use beside what is said here.
 //  C3  A job that has ended ends the process, also where the module has left something open.
 
-import { rmSync } from 'node:fs';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobEvent, JobResult, RunOptions } from '../graph/job.ts';
 import { type LoadedJob, loadJob } from './job-module.ts';
-import { checkpointsOf, countOf, durationOf, portOf, restoreOf, stateDirectory, stateOf } from './option-values.ts';
+import { checkpointsOf, countOf, durationOf, portOf, restoreOf, stateOf } from './option-values.ts';
 import { errorLine, type Said, saying } from './said.ts';
 
 export interface RunFlags {
@@ -36,19 +35,14 @@ export async function runCommand(path: string, flags: RunFlags, moduleArguments:
   const said = saying(flags.json === true);
   const asked = parsed(flags);
   const job = await loadJob(path, moduleArguments);
-  const directory = stateDirectory();
   // Of code that the job does not call: it ends the process as in Node, with a sentence instead of a stack.
   process.on('uncaughtException', (error) => {
     said.error(new MillraceError('MODULE_FAILED', `The module ${path} threw outside of its job: ${messageOf(error)}`, { cause: error }));
     process.exit(1);
   });
-  try {
-    const end = await runJob(job, optionsOf(job, asked, directory, said), said, flags.wait === true);
-    leave();
-    return end;
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
+  const end = await runJob(job, optionsOf(job, asked, said), said, flags.wait === true);
+  leave();
+  return end;
 }
 
 interface Asked {
@@ -61,7 +55,7 @@ interface Asked {
 
 /** Before the module is loaded: a slip on the command line should not run anything. */
 function parsed(flags: RunFlags): Asked {
-  if (flags.state !== undefined) stateOf(flags.state, '.');
+  if (flags.state !== undefined) stateOf(flags.state);
   const checkpoints = { directory: flags.checkpoints, every: flags.every === undefined ? undefined : durationOf(flags.every, '--every') };
   checkpointsOf(checkpoints, undefined);
   return {
@@ -74,13 +68,13 @@ function parsed(flags: RunFlags): Asked {
 }
 
 /** C1, C2. */
-function optionsOf(job: LoadedJob, asked: Asked, directory: string, said: Said): RunOptions {
+function optionsOf(job: LoadedJob, asked: Asked, said: Said): RunOptions {
   const { defaults } = job;
   const token = process.env.MILLRACE_TOKEN;
   const control = defaults.control === false && asked.port === undefined ? false : { ...(token === undefined ? {} : { token }), ...defaults.control };
   return {
     parallelism: asked.parallelism,
-    ...(asked.state === undefined ? {} : { state: stateOf(asked.state, directory) }),
+    ...(asked.state === undefined ? {} : { state: stateOf(asked.state) }),
     checkpoints: checkpointsOf(asked.checkpoints, defaults.checkpoints),
     restore: asked.restore,
     control: control === false || asked.port === undefined ? control : { ...control, port: asked.port },
