@@ -180,6 +180,7 @@ export class JobRun {
         this.#log.info(`The job '${this.name}' has finished before; its result is returned. restore: 'none' (--restore none) runs it anew.`);
         this.#step('finished');
         await this.#snapshots?.close();
+        this.#started.resolve();
         this.#finished.resolve(result);
         return;
       }
@@ -187,6 +188,7 @@ export class JobRun {
     } catch (error) {
       await this.#snapshots?.close();
       this.#step('give up');
+      this.#started.reject(error);
       this.#finished.reject(error);
       throw error;
     }
@@ -595,6 +597,7 @@ export class JobRun {
   }
 
   async #runStop({ drain = false, cause }: { drain?: boolean; cause?: unknown }): Promise<JobResult> {
+    if (this.#system === undefined) await this.#started.promise;
     if (this.#ending === undefined) this.#step('stop');
     while (this.#ending === undefined) {
       await Promise.race([this.#readyAgain?.promise, this.finished.catch(() => {})]);
@@ -628,7 +631,7 @@ export class JobRun {
 
   /** Ends at once; a commit that runs is awaited for 5 s. */
   cancel(): Promise<JobResult> {
-    if (this.#system === undefined) return this.finished;
+    if (this.#system === undefined) return this.#started.promise.then(() => this.cancel());
     this.#end('cancelled', undefined);
     return this.finished;
   }
