@@ -5,8 +5,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Job, JobEvent, ReadContext, RunningJob, RunOptions, Sink, SinkContext, Source, TransactionalSink } from 'millrace';
+import type { Job, JobEvent, job, ReadContext, RunningJob, RunOptions, Sink, SinkContext, Source, TransactionalSink } from 'millrace';
 import { onTestFinished } from 'vitest';
+import { jobsOf } from '../../src/api/job.ts';
+import { arraySource } from '../../src/connectors/arrays.ts';
+import { iterableSource } from '../../src/connectors/iterables.ts';
+import { JobRun } from '../../src/execution/job-run.ts';
+import { operatorOf } from '../../src/operators/operator-of.ts';
+import { systemIo } from '../../src/runtime/io.ts';
 
 export async function temporaryFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-'));
@@ -249,4 +255,17 @@ export async function rejection(promise: Promise<unknown>): Promise<Error & { co
     return error as Error;
   }
   throw new Error('it was expected to reject');
+}
+
+/** `job` on a port to disk and clock of the test's own: its `step` may fail where it likes. */
+export function jobOn(step: (name: string) => Promise<void> | undefined): typeof job {
+  return jobsOf({
+    arraySource,
+    iterableSource,
+    async start(definition, options) {
+      const run = new JobRun(definition, options, { operators: operatorOf, io: { ...systemIo(), step } });
+      await run.start();
+      return run as unknown as RunningJob;
+    },
+  });
 }
