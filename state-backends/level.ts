@@ -10,7 +10,7 @@
 //  E1  One batch in flight (S5). What it writes stays in memory, and is dropped only if nothing touched it until the batch has resolved.
 //  E2  A row that is not in memory is in LevelDB, newest version. What is in LevelDB and was deleted stays as a tombstone until that has resolved.
 //  E3  A changed row that is written down is first in its interval's delta, and no longer in the list of changes (protocols 1).
-//  E4  `evicted` counts what is in LevelDB and not in memory: where it is 0, a miss asks nobody.
+//  E4  `evicted` has the hash of every key that is in LevelDB and not in memory: a key whose hash is not there is asked of nobody.
 
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -25,6 +25,7 @@ import { DEAD, DIRTY, IN_FLIGHT, MemoryGroup, MemoryRow, REFERENCED, STORED, UNL
 import { type BlockWriter, readNamespace, VALUE, writeNamespace } from './row-file.ts';
 import type { MemorySingleTable } from './single-table.ts';
 import { StateError } from './state-error.ts';
+import { StoredHashes } from './stored-hashes.ts';
 import type { StoredRows } from './sweep.ts';
 import { type Residency, Task } from './task.ts';
 import { GROUP_BYTES, ROW_BYTES, sizeOf, sizeOfKey } from './value-size.ts';
@@ -313,7 +314,7 @@ class LevelResidency implements Residency {
   }
 
   sweep(): StoredRows | undefined {
-    if (this.region.inFlight === undefined && this.stores.every((store) => store.evicted === 0)) return undefined;
+    if (this.region.inFlight === undefined && this.stores.every((store) => store.evicted.size === 0)) return undefined;
     return new LevelRows(this.region, this.task, this.number);
   }
 
@@ -343,7 +344,7 @@ interface Where {
 /** What the two kinds of tables have in common: keys, reading, the clock's hand. */
 abstract class Store {
   abstract readonly table: MemorySingleTable | MemoryGroupedTable;
-  evicted = 0;
+  readonly evicted = new StoredHashes();
   evictedRows = 0;
   misses = 0;
   protected hand = 0;
@@ -370,7 +371,7 @@ abstract class Store {
   }
 
   protected read(key: Key, hash: number): Buffer | undefined {
-    if (this.evicted === 0) return undefined;
+    if (!this.evicted.has(hash)) return undefined;
     this.misses++;
     try {
       return this.where.region.db.getSync(this.storeKey(key, hash));
@@ -409,7 +410,7 @@ class LevelSingleStore extends Store implements SingleStore {
     const row = new MemoryRow(key, hash, undefined, decodeFrom(new ByteReader(bytes)), undefined);
     row.flags = STORED | REFERENCED;
     this.table.place(row);
-    this.evicted--;
+    this.evicted.delete(hash);
     this.evictedRows--;
     this.resized(row);
     return row;
@@ -468,7 +469,7 @@ class LevelSingleStore extends Store implements SingleStore {
   private release(row: MemoryRow): number {
     const { bytes } = row;
     this.table.displace(row);
-    this.evicted++;
+    this.evicted.add(row.hash);
     this.evictedRows++;
     row.bytes = 0;
     return bytes;
@@ -534,7 +535,7 @@ class LevelGroupedStore extends Store implements GroupedStore {
     const count = from.varint();
     const { layout } = this.table.header;
     this.table.place(group);
-    this.evicted--;
+    this.evicted.delete(hash);
     this.evictedRows -= count;
     this.grow(group, GROUP_BYTES + sizeOfKey(key));
     for (let i = 0; i < count; i++) {
@@ -627,7 +628,7 @@ class LevelGroupedStore extends Store implements GroupedStore {
   private release(group: MemoryGroup): number {
     const { bytes } = group;
     this.table.displace(group);
-    this.evicted++;
+    this.evicted.add(group.hash);
     this.evictedRows += group.rows.length;
     group.bytes = 0;
     return bytes;
