@@ -141,6 +141,8 @@ export class Coordinator {
   #timer: unknown;
   #completed: CheckpointInfo | undefined;
   /** Superseded checkpoints are removed one after another. */
+  /** The last checkpoint of a stop is complete: none follows unless its tasks are lost. */
+  #stopped = false;
   #pruning: Promise<void> = Promise.resolve();
   /** The completion that is being written; goes on when the actor ends. */
   #writing: Promise<unknown> = Promise.resolve();
@@ -200,6 +202,7 @@ export class Coordinator {
         break;
       case 'lost':
         for (const name of mail.tasks) this.#tasks.delete(name);
+        this.#stopped = false;
         this.#settleLost(mail.tasks);
         break;
       case 'ack':
@@ -247,7 +250,7 @@ export class Coordinator {
 
   /** All that asks for a checkpoint now: requests, and the end of all input (C4). */
   #next(): void {
-    if (this.#pending !== undefined || this.#reserving) return;
+    if (this.#pending !== undefined || this.#reserving || this.#stopped) return;
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
     const allEnded = this.#tasks.size === this.#options.tasks && alive.length > 0 && alive.every((e) => e.ended);
     const drained = this.#draining;
@@ -263,7 +266,14 @@ export class Coordinator {
   #trigger(requests: CheckpointRequest[], drained: boolean): void {
     const { io, registry, storage } = this.#options;
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
-    if (this.#pending !== undefined || this.#reserving || this.#tasks.size < this.#options.tasks || alive.length === 0 || (!drained && this.#draining)) {
+    if (
+      this.#pending !== undefined ||
+      this.#reserving ||
+      this.#stopped ||
+      this.#tasks.size < this.#options.tasks ||
+      alive.length === 0 ||
+      (!drained && this.#draining)
+    ) {
       // Not now: requests wait, a periodic one is left out.
       this.#requests.unshift(...requests);
       if (storage !== undefined && this.#pending === undefined) {
@@ -441,6 +451,7 @@ export class Coordinator {
     pending.life.send({ type: 'registered' });
     this.#pending = undefined;
     this.#failures = 0;
+    this.#stopped = pending.requests.some((r) => r.stop);
     this.#lastCompletion = this.#options.io.clock.now();
     if (checkpoint.path !== '') this.#completed = checkpoint;
     for (const request of pending.requests) {
