@@ -3,9 +3,9 @@
 import { type JobEvent, type JobResult, level, memory, type RunningJob } from 'millrace';
 import type { Settings } from './job-process.ts';
 import type { Trial } from './trial.ts';
-import { jobOf } from './workloads.ts';
+import { jobOf, type Places } from './workloads.ts';
 
-export function startHere(trial: Trial, settings: Partial<Settings> = {}, onEvent?: (event: JobEvent) => void): Promise<RunningJob> {
+export function startHere(trial: Trial, settings: Partial<Omit<Settings, 'pace'> & Places> = {}, onEvent?: (event: JobEvent) => void): Promise<RunningJob> {
   const all = { ...trial.settings, ...settings };
   return jobOf(all.workload, all).start({
     parallelism: all.parallelism,

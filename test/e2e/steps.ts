@@ -23,8 +23,8 @@ const RUNNING: Readonly<Record<string, number>> = {
   'checkpoint.prune.file': 2,
   'base.begin': 1,
   'base.upload': 1,
-  'sink.commit': 3,
-  'sink.committed': 3,
+  'sink.commit': 2,
+  'sink.committed': 2,
 };
 
 /** Reached only when a run goes on where another one was killed. */

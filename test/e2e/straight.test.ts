@@ -20,7 +20,6 @@ describe.each(WORKLOADS)('%s', (workload) => {
       const trial = new Trial(input, { backend, parallelism, every: 200 });
       expect((await runHere(trial)).status).toBe('finished');
       expect(sha256(trial.output())).toBe(REFERENCE[workload].sha256);
-      expect(trial.output() === reference).toBe(true);
       expect(await trial.complaints()).toEqual([]);
       trial.remove();
     });

@@ -17,8 +17,10 @@ export interface Places {
   readonly input: string;
   /** The folder below which the outputs are written. */
   readonly output: string;
-  /** Milliseconds between two batches of a file; none by default. */
-  readonly pace?: number;
+  /** Milliseconds between two batches of a file; none by default. A function is asked each time. */
+  readonly pace?: number | (() => number);
+  /** Called for each record by a function of the job; may throw. */
+  readonly onRecord?: () => void;
 }
 
 interface Word {
@@ -40,13 +42,16 @@ export function jobOf(workload: Workload, places: Places, defaults?: RunOptions)
   return workload === 'wc' ? wc(places, defaults) : cpu(places, defaults);
 }
 
-function wc({ input, output, pace }: Places, defaults?: RunOptions): Job {
+function wc({ input, output, pace, onRecord }: Places, defaults?: RunOptions): Job {
   return job(
     'wc',
     (env) => {
       env
         .source('words', paced(files.source<{ word: string }>({ path: input }), pace))
-        .map(({ word }): Word => ({ word, count: 1 }))
+        .map(({ word }): Word => {
+          onRecord?.();
+          return { word, count: 1 };
+        })
         .keyBy(({ word }) => word)
         .reduce('count', (left, right) => ({ word: left.word, count: left.count + right.count }))
         .sink('out', files.sink({ directory: join(output, 'counts') }));
@@ -55,7 +60,7 @@ function wc({ input, output, pace }: Places, defaults?: RunOptions): Job {
   );
 }
 
-function cpu({ input, output, pace }: Places, defaults?: RunOptions): Job {
+function cpu({ input, output, pace, onRecord }: Places, defaults?: RunOptions): Job {
   return job(
     'cpu',
     (env) => {
@@ -66,7 +71,10 @@ function cpu({ input, output, pace }: Places, defaults?: RunOptions): Job {
         .window(tumbling(minutes(5)))
         .aggregate('averages', {
           create: () => ({ sum: 0, count: 0 }),
-          add: (total: { sum: number; count: number }, metric: Metric) => ({ sum: total.sum + metric.cpu, count: total.count + 1 }),
+          add: (total: { sum: number; count: number }, metric: Metric) => {
+            onRecord?.();
+            return { sum: total.sum + metric.cpu, count: total.count + 1 };
+          },
           merge: (a, b) => ({ sum: a.sum + b.sum, count: a.count + b.count }),
           result: (total) => total,
         })
@@ -87,14 +95,14 @@ function cpu({ input, output, pace }: Places, defaults?: RunOptions): Job {
   );
 }
 
-function paced<T>(source: Source<T>, pace: number | undefined): Source<T> {
+function paced<T>(source: Source<T>, pace: Places['pace']): Source<T> {
   if (pace === undefined || pace === 0) return source;
   return {
     ...source,
     async *read(split, from, context) {
       for await (const batch of source.read(split, from, context)) {
         yield batch;
-        await new Promise((resolve) => setTimeout(resolve, pace));
+        await new Promise((resolve) => setTimeout(resolve, typeof pace === 'function' ? pace() : pace));
         if (context.signal.aborted) return;
       }
     },

@@ -1,0 +1,100 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, release, totalmem, type } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, expect, it } from 'vitest';
+import { COURSES, killAfter, killAt } from '../e2e/killing.ts';
+import { ONLY_CPU, STEPS } from '../e2e/steps.ts';
+import { ensureBuilt, Input } from '../e2e/trial.ts';
+import { WORKLOADS } from '../e2e/workloads.ts';
+
+// npm run test:chaos: every step five times, and twenty random moments for each workload, backend and parallelism. Writes docs/chaos.md.
+// MILLRACE_CHAOS='rounds,moments' runs another number of them, and MILLRACE_CHAOS_SEED repeats the moments of a run.
+const [ROUNDS, MOMENTS] = (process.env['MILLRACE_CHAOS'] ?? '5,20').split(',').map(Number) as [number, number];
+const SEED = Number(process.env['MILLRACE_CHAOS_SEED'] ?? Date.now() % 1_000_000);
+const LOG = fileURLToPath(new URL('../../docs/chaos.md', import.meta.url));
+
+beforeAll(ensureBuilt, 180_000);
+
+it('killed at every step and at random moments, jobs write every row once', { timeout: 3_600_000 }, async () => {
+  const begun = Date.now();
+  const inputs = WORKLOADS.map((workload) => new Input(workload, { records: 16_000, files: 4 }));
+  const large = new Input('wc', { files: 4 });
+  const random = generator(SEED);
+  const backends = ['memory', 'level'] as const;
+  const tally = { steps: 0, moments: 0, kills: 0, wrong: [] as string[] };
+  const trials: (() => Promise<void>)[] = [];
+
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [index, step] of STEPS.entries()) {
+      const base = step.name.startsWith('base.');
+      const turn = index + round * 7;
+      const workload = ONLY_CPU.has(step.name) ? 1 : turn % 2;
+      const course = { backend: backends[Math.floor(turn / 2) % 2]!, parallelism: COURSES[turn % COURSES.length]!, pace: base ? 20 : 100 };
+      trials.push(async () => {
+        const wrong = await killAt(base ? large : inputs[workload]!, step, course);
+        tally.steps += 1;
+        tally.kills += 2;
+        tally.wrong.push(...wrong.map((sentence) => `${step.name}, ${base ? 'wc' : WORKLOADS[workload]}, ${JSON.stringify(course)}: ${sentence}`));
+      });
+    }
+  }
+  for (const [index, workload] of WORKLOADS.entries()) {
+    for (const backend of backends) {
+      for (const parallelism of [1, 2, 4]) {
+        for (let moment = 0; moment < MOMENTS; moment++) {
+          // A process needs some 400 ms to start, the job then about 700.
+          const delays = [300 + random() * 1000, 300 + random() * 1000] as const;
+          const course = { backend, parallelism: [parallelism, [1, 2, 3, 4][Math.floor(random() * 4)]!, parallelism] as const };
+          trials.push(async () => {
+            const { wrong, killed } = await killAfter(inputs[index]!, [delays[0], delays[1]], { ...course, parallelism: [...course.parallelism] });
+            tally.moments += 1;
+            tally.kills += killed;
+            tally.wrong.push(...wrong.map((sentence) => `${delays.map(Math.round)} ms, ${workload}, ${JSON.stringify(course)}: ${sentence}`));
+          });
+        }
+      }
+    }
+  }
+
+  const lanes = Array.from({ length: availableParallelism() + 1 }, async () => {
+    for (let trial = trials.shift(); trial !== undefined; trial = trials.shift()) await trial();
+  });
+  await Promise.all(lanes);
+  for (const input of [...inputs, large]) input.remove();
+  writeFileSync(LOG, page({ ...tally, minutes: (Date.now() - begun) / 60_000 }));
+  expect(tally.wrong).toEqual([]);
+});
+
+function page(run: { steps: number; moments: number; kills: number; minutes: number; wrong: readonly string[] }): string {
+  const { version } = JSON.parse(readFileSync(fileURLToPath(new URL('../../package.json', import.meta.url)), 'utf8')) as { version: string };
+  return `# Killed, and nothing lost
+
+\`npm run test:chaos\` runs the workloads \`wc\` and \`cpu\` (\`test/e2e/workloads.ts\`) in processes of their own and ends these with SIGKILL: at every named step of a
+checkpoint, a commit and a restore (\`test/e2e/steps.ts\`), and at random moments; each trial is killed twice in a row and then finished, at another
+parallelism each time. Asked at the end: is every row of the output there, once? Is there a file in the checkpoint, state or output directory that nobody needs?
+
+This page is written by the run.
+
+| | |
+| --- | --- |
+| Date | ${new Date().toISOString().slice(0, 10)} |
+| Millrace | ${version} |
+| Machine | ${cpus()[0]?.model.trim()}, ${availableParallelism()} cores, ${Math.round(totalmem() / 2 ** 30)} GB, ${type()} ${release()}, Node ${process.version} |
+| Trials at named steps | ${run.steps} (${STEPS.length} steps, each ${ROUNDS} times) |
+| Trials at random moments | ${run.moments} (${MOMENTS} for each of 2 workloads × 2 backends × parallelism 1, 2, 4), seed ${SEED} |
+| Processes killed | ${run.kills} |
+| Duration | ${run.minutes.toFixed(1)} min |
+| Trials with something wrong | ${run.wrong.length} |
+${run.wrong.map((sentence) => `\n- ${sentence.split('\n')[0]!}`).join('')}`;
+}
+
+/** mulberry32: the same moments for the same seed. */
+function generator(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}

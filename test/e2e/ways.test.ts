@@ -1,0 +1,63 @@
+import { afterAll, describe, expect, it } from 'vitest';
+import { startHere } from './run-here.ts';
+import { Input, Trial } from './trial.ts';
+import { WORKLOADS } from './workloads.ts';
+
+// The same output as straight through: with crashes of the job's own functions inside, and stopped and restored at another parallelism.
+describe.each(WORKLOADS)('%s', (workload) => {
+  const input = new Input(workload, { files: 4 });
+  afterAll(() => input.remove());
+
+  describe.each(['memory', 'level'] as const)('with %s()', (backend) => {
+    it.each([1, 2, 4])(
+      'gives the reference output at parallelism %i when one of its functions throws, behind a checkpoint and behind another',
+      async (parallelism) => {
+        const trial = new Trial(input, { backend, parallelism, every: 20 });
+        let checkpoints = 0;
+        const crashedBehind: number[] = [];
+        const onRecord = (): void => {
+          if (crashedBehind.length === 2 || checkpoints <= (crashedBehind.at(-1) ?? 0)) return;
+          crashedBehind.push(checkpoints);
+          throw new Error('A function of the job throws.');
+        };
+        const running = await startHere(trial, { onRecord, pace: slowUntil(() => crashedBehind.length === 2) }, (event) => {
+          if (event.type === 'checkpoint') checkpoints += 1;
+        });
+        expect(await running.finished).toMatchObject({ status: 'finished', restarts: 2 });
+        expect(await trial.complaints()).toEqual([]);
+        trial.remove();
+      },
+    );
+
+    it.each([
+      [1, 2],
+      [2, 4],
+      [4, 1],
+      [2, 3],
+    ])('gives the reference output when it is stopped at parallelism %i and goes on at %i', async (before, after) => {
+      const trial = new Trial(input, { backend, every: 20 });
+      let checkpoints = 0;
+      const running = await startHere(trial, { parallelism: before, pace: slowUntil(() => false) }, (event) => {
+        if (event.type === 'checkpoint') checkpoints += 1;
+        if (checkpoints === 3) setImmediate(() => void running.stop());
+      });
+      const stopped = await running.finished;
+      expect(stopped.status).toBe('stopped');
+      const again = await startHere(trial, { parallelism: after });
+      expect(again.restoredFrom?.id).toBe(stopped.checkpoint?.id);
+      expect((await again.finished).status).toBe('finished');
+      expect(await trial.complaints()).toEqual([]);
+      trial.remove();
+    });
+  });
+});
+
+/** The pace of a source that waits for something to happen, without stopping: at first a little, then longer. */
+function slowUntil(done: () => boolean): () => number {
+  let batches = 0;
+  return () => {
+    batches += 1;
+    if (done()) return 0;
+    return batches < 40 ? 10 : 300;
+  };
+}
