@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { job, level, memory } from 'millrace';
 import { describe, expect, it } from 'vitest';
-import { checkpointsIn, ends, Feed, RESTARTS, Seen, Store, temporaryFolder, Watch } from './lab.ts';
+import { checkpointsIn, ends, Feed, RESTARTS, Store, temporaryFolder, Watch } from './lab.ts';
 
 describe('protocols 8: the old attempt is still alive in the same thread and in the same database', () => {
   for (const kind of ['memory', 'level'] as const) {
@@ -87,49 +87,90 @@ describe('protocols 8: the old attempt is still alive in the same thread and in 
     expect(store.records.toSorted()).toEqual(['left 1', 'left 11', 'left 111', 'right 1', 'right 11', 'right 111']);
   });
 
-  it('C: a read, a write and a commit of the old attempt that come to their end late change nothing of the new one', async () => {
-    const folder = await temporaryFolder();
+  it('C: a read of the old attempt that comes to its end late gives nothing to the new one', async () => {
     const store = new Store<number>();
-    const plain = new Seen<number>();
     const watch = new Watch();
-    // A source whose read does not hear the signal: its next() of attempt 1 resolves when attempt 2 runs.
+    const trigger = new Feed<number>();
     const releases: (() => void)[] = [];
-    let attempts = 0;
-    let crash: (() => void) | undefined;
     const running = ends(
       await job('late', (env) => {
         env
           .source<number>('in', {
-            bounded: false,
+            bounded: true,
             splits: async () => ['all'],
             splitId: () => 'all',
-            async *read(_split, from) {
-              const attempt = ++attempts;
-              if (from === undefined) yield { values: [1], position: 1 };
+            // It does not hear the signal.
+            async *read() {
+              const attempt = releases.length + 1;
               await new Promise<void>((resolve) => releases.push(resolve));
-              yield { values: [attempt * 100], position: 2 };
-              await new Promise<void>((resolve) => releases.push(resolve));
+              yield { values: [attempt * 100], position: 1 };
             },
           })
-          .process('crashing', {
-            onStart() {
-              crash ??= () => {};
-            },
-            onRecord() {},
-          });
-        const trigger = new Feed<number>({ bounded: false });
-        crash = () => void trigger.push([1]);
-        env.source('trigger', trigger).forEach('crash', () => {
-          if (attempts === 1) throw new Error('crash');
-        });
-        env.source<number>('again', { bounded: true, splits: async () => [], splitId: () => '', async *read() {} }).sink('none', store);
+          .union(env.source('trigger', trigger))
+          .map((v) => {
+            if (v === -1 && releases.length === 1) throw new Error('crash');
+            return v;
+          })
+          .sink('out', store);
+      }).start({ restarts: RESTARTS, onEvent: watch.onEvent }),
+    );
+    trigger.push([-1]).end();
+    await watch.restarted();
+    while (releases.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    releases[0]!();
+    await new Promise((resolve) => setImmediate(resolve));
+    releases[1]!();
+    await running.finished;
+    expect(store.records.toSorted((a, b) => a - b)).toEqual([-1, 200]);
+  });
+
+  it('C: a commit of the old attempt that hangs is waited for a while; what it does afterwards is fenced', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>();
+    const store = new Store<number>();
+    const watch = new Watch();
+    const fuse = { lit: false };
+    let release!: () => void;
+    let begun!: () => void;
+    const hanging = new Promise<void>((resolve) => {
+      begun = resolve;
+    });
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    let late: Promise<void> | undefined;
+    store.before = ({ attempt }) => {
+      if (attempt > 1) return;
+      begun();
+      late = released;
+      return released;
+    };
+    const running = ends(
+      await job('late', (env) => {
+        env
+          .source('in', feed)
+          .map((v) => {
+            if (fuse.lit) {
+              fuse.lit = false;
+              throw new Error('crash');
+            }
+            return v;
+          })
+          .sink('out', store);
       }).start({ checkpoints: checkpointsIn(folder), restarts: RESTARTS, onEvent: watch.onEvent }),
     );
-    void plain;
-    crash?.();
-    await watch.until((w) => w.of('restart').length === 1);
-    for (const release of releases) release();
-    expect(watch.of('restart')[0]!.error.code).toBe('USER_FUNCTION_FAILED');
-    await running.cancel();
+    await feed.push([1]).taken();
+    await running.checkpoint();
+    await hanging;
+    fuse.lit = true;
+    feed.push([2]);
+    await watch.restarted();
+    expect(store.records).toEqual([1]);
+    release();
+    await late;
+    feed.push([3]).end();
+    await running.finished;
+    expect(store.records).toEqual([1, 2, 3]);
+    expect(store.commits.every((c) => c.attempt > 1)).toBe(true);
   });
 });
