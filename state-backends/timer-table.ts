@@ -15,17 +15,20 @@ export class MemoryTimer implements TimerRow {
   key: Key;
   hash: number;
   ns: number;
+  /** What the index knows it by. */
+  id: number;
   epoch: number;
   listed: number;
   at: number;
   before: MemoryTimer | undefined;
   after: MemoryTimer | undefined;
 
-  constructor(time: number, key: Key, hash: number, ns: number) {
+  constructor(time: number, key: Key, hash: number, ns: number, id: number) {
     this.time = time;
     this.key = key;
     this.hash = hash;
     this.ns = ns;
+    this.id = id;
     this.epoch = UNLISTED;
     this.listed = 0;
     this.at = -1;
@@ -91,28 +94,27 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     // −0 and 0 are one time.
     const id = identity(time + 0, hash, ns + 0);
     if (this.locate(time, key, ns, id) !== undefined) return false;
-    const timer = new MemoryTimer(time + 0, key, hash, ns + 0);
-    this.bring(timer, id);
+    this.bring(new MemoryTimer(time + 0, key, hash, ns + 0, id));
     return true;
   }
 
-  private bring(timer: MemoryTimer, id: number): void {
+  private bring(timer: MemoryTimer): void {
     const { ledger } = this;
-    this.enter(timer, id);
+    this.enter(timer);
     timer.epoch = ledger.epoch;
     if (ledger.tracked) {
       timer.listed = this.changed.length;
       this.changed.push(timer);
     }
-    if (ledger.undoing) ledger.remember(() => this.remove(timer, id));
+    if (ledger.undoing) ledger.remember(() => this.remove(timer));
   }
 
-  private enter(timer: MemoryTimer, id: number): void {
+  private enter(timer: MemoryTimer): void {
     const at = this.holes.length > 0 ? this.holes.pop()! : this.timers.length;
     timer.at = at;
     if (at === this.timers.length) this.timers.push(timer);
     else this.timers[at] = timer;
-    this.index.add(id, at);
+    this.index.add(timer.id, at);
     this.size++;
     const bucket = this.bucket(timer.time);
     timer.before = bucket.last;
@@ -140,18 +142,18 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     const id = identity(time + 0, hash, ns + 0);
     const timer = this.locate(time, key, ns, id);
     if (timer === undefined) return false;
-    this.remove(timer, id);
+    this.remove(timer);
     return true;
   }
 
   pop(until: number): TimerRow | undefined {
     if (this.next > until || this.size === 0) return undefined;
     const timer = this.heap[0]!.first!;
-    this.remove(timer, identity(timer.time, timer.hash, timer.ns));
+    this.remove(timer);
     return timer;
   }
 
-  private remove(timer: MemoryTimer, id: number): void {
+  private remove(timer: MemoryTimer): void {
     const { ledger } = this;
     if (timer.epoch === ledger.waiting) {
       ledger.writeWaiting((out) => this.write(out, timer));
@@ -169,18 +171,18 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
       ledger.log.out.f64(timer.time);
       ledger.log.end();
     }
-    this.leave(timer, id);
+    this.leave(timer);
     if (ledger.undoing) {
       const follower = timer.after;
       ledger.remember(() => {
-        this.bring(timer, id);
+        this.bring(timer);
         if (follower !== undefined) this.moveBefore(timer, follower);
       });
     }
   }
 
-  private leave(timer: MemoryTimer, id: number): void {
-    this.index.remove(id, timer.at);
+  private leave(timer: MemoryTimer): void {
+    this.index.remove(timer.id, timer.at);
     this.timers[timer.at] = undefined;
     this.holes.push(timer.at);
     timer.at = -1;
@@ -281,13 +283,13 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
 
   restore(time: number, key: Key, hash: number, ns: number): void {
     const id = identity(time, hash, ns);
-    if (this.locate(time, key, ns, id) === undefined) this.enter(new MemoryTimer(time, key, hash, ns), id);
+    if (this.locate(time, key, ns, id) === undefined) this.enter(new MemoryTimer(time, key, hash, ns, id));
   }
 
   restoreTombstone(time: number, key: Key, hash: number, ns: number): void {
     const id = identity(time, hash, ns);
     const timer = this.locate(time, key, ns, id);
-    if (timer !== undefined) this.leave(timer, id);
+    if (timer !== undefined) this.leave(timer);
   }
 
   // ── snapshots ──

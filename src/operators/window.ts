@@ -137,6 +137,11 @@ class WindowOperator implements Operator {
   readonly #late: Emit | undefined;
   readonly #environment: OperatorEnvironment;
   readonly counts = { lateDropped: 0 };
+  // What fires by its timer; fields and bound functions, since there are as many firings as results.
+  #firing: Group | undefined;
+  #firingStart = 0;
+  readonly #fireNow = (): void => this.#fire(this.#firing!, this.#firingStart, true);
+  readonly #windowNow = (): unknown => ({ window: { start: this.#firingStart, end: this.#firingStart + this.#spec.size } });
 
   constructor(environment: OperatorEnvironment, spec: WindowSpec) {
     const { uid } = environment;
@@ -231,12 +236,9 @@ class WindowOperator implements Operator {
       const start = time + 1 - size;
       // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
       this.#scheduleNext(group, start + slide);
-      this.#environment.unit(
-        () => this.#fire(group, start, true),
-        () => ({ window: { start, end: time + 1 } }),
-        key,
-        time,
-      );
+      this.#firing = group;
+      this.#firingStart = start;
+      this.#environment.unit(this.#fireNow, this.#windowNow, key, time);
     }
     if (ns === CLEANUP || lateness === 0) this.#drop(group, ns === CLEANUP ? time - lateness : time);
   }
@@ -284,7 +286,7 @@ class WindowOperator implements Operator {
     if ((rows[from]!.ns as number) >= end) return EMPTY;
     if (onTime && this.#share !== undefined) {
       const shared = this.#share(group, start, end);
-      if (shared !== INEXACT) return this.#fn.result(shared);
+      if (shared !== INEXACT) return this.#result(shared);
     }
     let to = rows.length;
     if ((rows[to - 1]!.ns as number) >= end) to = firstAfterward(rows, from, end);

@@ -38,6 +38,15 @@ interface Builders {
   readonly control: Control;
 }
 
+/**
+ * The key that a task hashed last. Where a record leaves by several keyed outputs it mostly has the same key in each: the first output writes it down, the
+ * others look.
+ */
+export interface LastKey {
+  key: Key;
+  hash: number;
+}
+
 interface AddDependencies {
   readonly builders: Builders;
   readonly key: (value: unknown) => Key;
@@ -45,10 +54,12 @@ interface AddDependencies {
   readonly hash: (key: Key) => number;
   readonly target: (hash: number) => number;
   readonly limit: number;
+  readonly last: LastKey | undefined;
+  readonly first: boolean;
 }
 
 /** Free of outside names: see fresh.ts. */
-const addKeyedToOne = ({ builders, key, canonical, hash, limit }: AddDependencies) => {
+const addKeyedToOne = ({ builders, key, canonical, hash, limit, last, first }: AddDependencies) => {
   const { batches, control } = builders;
   return (value: unknown, timestamp: number): void => {
     let k = key(value);
@@ -59,18 +70,33 @@ const addKeyedToOne = ({ builders, key, canonical, hash, limit }: AddDependencie
     batch.values[n] = value;
     batch.timestamps[n] = timestamp;
     batch.keys[n] = k;
-    batch.hashes[n] = hash(k);
+    let h: number;
+    if (last === undefined) h = hash(k);
+    else if (!first && typeof k === 'string' && k === last.key) h = last.hash;
+    else {
+      h = hash(k);
+      last.key = k;
+      last.hash = h;
+    }
+    batch.hashes[n] = h;
     batch.size = n + 1;
     if (n + 1 >= limit) control.full = true;
   };
 };
 
-const addKeyed = ({ builders, key, canonical, hash, target, limit }: AddDependencies) => {
+const addKeyed = ({ builders, key, canonical, hash, target, limit, last, first }: AddDependencies) => {
   const { batches, control } = builders;
   return (value: unknown, timestamp: number): void => {
     let k = key(value);
     if (typeof k !== 'string') k = canonical(k);
-    const h = hash(k);
+    let h: number;
+    if (last === undefined) h = hash(k);
+    else if (!first && typeof k === 'string' && k === last.key) h = last.hash;
+    else {
+      h = hash(k);
+      last.key = k;
+      last.hash = h;
+    }
     const batch = batches[target(h)]!;
     batch.addKeyed(value, timestamp, k, h);
     if (batch.size >= limit) control.full = true;
@@ -111,6 +137,9 @@ export interface OutputOptions {
   readonly name: string;
   /** The vertex that the key is for, named in errors. */
   readonly to: string;
+  /** Shared by the keyed outputs of a task that has several; `first` for the first of them. */
+  readonly last?: LastKey;
+  readonly first?: boolean;
 }
 
 export function openOutput(options: OutputOptions): Output {
@@ -131,6 +160,8 @@ export function openOutput(options: OutputOptions): Output {
     hash: hashKey,
     target: (hash) => targets[groupOf(hash, maxParallelism)]!,
     limit: BATCH_SIZE,
+    last: options.last,
+    first: options.first ?? false,
   });
   return {
     add,

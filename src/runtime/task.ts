@@ -30,7 +30,7 @@ import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
 import type { Io } from './io.ts';
 import type { Operator, OperatorFactory } from './operator.ts';
-import { type Control, type Output, openOutput } from './output.ts';
+import { type Control, type LastKey, type Output, openOutput } from './output.ts';
 import { PlainSink, type SinkRunner, TransactionalSinkRunner } from './sink-writer.ts';
 import type { OperatorSnapshot, SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
 import { SourceReader, type SplitReading } from './source-reader.ts';
@@ -165,6 +165,8 @@ export class Task {
             this.#watermark,
             options.blocking,
           );
+    const keyed = options.outputs.filter(({ edge }) => edge.exchange === 'hash');
+    const last: LastKey | undefined = keyed.length > 1 ? { key: Number.NaN, hash: 0 } : undefined;
     this.#outputs = options.outputs.map(({ edge, channels }) =>
       openOutput({
         exchange: edge.exchange,
@@ -174,6 +176,8 @@ export class Task {
         control: this.#control,
         name: `${vertex.id}-${edge.to.id}`,
         to: edge.to.id,
+        last,
+        first: edge === keyed[0]?.edge,
       }),
     );
     for (const node of this.#nodes) {
