@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
 import { COURSES, killAfter, killAt } from '../e2e/killing.ts';
 import { ONLY_CPU, STEPS } from '../e2e/steps.ts';
-import { ensureBuilt, Input } from '../e2e/trial.ts';
+import { ensureBuilt, FOUR, Input } from '../e2e/trial.ts';
 import { WORKLOADS } from '../e2e/workloads.ts';
 
 // Not in npm test. npm run test:chaos: every step five times, and twenty random moments for each workload, backend and parallelism. Writes docs/chaos.md.
@@ -20,8 +20,8 @@ beforeAll(() => {
 
 it.runIf(ASKED_FOR)('killed at every step and at random moments, jobs write every row once', { timeout: 3_600_000 }, async () => {
   const begun = Date.now();
-  const inputs = WORKLOADS.map((workload) => new Input(workload, { records: 16_000, files: 4 }));
-  const large = new Input('wc', { files: 4 });
+  const inputs = WORKLOADS.map((workload) => new Input(workload, { records: 16_000, files: FOUR }));
+  const large = new Input('wc', { files: FOUR });
   const random = generator(SEED);
   const backends = ['memory', 'level'] as const;
   const tally = { steps: 0, moments: 0, kills: 0, wrong: [] as string[] };

@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { COURSES, killAt } from './killing.ts';
 import { ONLY_CPU, STEPS } from './steps.ts';
-import { ensureBuilt, Input } from './trial.ts';
+import { ensureBuilt, FOUR, Input } from './trial.ts';
 import { WORKLOADS } from './workloads.ts';
 
 beforeAll(ensureBuilt, 180_000);
 
-const inputs = WORKLOADS.map((workload) => new Input(workload, { records: 16_000, files: 4 }));
+const inputs = WORKLOADS.map((workload) => new Input(workload, { records: 16_000, files: FOUR }));
 // Bases are made of deltas of some size.
-const large = new Input('wc', { files: 4 });
+const large = new Input('wc', { files: FOUR });
 afterAll(() => {
   for (const input of [...inputs, large]) input.remove();
 });

@@ -20,8 +20,8 @@ export function ensureBuilt(): void {
   if (status !== 0) throw new Error(stderr);
 }
 
-/** Shares of the input in its files: unlike, so that their ends fall at different times. */
-const SHARES = [0.5, 0.3, 0.15, 0.05];
+/** Shares of the input in four files: unlike, so that their ends fall at different times. */
+export const FOUR = [0.5, 0.3, 0.15, 0.05];
 
 export interface Expected {
   readonly final: string;
@@ -29,22 +29,22 @@ export interface Expected {
   readonly updates: string | undefined;
 }
 
-/** An input in a folder, as one file or as four, and what it must give. */
+/** An input in a folder, in files with these shares of it, and what it must give. */
 export class Input {
   readonly workload: Workload;
   readonly records: number;
   readonly folder: string;
   readonly expected: Expected;
 
-  constructor(workload: Workload, options: { records?: number; files?: 1 | 4 } = {}) {
-    const { records = 100_000, files = 1 } = options;
+  constructor(workload: Workload, options: { records?: number; files?: readonly number[] } = {}) {
+    const { records = 100_000, files = [1] } = options;
     const lines = inputOf(workload, records);
     this.workload = workload;
     this.records = records;
     this.folder = mkdtempSync(join(tmpdir(), 'millrace-input-'));
     let from = 0;
-    for (const [index, share] of (files === 1 ? [1] : SHARES).entries()) {
-      const to = index + 1 === files ? records : from + Math.floor(records * share);
+    for (const [index, share] of files.entries()) {
+      const to = index + 1 === files.length ? records : from + Math.floor(records * share);
       writeFileSync(join(this.folder, `part-${index}.ndjson`), `${lines.slice(from, to).join('\n')}\n`);
       from = to;
     }

@@ -1,11 +1,11 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { startHere } from './run-here.ts';
-import { Input, Trial } from './trial.ts';
+import { FOUR, Input, Trial } from './trial.ts';
 import { WORKLOADS } from './workloads.ts';
 
 // The same output as straight through: with crashes of the job's own functions inside, and stopped and restored at another parallelism.
 describe.each(WORKLOADS)('%s', (workload) => {
-  const input = new Input(workload, { files: 4 });
+  const input = new Input(workload, { files: FOUR });
   afterAll(() => input.remove());
 
   describe.each(['memory', 'level'] as const)('with %s()', (backend) => {
@@ -50,6 +50,22 @@ describe.each(WORKLOADS)('%s', (workload) => {
       trial.remove();
     });
   });
+});
+
+it('goes on at the same parallelism when the source instance that finds the files had read its own to the end', async () => {
+  const input = new Input('wc', { records: 20_000, files: [0.01, 0.99] });
+  const trial = new Trial(input, { parallelism: 2, every: 20 });
+  let checkpoints = 0;
+  const running = await startHere(trial, { pace: slowUntil(() => false) }, (event) => {
+    if (event.type === 'checkpoint') checkpoints += 1;
+    if (checkpoints === 4) setImmediate(() => void running.stop());
+  });
+  expect((await running.finished).status).toBe('stopped');
+  const again = await startHere(trial);
+  expect((await again.finished).status).toBe('finished');
+  expect(await trial.complaints()).toEqual([]);
+  trial.remove();
+  input.remove();
 });
 
 /** The pace of a source that waits for something to happen, without stopping: at first a little, then longer. */
