@@ -40,7 +40,7 @@ const running = await job('counted-keys', (env) => {
     });
 }).start({
   state: level({ directory: join(directory, 'state'), cacheBytes }),
-  checkpoints: { directory: join(directory, 'checkpoints'), every: 5000 },
+  checkpoints: { directory: join(directory, 'checkpoints'), every: 2000 },
   onEvent: (event) => {
     if (event.type === 'checkpoint') checkpoints += 1;
     if (event.type === 'restart') console.error(event.error);
