@@ -92,13 +92,16 @@ export interface WindowResults<T, R> extends ProcessedStream<R> {
   late(): Stream<T>;
 }
 
+/** Steps without state that touch nothing outside: they have no uid. */
+const ANONYMOUS: ReadonlySet<Step['kind']> = new Set(['map', 'filter', 'flatMap']);
+
 /** The nodes of the program that is being built. */
 export class GraphBuilder {
   readonly nodes: Node[] = [];
   readonly #uids = new Set<string>();
 
   add(uid: string | undefined, step: Step, inputs: readonly Input[]): Node {
-    if (uid !== undefined) {
+    if (uid !== undefined || !ANONYMOUS.has(step.kind)) {
       if (typeof uid !== 'string' || !/^[a-z0-9-]+$/.test(uid))
         throw new MillraceError('UID_INVALID', `'${String(uid)}' is no uid.`, { todo: 'A uid is made of lower-case letters, digits and hyphens.' });
       if (this.#uids.has(uid))

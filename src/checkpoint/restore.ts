@@ -52,6 +52,8 @@ export function settleMaxParallelism(facts: { asked: number | undefined; stored:
     });
   }
   const max = stored ?? asked ?? byDefault;
+  if (!Number.isInteger(max) || max < 1)
+    throw new MillraceError('OPTION_INVALID', `maxParallelism ${max}: the number of key groups must be a whole number above 0.`);
   if (largest > max) {
     throw new MillraceError(
       stored === undefined ? 'OPTION_INVALID' : 'MAX_PARALLELISM_CHANGED',

@@ -99,9 +99,9 @@ export interface Node {
   onError: ErrorPolicy | PolicyFn;
 }
 
-/** The name that errors, metrics and the tree use for a node. */
+/** The name that errors, metrics, snapshots and the tree use for a node. The dot keeps the names of those without uid apart from all uids. */
 export function nameOf(node: Node): string {
-  return node.uid ?? `${node.step.kind}-${node.index}`;
+  return node.uid ?? `${node.step.kind}.${node.index}`;
 }
 
 /** Steps that keep state by key: they run at the head of a vertex, behind a hash exchange. */

@@ -51,6 +51,8 @@ export interface Graph {
 type Mutable<T> = { -readonly [N in keyof T]: T[N] };
 
 export function buildGraph(nodes: readonly Node[], defaults: { parallelism: number; version?: string | undefined }): Graph {
+  if (!Number.isInteger(defaults.parallelism) || defaults.parallelism < 1)
+    throw new MillraceError('OPTION_INVALID', `parallelism ${defaults.parallelism}: the number of instances must be a whole number above 0.`);
   if (nodes.length === 0)
     throw new MillraceError('PLAN_EMPTY', 'The job has no source.', { todo: 'Add one with env.source(), env.fromArray() or env.fromAsync().' });
   const parallelismOf = new Map<Node, number>();

@@ -205,7 +205,7 @@ describe('onError skip', () => {
           .onError('skip');
       }).run(),
     );
-    expect(error).toMatchObject({ code: 'USER_FUNCTION_FAILED', uid: 'map-2' });
+    expect(error).toMatchObject({ code: 'USER_FUNCTION_FAILED', uid: 'map.2' });
   });
 
   it('of the head does not swallow a sink that cannot be opened or written: its failure names the sink', async () => {
