@@ -3,7 +3,7 @@
 //   bytes 0–3  'MRCP'    4  version (1)    5–8  length of the body (u32 LE)    9–12  CRC32 of the body    then the body: one value of the codec
 
 import { crc32 } from 'node:zlib';
-import { decode, encode, filesOf } from '../../state-backends/index.ts';
+import { decode, encode, type FileRef, filesOf } from '../../state-backends/index.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import { corrupt } from './storage.ts';
@@ -59,8 +59,8 @@ export async function readMetadata(io: Io, path: string): Promise<CheckpointMeta
 }
 
 /** Names of all snapshot files that the checkpoint needs, with what is known of them. */
-export function filesNamed(metadata: CheckpointMetadata): { name: string; bytes: number; crc: number }[] {
-  const files = new Map<string, { name: string; bytes: number; crc: number }>();
+export function filesNamed(metadata: CheckpointMetadata): FileRef[] {
+  const files = new Map<string, FileRef>();
   for (const task of metadata.tasks) {
     if (task.keyed !== undefined) for (const file of filesOf(task.keyed.handle)) files.set(file.name, file);
     for (const operator of Object.values(task.operators)) {
@@ -68,4 +68,19 @@ export function filesNamed(metadata: CheckpointMetadata): { name: string; bytes:
     }
   }
   return [...files.values()];
+}
+
+/** The same checkpoint with its files under other names. */
+export function withFiles(metadata: CheckpointMetadata, rename: (file: FileRef) => FileRef): CheckpointMetadata {
+  const renamed = <R extends { readonly file: FileRef }>(ref: R): R => ({ ...ref, file: rename(ref.file) });
+  const tasks = metadata.tasks.map((task): TaskSnapshot => {
+    const operators = Object.entries(task.operators).map(([uid, operator]) => {
+      const writers = operator.writers?.map((writer) => ({ ...writer, segments: writer.segments.map(renamed) }));
+      return [uid, writers === undefined ? operator : { ...operator, writers }] as const;
+    });
+    const { keyed } = task;
+    const handle = keyed && { ...keyed.handle, bases: keyed.handle.bases.map(renamed), deltas: keyed.handle.deltas.map(renamed) };
+    return { ...task, operators: Object.fromEntries(operators), keyed: keyed && handle && { ...keyed, handle } };
+  });
+  return { ...metadata, tasks };
 }

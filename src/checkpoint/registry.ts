@@ -8,7 +8,7 @@
 //  G2  A checkpoint id is reserved durably, in blocks, before its first barrier leaves; it is used once in the life of a lineage (protocols 7).
 //  G3  A checkpoint counts from the moment its pointer is written, and not before.
 
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Level } from 'level';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobResult } from '../graph/job.ts';
@@ -100,7 +100,11 @@ export class Registry {
   /** Oldest first. */
   async checkpoints(): Promise<Registered[]> {
     const found: Registered[] = [];
-    for await (const value of this.#db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) found.push(value as Registered);
+    for await (const value of this.#db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) {
+      const checkpoint = value as Registered;
+      // The directory may have been moved since.
+      found.push({ ...checkpoint, path: join(this.#directory, 'checkpoints', basename(checkpoint.path)) });
+    }
     return found;
   }
 

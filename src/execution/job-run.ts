@@ -229,7 +229,7 @@ export class JobRun {
     this.#lineage = stored ?? randomBytes(8).toString('hex');
     const chosen =
       typeof restore === 'object'
-        ? await this.#snapshots.from(restore.from)
+        ? await this.#snapshots.from(restore.from, this.#attempt)
         : stored === undefined
           ? undefined
           : await this.#snapshots.latest(this.#graph, this.#attempt, stored);

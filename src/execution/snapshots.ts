@@ -3,8 +3,9 @@
 // The choice (protocols 4): the newest registered checkpoint whose every file is whole. Falling back to an older one is refused where a sink has committed
 // more than that one knows; each sink is asked behind its fence.
 
-import { isAbsolute, resolve } from 'node:path';
-import { type CheckpointMetadata, filesNamed, readMetadata } from '../checkpoint/metadata.ts';
+import { basename, dirname, isAbsolute, resolve } from 'node:path';
+import type { FileRef } from '../../state-backends/index.ts';
+import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
 import { Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates } from '../checkpoint/restore.ts';
 import { DirectoryStorage } from '../checkpoint/storage.ts';
@@ -48,12 +49,17 @@ export class Snapshots {
   /** Removes what older attempts left and no registered checkpoint names. Nothing is removed where one of them cannot be read. */
   async sweep(attempt: number): Promise<void> {
     const named = new Set<string>();
-    for (const checkpoint of await this.registry.checkpoints()) {
-      named.add(checkpoint.path.slice(checkpoint.path.lastIndexOf('/') + 1));
+    const registered = await this.registry.checkpoints();
+    const lineage = await this.registry.lineage();
+    const origin = await this.registry.origin();
+    // What the lineage was forked from is needed until it has a checkpoint of its own.
+    const forked = origin !== undefined && !registered.some((c) => c.lineage === lineage) ? [origin] : [];
+    for (const path of [...registered.map((c) => c.path), ...forked]) {
+      named.add(basename(path));
       try {
-        for (const { name } of filesNamed(await readMetadata(this.#io, checkpoint.path))) named.add(name);
+        for (const { name } of filesNamed(await readMetadata(this.#io, path))) named.add(name);
       } catch (error) {
-        this.#log.warn({ checkpoint: checkpoint.id, error: asError(error).message }, 'A retained checkpoint cannot be read; leftovers are kept.');
+        this.#log.warn({ path, error: asError(error).message }, 'A retained checkpoint cannot be read; leftovers are kept.');
         return;
       }
     }
@@ -72,7 +78,7 @@ export class Snapshots {
     }
     if (candidates.length === 0) {
       const origin = await this.registry.origin();
-      return origin === undefined ? undefined : this.from(origin);
+      return origin === undefined ? undefined : this.from(origin, attempt);
     }
     const { chosen, passedOver } = newestWhole(candidates);
     if (chosen === undefined) throw passedOver[0]!.fault!;
@@ -89,8 +95,11 @@ export class Snapshots {
     return { info: chosen.checkpoint, metadata: chosen.metadata! };
   }
 
-  /** A retained checkpoint by id, or any by the path of its metadata file. */
-  async from(which: string | number): Promise<Chosen> {
+  /**
+   * A retained checkpoint by id, or any by the path of its metadata file. One that lies in another checkpoint directory is copied into this one: it stays the
+   * user's, and nothing of this job depends on it afterwards.
+   */
+  async from(which: string | number, attempt: number): Promise<Chosen> {
     const registered = await this.registry.checkpoints();
     const id = typeof which === 'number' || /^\d+$/.test(which) ? Number(which) : undefined;
     if (id !== undefined) {
@@ -106,11 +115,28 @@ export class Snapshots {
       () => false,
     );
     if (!exists) throw this.#notFound(path, registered);
-    const info = registered.find((c) => c.path === path);
+    if (dirname(path) !== this.storage.checkpoints) return this.#import(path, attempt);
     const metadata = await readMetadata(this.#io, path);
-    const examined = await this.#examine(info ?? { id: metadata.id, path, bytes: 0, startedAt: metadata.startedAt, durationMs: metadata.durationMs });
+    const info = registered.find((c) => c.path === path) ?? { id: metadata.id, path, bytes: 0, startedAt: metadata.startedAt, durationMs: metadata.durationMs };
+    const examined = await this.#examine(info);
     if (examined.fault !== undefined) throw examined.fault;
-    return { info: examined.checkpoint, metadata: examined.metadata! };
+    return { info, metadata: examined.metadata! };
+  }
+
+  async #import(path: string, attempt: number): Promise<Chosen> {
+    const original = await readMetadata(this.#io, path);
+    const theirs = new DirectoryStorage(dirname(dirname(path)), this.#io, false);
+    const copies = new Map<string, FileRef>();
+    let bytes = 0;
+    for (const file of filesNamed(original)) {
+      const copy = await this.storage.open(`import-a${attempt}-${copies.size}`);
+      for await (const part of theirs.read(file)) await copy.append([part]);
+      copies.set(file.name, await copy.finish());
+      bytes += file.bytes;
+    }
+    const metadata = withFiles(original, (file) => copies.get(file.name)!);
+    const imported = await this.storage.writeMetadata(`chk-${metadata.id}-a${attempt}`, packMetadata(metadata));
+    return { info: { id: metadata.id, path: imported, bytes, startedAt: metadata.startedAt, durationMs: metadata.durationMs }, metadata };
   }
 
   #notFound(which: string, registered: readonly CheckpointInfo[]): MillraceError {

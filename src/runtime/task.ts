@@ -408,8 +408,12 @@ export class Task {
     if (this.#watermark > Number.NEGATIVE_INFINITY) this.#advancing = this.#watermark;
     this.#armAlarm();
     if (this.#reader === undefined) return;
-    if (this.#quiet) this.#reader.complete = true;
-    else this.#reader.start(known, counts);
+    if (this.#quiet) {
+      this.#reader.complete = true;
+      // It was the one that tells the others that no more splits will come.
+      const { subtask, vertex, assign } = this.#options;
+      if (subtask === 0) for (let other = 1; other < vertex.parallelism; other++) assign(other, [], true);
+    } else this.#reader.start(known, counts);
     if (!this.#options.watermarkEachBatch && this.#strategy !== undefined) this.#tick();
   }
 

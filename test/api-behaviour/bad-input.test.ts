@@ -1,5 +1,5 @@
 import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { early, ingress, job, type RunOptions, type StreamEnvironment, sliding, tumbling } from 'millrace';
 import { describe, expect, it } from 'vitest';
 import { checkpointsIn, ends, Feed, rejection, Store, temporaryFolder } from '../protocols/lab.ts';
@@ -254,18 +254,21 @@ describe('a job that cannot be restored as asked', () => {
     });
   }
 
-  it('from the path of a checkpoint whose files lie elsewhere: refused with the file that is missing, nothing begins', async () => {
+  it('from the path of a checkpoint in another directory: its files are copied, and the next start needs the old ones no more', async () => {
     const folder = await temporaryFolder();
     const feed = new Feed<number>({ bounded: false });
     const store = new Store<number>();
-    const { path } = await stopped(folder, feed, store);
+    const { path, id } = await stopped(folder, feed, store);
     const elsewhere = { checkpoints: checkpointsIn(join(folder, 'elsewhere')) };
-    const error = await rejection(sums(feed, store).start({ ...elsewhere, restore: { from: path } }));
-    expect(error).toMatchObject({ code: 'SNAPSHOT_CORRUPT', todo: expect.any(String) });
-    expect(error.message).toContain(join(folder, 'elsewhere'));
-    // The registry was not taken for the lineage that never began.
-    const running = ends(await sums(feed, store).start(elsewhere));
-    expect(running.restoredFrom).toBeUndefined();
+    const fork = ends(await sums(feed, store).start({ ...elsewhere, restore: { from: path } }));
+    expect(fork.restoredFrom?.id).toBe(id);
+    await fork.cancel();
+    await rm(dirname(dirname(path)), { recursive: true });
+    const killed = ends(await sums(feed, store).start({ ...elsewhere, restore: { from: fork.restoredFrom!.path } }));
+    await feed.push([100]).taken();
+    await killed.stop();
+    // The second 11 is the fork's own: it goes on behind the checkpoint, as a lineage of its own.
+    expect(store.records).toEqual([1, 11, 11, 111]);
   });
 });
 
