@@ -1,0 +1,46 @@
+import { describe, expect, it } from 'vitest';
+import { judgeAck, nextId, nextTrigger, superseded, triggerTargets } from '../../src/checkpoint/decisions.ts';
+
+describe('decisions of the coordinator (semantics 3)', () => {
+  it('the next periodic checkpoint is due an interval after the last trigger, and not before the pause after the last completion', () => {
+    const facts = (lastTrigger?: number, lastCompletion?: number) => ({ startedAt: 1000, lastTrigger, lastCompletion });
+    expect(nextTrigger({ every: 100, minPause: 0 }, facts())).toBe(1100);
+    expect(nextTrigger({ every: 100, minPause: 0 }, facts(1100, 1130))).toBe(1200);
+    expect(nextTrigger({ every: 100, minPause: 0 }, facts(1100, 1450))).toBe(1450);
+    expect(nextTrigger({ every: 100, minPause: 90 }, facts(1100, 1130))).toBe(1220);
+    expect(nextTrigger({ every: 100, minPause: 90 }, facts(1100))).toBe(1200);
+  });
+
+  const task = (name: string, upstream: string[] = [], finished = false) => ({ name, upstream, finished });
+  for (const [name, tasks, wanted] of [
+    ['at the sources', [task('a'), task('b', ['a']), task('c', ['b'])], ['a']],
+    ['at tasks whose every upstream has finished', [task('a', [], true), task('b', ['a']), task('c', ['b'])], ['b']],
+    ['not at one with a running upstream beside', [task('a', [], true), task('a2'), task('b', ['a', 'a2'])], ['a2']],
+    ['nowhere when all have finished', [task('a', [], true)], []],
+  ] as const)
+    it(`barriers start ${name}`, () => expect(triggerTargets(tasks)).toEqual(wanted));
+
+  const pending = { id: 5, waiting: new Set(['a', 'b']), acked: new Set(['c']) };
+  for (const [what, of, id, by, wanted] of [
+    ['the first of two', pending, 5, 'a', 'waiting'],
+    ['the last', { ...pending, waiting: new Set(['a']) }, 5, 'a', 'complete'],
+    ['one that has come', pending, 5, 'c', 'duplicate'],
+    ['one of a task that is not waited for', pending, 5, 'd', 'unknown'],
+    ['one of another id', pending, 4, 'a', 'unknown'],
+    ['one while none is pending', undefined, 5, 'a', 'unknown'],
+  ] as const)
+    it(`an acknowledgement, ${what}, is ${wanted}`, () => expect(judgeAck(of, id, by)).toBe(wanted));
+
+  it('the oldest go beyond what is retained; the newest always stays', () => {
+    expect(superseded([1, 2, 3, 4], 2)).toEqual([1, 2]);
+    expect(superseded([1, 2], 3)).toEqual([]);
+    expect(superseded([1, 2], 0)).toEqual([1]);
+    expect(superseded([], 1)).toEqual([]);
+  });
+
+  it('the next id is above everything that any store has seen (protocols 7)', () => {
+    const base = { counter: 0, registered: 0, restored: 0, markers: [], last: 0 };
+    expect(nextId(base)).toBe(1);
+    for (const more of [{ counter: 9 }, { registered: 9 }, { restored: 9 }, { markers: [3, 9, 4] }, { last: 9 }]) expect(nextId({ ...base, ...more })).toBe(10);
+  });
+});
