@@ -27,6 +27,8 @@ export interface SplitReading {
   readonly clock: SplitClock;
   iterator: AsyncIterator<SourceBatch<unknown, unknown>> | undefined;
   reading: boolean;
+  /** It had records since event time was looked at last: not idle then, however long ago they came. */
+  active: boolean;
 }
 
 export interface ReaderOptions {
@@ -79,6 +81,7 @@ export class SourceReader {
       clock,
       iterator: undefined,
       reading: false,
+      active: false,
     };
     this.splits.set(id, reading);
     this.#turn.push(reading);
@@ -93,10 +96,11 @@ export class SourceReader {
   async #discover(known: ReadonlySet<string>, counts: number[]): Promise<void> {
     const { source, context, parallelism, assign, post } = this.#options;
     const seen = new Set(known);
-    const deal = (found: readonly unknown[], last: boolean): void => {
+    // Ids are asked for outside of the mail, where what they throw is a failure of the source.
+    const named = (splits: readonly unknown[]) => splits.map((split) => ({ split, id: source.splitId(split) }));
+    const deal = (found: ReturnType<typeof named>, last: boolean): void => {
       const shares = Array.from({ length: parallelism }, () => [] as unknown[]);
-      for (const split of found) {
-        const id = source.splitId(split);
+      for (const { split, id } of found) {
         if (seen.has(id)) continue;
         seen.add(id);
         const least = counts.indexOf(Math.min(...counts));
@@ -111,12 +115,13 @@ export class SourceReader {
     if (Symbol.asyncIterator in result) {
       for await (const found of result) {
         if (context.signal.aborted) return;
-        post(() => deal(found, false));
+        const splits = named(found);
+        post(() => deal(splits, false));
       }
       post(() => deal([], true));
       return;
     }
-    const found = await result;
+    const found = named(await result);
     post(() => deal(found, true));
   }
 
@@ -134,7 +139,12 @@ export class SourceReader {
     const { source, context, subtask, deadLetter, post, failed } = this.#options;
     if (reading.iterator === undefined) {
       const readContext: ReadContext = { ...context, subtask, deadLetter };
-      reading.iterator = source.read(reading.split, reading.position, readContext)[Symbol.asyncIterator]();
+      try {
+        reading.iterator = source.read(reading.split, reading.position, readContext)[Symbol.asyncIterator]();
+      } catch (error) {
+        failed(error);
+        return;
+      }
     }
     reading.reading = true;
     reading.iterator.next().then(
@@ -167,10 +177,13 @@ export class SourceReader {
 
   /** The whole batch has been processed. */
   consumed(reading: SplitReading): void {
+    if (reading.values!.length > 0) {
+      reading.active = true;
+      reading.clock.lastRecordAt = this.#options.now();
+    }
     reading.position = reading.next;
     reading.values = undefined;
     reading.timestamps = undefined;
-    reading.clock.lastRecordAt = this.#options.now();
     this.#read(reading);
   }
 
@@ -188,7 +201,8 @@ export class SourceReader {
     const { idleness } = this.#clockless;
     for (const reading of this.splits.values()) {
       reading.clock.onPeriodic(now);
-      if (idleness !== undefined) reading.clock.idle = reading.values === undefined && now - reading.clock.lastRecordAt >= idleness;
+      if (idleness !== undefined) reading.clock.idle = !reading.active && reading.values === undefined && now - reading.clock.lastRecordAt >= idleness;
+      reading.active = false;
       if (!reading.finished || reading.values !== undefined) active.push(reading.clock);
     }
     return mergeSplits(active);
