@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, totalmem, type } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
-import { COURSES, killAfter, killAt } from '../e2e/killing.ts';
-import { ONLY_CPU, STEPS } from '../e2e/steps.ts';
+import { courseOf, killAfter, killAt } from '../e2e/killing.ts';
+import { STEPS } from '../e2e/steps.ts';
 import { ensureBuilt, FOUR, Input } from '../e2e/trial.ts';
 import { WORKLOADS } from '../e2e/workloads.ts';
 
@@ -29,15 +29,12 @@ it.runIf(ASKED_FOR)('killed at every step and at random moments, jobs write ever
 
   for (let round = 0; round < ROUNDS; round++) {
     for (const [index, step] of STEPS.entries()) {
-      const base = step.name.startsWith('base.');
-      const turn = index + round * 7;
-      const workload = ONLY_CPU.has(step.name) ? 1 : turn % 2;
-      const course = { backend: backends[Math.floor(turn / 2) % 2]!, parallelism: COURSES[turn % COURSES.length]!, pace: base ? 20 : 100 };
+      const { workload, large: whole, course } = courseOf(step, index + round * 7);
       trials.push(async () => {
-        const wrong = await killAt(base ? large : inputs[workload]!, step, course);
+        const { wrong, killed } = await killAt(whole ? large : inputs[WORKLOADS.indexOf(workload)]!, step, course);
         tally.steps += 1;
-        tally.kills += 2;
-        tally.wrong.push(...wrong.map((sentence) => `${step.name}, ${base ? 'wc' : WORKLOADS[workload]}, ${JSON.stringify(course)}: ${sentence}`));
+        tally.kills += killed;
+        tally.wrong.push(...wrong.map((sentence) => `${step.name}, ${workload}, ${JSON.stringify(course)}: ${sentence}`));
       });
     }
   }

@@ -2,11 +2,12 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Settings } from './job-process.ts';
-import { preludeOf, type Step } from './steps.ts';
+import { ONLY_CPU, preludeOf, type Step } from './steps.ts';
 import { type Input, Trial } from './trial.ts';
+import { WORKLOADS, type Workload } from './workloads.ts';
 
 /** Parallelisms of the first, the second and the last run. */
-export const COURSES: readonly (readonly [number, number, number])[] = [
+const COURSES: readonly (readonly [number, number, number])[] = [
   [1, 2, 4],
   [2, 2, 3],
   [4, 1, 2],
@@ -20,16 +21,30 @@ export interface Course {
   readonly pace?: number;
 }
 
-/** Kills two runs in a row at the step, then finishes. Gives what is wrong; also where the step was not reached. */
-export async function killAt(input: Input, step: Step, { backend, parallelism: [first, second, last], pace = 100 }: Course): Promise<string[]> {
+/** The turn's backend, workload and parallelisms for a step: every step meets others in each round. */
+export function courseOf(step: Step, turn: number): { workload: Workload; large: boolean; course: Course } {
+  const backend = (['memory', 'level'] as const)[Math.floor(turn / 2) % 2]!;
+  // Bases are made of deltas of some size.
+  if (step.name.startsWith('base.')) return { workload: 'wc', large: true, course: { backend, parallelism: [1, 2, 4], pace: 100 } };
+  const workload = ONLY_CPU.has(step.name) ? 'cpu' : WORKLOADS[turn % 2]!;
+  return { workload, large: false, course: { backend, parallelism: COURSES[turn % COURSES.length]! } };
+}
+
+/** Kills a run at the step, and the next one too where it comes there again; then finishes. Gives what is wrong; also where the step was not reached. */
+export async function killAt(input: Input, step: Step, course: Course): Promise<{ wrong: string[]; killed: number }> {
+  const { backend, pace = 100 } = course;
+  const [first, second, last] = course.parallelism;
   const { name, at, restoring } = step;
   const trial = new Trial(input, { backend, every: 5, pace });
   const faults = restoring ? [preludeOf(name), `${name}=kill@${at}`] : [`${name}=kill@${at}`, `${name}=kill`];
+  let killed = 0;
   for (const [index, parallelism] of [first, second].entries()) {
     const { signal, code, errors } = await trial.run({ parallelism }, faults[index]);
-    if (signal !== 'SIGKILL') return [`run ${index + 1} was not killed at ${faults[index]}, it ended with ${code}\n${errors}`];
+    if (signal === 'SIGKILL') killed += 1;
+    else if (code !== 0 || index === 0 || restoring)
+      return { wrong: [`run ${index + 1} was not killed at ${faults[index]}, it ended with ${code}\n${errors}`], killed };
   }
-  return finished(trial, last);
+  return { wrong: await finished(trial, last), killed };
 }
 
 /** Kills two runs in a row after so many milliseconds, then finishes. */

@@ -9,9 +9,10 @@ import type { Workload } from './workloads.ts';
 const data = (name: string): string => gunzipSync(readFileSync(fileURLToPath(new URL(`../data/${name}.ndjson.gz`, import.meta.url)))).toString('utf8');
 const lines = (text: string): string[] => text.split('\n').slice(0, -1);
 
-/** The first `records` lines of the workload's input. */
+/** The whole input, or so many records of it: of words the first; of metrics all of the first hosts, so that as many windows end. */
 export function inputOf(workload: Workload, records = 100_000): string[] {
-  return lines(data(workload === 'wc' ? 'words-100k' : 'metrics-100k')).slice(0, records);
+  if (workload === 'wc') return lines(data('words-100k')).slice(0, records);
+  return lines(data('metrics-100k')).filter((line) => Number(/host-(\d+)/.exec(line)![1]) < records / 100);
 }
 
 /** The reference output for the whole input: one row a line, sorted by bytes. */

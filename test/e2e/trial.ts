@@ -44,7 +44,7 @@ export class Input {
     this.folder = mkdtempSync(join(tmpdir(), 'millrace-input-'));
     let from = 0;
     for (const [index, share] of files.entries()) {
-      const to = index + 1 === files.length ? records : from + Math.floor(records * share);
+      const to = index + 1 === files.length ? lines.length : from + Math.floor(lines.length * share);
       writeFileSync(join(this.folder, `part-${index}.ndjson`), `${lines.slice(from, to).join('\n')}\n`);
       from = to;
     }
