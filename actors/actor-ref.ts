@@ -1,5 +1,6 @@
 // ActorRef: the address of an actor, all that others know of it. It stays valid across restarts, and is dead once the actor has ended for good.
 
+/** The address of an actor; valid across its restarts, dead once it has ended for good. */
 export interface ActorRef<in M> {
   /** `/` and the names from below the system, joined by `/`. */
   readonly path: string;

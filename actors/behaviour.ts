@@ -6,11 +6,13 @@ import type { ExitReason } from './exit-reason.ts';
 import type { Log } from './log.ts';
 import type { Inspection } from './tree.ts';
 
+/** How an actor behaves: what `defineActor`, `supervisor` and `fromMachine` give, and `spawn` takes. */
 export interface Behaviour<in M = never> {
   /** Carries the message type; never called. */
   readonly accepts?: (message: M) => void;
 }
 
+/** How an actor is started, and what its parent does when it ends. */
 export interface SpawnOptions {
   /** Unique among living siblings, without `/`; the runtime makes one where none is given. */
   name?: string;
@@ -23,6 +25,7 @@ export interface SpawnOptions {
   shutdown?: number | 'infinity' | 'brutal';
 }
 
+/** What an actor may do. It is of one incarnation: what is left of it after a restart does nothing. */
 export interface ActorContext<M> {
   readonly self: ActorRef<M>;
   /** Undefined for an actor that the system itself started. */
@@ -38,17 +41,19 @@ export interface ActorContext<M> {
   /** One `onSignal.terminated` when that actor ends for good, or at once when it has. */
   watch(ref: ActorRef<never>): void;
   unwatch(ref: ActorRef<never>): void;
-  /** Delivers a message to itself after a while; the returned function cancels it, also when it waits in the mailbox already. */
+  /** Delivers a message to itself after so many milliseconds; the returned function cancels it, also when it waits in the mailbox already. */
   after(ms: number, message: M): () => void;
-  /** Ends this actor. Returns: the running handler goes on to its end, nothing is received after it. */
+  /** Ends this actor, with `normal` by default. Returns: the running handler goes on to its end, nothing is received after it. */
   exit(reason?: ExitReason): void;
   /** Marks work as available: `work` will be called. Cheap and idempotent, may be called at any time and from anywhere; nothing after the end. */
   ready(): void;
 }
 
+/** What an actor does; given anew by its definition at every start. What a handler throws ends the incarnation. */
 export interface ActorHandlers<M> {
   /** One message. The next one waits for a promise it returns; control mail does not. */
   receive(message: M): void | Promise<void>;
+  /** A watched actor has ended for good; stands behind everything it told this one before. */
   onSignal?: { terminated?(ref: ActorRef<never>, reason: ExitReason): void };
   /** Once at the end of the incarnation, after its children have stopped; not when it was killed or its start failed. */
   stopping?(reason: ExitReason): void | Promise<void>;

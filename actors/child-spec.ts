@@ -6,27 +6,32 @@ import { ActorError } from './errors.ts';
 import { type Backoff, DEFAULT_INTENSITY, type Intensity, type RestartType, type Strategy } from './restart-policy.ts';
 import { nameFault, restartFault, type Shutdown, shutdownFault } from './spawn-options.ts';
 
+/** What a supervisor starts, and how it keeps it. */
 export interface ChildSpec<M = never> {
   /** Unique among the children of a supervisor; the name of its actor. */
   id: string;
   start: Behaviour<M>;
-  /** Default `permanent`. */
+  /** `permanent`, the default: always; `transient`: unless it ended with normal or shutdown; `temporary`: never. */
   restart?: 'permanent' | 'transient' | 'temporary';
-  /** Default 5,000 ms, for a supervisor `infinity`. */
+  /** Milliseconds its whole end may take, 5,000 by default, for a supervisor `infinity`; `brutal`: killed without being asked. */
   shutdown?: number | 'infinity' | 'brutal';
-  /** Its end, by itself and without a restart, may end the supervisor: see `autoShutdown`. */
+  /** Its end, by itself and without a restart, may end the supervisor: see `autoShutdown`. False by default. */
   significant?: boolean;
 }
 
 export type AutoShutdown = 'never' | 'any-significant' | 'all-significant';
 
+/** Children, and the rules by which they are restarted. */
 export interface SupervisorOptions {
+  /** Who is restarted when a child fails: it alone, all of them, or it and those after it. */
   strategy: 'one-for-one' | 'one-for-all' | 'rest-for-one';
-  /** At most `max` restarts `within` so many milliseconds; default 1 in 5,000. */
+  /** At most `max` restarts `within` so many milliseconds, else the supervisor ends; 1 in 5,000 by default. */
   intensity?: { max: number; within: number };
-  /** Waits before each restart, longer each time in a row; none by default. */
+  /** Waits before the n-th restart in a row: `min(max, initial × factor^(n − 1))` ms, spread by the jitter; factor 2, jitter 0.1; no wait by default. */
   backoff?: { initial: number; max: number; factor?: number; jitter?: number };
+  /** Whether the supervisor ends when one, or the last, of its significant children has ended by itself; `never` by default. */
   autoShutdown?: 'never' | 'any-significant' | 'all-significant';
+  /** Started in this order, stopped in reverse. */
   children: readonly ChildSpec[];
 }
 

@@ -3,9 +3,11 @@
 // Who owns what: a clock owns its open timers. The default clock of a system keeps the process alive for them until the
 // system has stopped; then it lets go of all of them, those that user code set through `ctx.clock` included.
 
+/** Time, as a system is given it. */
 export interface Clock {
   /** Milliseconds; epoch time on the default clock, from 0 on a simulated one. */
   now(): number;
+  /** Calls once after so many milliseconds; gives what `clearTimeout` takes. */
   setTimeout(fn: () => void, ms: number): unknown;
   clearTimeout(id: unknown): void;
 }

@@ -4,6 +4,7 @@
 
 import type { ActorRef } from './actor-ref.ts';
 
+/** A message that reached nobody. */
 export interface DeadLetter {
   readonly message: unknown;
   readonly to: ActorRef<never>;
@@ -11,6 +12,7 @@ export interface DeadLetter {
   readonly reason: 'stopped' | 'ask-over';
 }
 
+/** What `deadLetters()` gives: all since the system began, counted. */
 export interface DeadLetterReport {
   readonly count: number;
   readonly byReason: Record<string, number>;

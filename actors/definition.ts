@@ -25,13 +25,26 @@ export class Definition implements Behaviour<unknown> {
 }
 
 /**
- * An actor, defined by what it does at every start.
+ * An actor, defined by what it does at every start: a synchronous function that gives its handlers. A restart begins with a fresh `total`.
  *
+ * @param start throwing in it is a start that failed.
+ * @param options `kind` is shown in the tree, `actor` by default; `supervisor` has an unlimited shutdown time.
+ * @throws ERR_BEHAVIOUR_INVALID, ERR_OPTIONS_INVALID; ERR_DEFINITION_ASYNC, ERR_DEFINITION_INVALID are reasons of a failed start.
  * @example
- * const counter = defineActor<{ add: number }>((ctx) => {
- *   let n = 0;
- *   return { receive(message) { n += message.add; ctx.log.info(n); } };
+ * const counter = defineActor<{ add: number } | { total: ActorRef<number> }>(() => {
+ *   let total = 0;
+ *   return {
+ *     receive(message) {
+ *       if ('add' in message) total += message.add;
+ *       else message.total.tell(total);
+ *     },
+ *   };
  * });
+ * const system = createSystem();
+ * const ref = system.spawn(counter);
+ * ref.tell({ add: 2 });
+ * assert.equal(await ref.ask<number>((total) => ({ total })), 2);
+ * await system.stop();
  */
 export function defineActor<M>(start: (context: ActorContext<M>) => ActorHandlers<M>, options: { kind?: 'actor' | 'supervisor' } = {}): Behaviour<M> {
   if (typeof start !== 'function') throw new ActorError('ERR_BEHAVIOUR_INVALID', 'defineActor takes a function from a context to handlers.');

@@ -28,14 +28,29 @@ const RETRYABLE = {
   ERR_SYSTEM_STOPPED: false,
 } as const;
 
+/** The stable names of errors of this runtime; docs/errors.md says of each what it means and what to do. */
 export type ActorErrorCode = keyof typeof RETRYABLE;
 
-/** Every code of this runtime, for documentation and for the test that keeps both in step. */
+/**
+ * Every code of this runtime, for documentation and for the test that keeps both in step.
+ * @example
+ * assert.ok(ACTOR_ERROR_CODES.includes('ERR_ASK_TIMEOUT'));
+ */
 export const ACTOR_ERROR_CODES = Object.keys(RETRYABLE) as readonly ActorErrorCode[];
 
+/**
+ * Whatever this runtime throws or gives as a reason. An error of user code is its `cause`, or the reason itself.
+ * @example
+ * const t = testSystem();
+ * const silent = t.system.spawn(defineActor<ActorRef<string>>(() => ({ receive() {} })));
+ * const refused = assert.rejects(silent.ask<string>((replyTo) => replyTo, { timeout: 100 }), (error) => error instanceof ActorError && error.retryable);
+ * await t.advance(100);
+ * await refused;
+ */
 export class ActorError extends Error {
   override readonly name = 'ActorError';
   readonly code: ActorErrorCode;
+  /** Whether trying the same again can help. */
   readonly retryable: boolean;
 
   constructor(code: ActorErrorCode, message: string, options?: { cause?: unknown }) {

@@ -64,10 +64,18 @@ type EventOf<T> = { [S in keyof T]: T[S] extends { on: infer O } ? keyof O : nev
 export type CellEvent = EventOf<typeof cellStates>;
 export type ChildEvent = EventOf<typeof childStates>;
 
-/** The life of an actor, over all its incarnations. */
+/**
+ * The life of an actor, over all its incarnations, as an XState machine.
+ * @example
+ * assert.deepEqual(Object.keys(cellLifecycle.states), ['starting', 'running', 'stopping', 'restarting', 'stopped']);
+ */
 export const cellLifecycle = createMachine({ id: 'actor', initial: 'starting', states: cellStates });
 
-/** The life of a child as its supervisor knows it: a spec, with or without an actor. */
+/**
+ * The life of a child as its supervisor knows it, a spec with or without an actor, as an XState machine.
+ * @example
+ * assert.deepEqual(Object.keys(childLifecycle.states), ['starting', 'running', 'stopping', 'restarting', 'stopped', 'deleted']);
+ */
 export const childLifecycle = createMachine({ id: 'child', initial: 'starting', states: childStates });
 
 export function moveCell(from: CellState, event: CellEvent): CellState {

@@ -4,6 +4,7 @@
 
 import type { ActorRef } from './actor-ref.ts';
 
+/** Where an actor's words go. */
 export interface Log {
   debug(...args: unknown[]): void;
   info(...args: unknown[]): void;
@@ -16,6 +17,7 @@ export interface ParentLog extends Log {
   child?(fields: { actor: string }): Log;
 }
 
+/** What an actor did when it failed. */
 export type FailurePhase = 'start' | 'receive' | 'stopping';
 export type FailureListener = (ref: ActorRef<never>, error: unknown, phase: FailurePhase) => void;
 

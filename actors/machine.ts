@@ -18,10 +18,17 @@ class Due {
 }
 
 /**
- * Any XState v5 actor logic as a behaviour: done exits `normal`, an error exits with it, every start begins anew.
+ * Any XState v5 actor logic as a behaviour: events are its messages, done exits `normal`, an error exits with it, every start begins anew.
  *
+ * @param options `input` for the logic; none by default.
  * @example
- * const light = fromMachine(createMachine({ initial: 'off', states: { off: { on: { flip: 'on' } }, on: { on: { flip: 'off' } } } }));
+ * import { createMachine } from 'xstate';
+ *
+ * const light = createMachine({ initial: 'off', states: { off: { on: { flip: 'on' } }, on: { on: { flip: 'off' } } } });
+ * const t = testSystem();
+ * t.system.spawn(fromMachine(light), { name: 'light' }).tell({ type: 'flip' });
+ * await t.settle();
+ * assert.deepEqual(t.system.status('/light')?.snapshot, { value: 'on', context: {}, status: 'active' });
  */
 export function fromMachine<L extends AnyActorLogic>(logic: L, options: { input?: unknown } = {}): Behaviour<EventFromLogic<L>> {
   const definition = new Definition('machine', (context) => {

@@ -8,7 +8,14 @@ interface DrawnState {
   readonly on?: Readonly<Record<string, unknown>>;
 }
 
-/** The lines of a `stateDiagram-v2`: states with their descriptions, then moves in the order they are declared. */
+/**
+ * Draws a flat statechart as a mermaid `stateDiagram-v2`: states with their descriptions, then moves in the order they are declared.
+ * @example
+ * import { createMachine } from 'xstate';
+ *
+ * const door = createMachine({ initial: 'shut', states: { shut: { on: { open: 'ajar' } }, ajar: { type: 'final' } } });
+ * assert.equal(drawStatechart(door), 'stateDiagram-v2\n  [*] --> shut\n  shut --> ajar: open\n  ajar --> [*]');
+ */
 export function drawStatechart(machine: AnyStateMachine): string {
   const config = machine.config as { initial?: unknown; states?: Readonly<Record<string, DrawnState>> };
   const states = Object.entries(config.states ?? {});

@@ -23,11 +23,14 @@ export interface Child {
   /** Undefined unless running. */
   readonly ref: ActorRef<never> | undefined;
   readonly state: 'running' | 'restarting' | 'stopped';
+  /** Of its spec. */
   readonly restart: 'permanent' | 'transient' | 'temporary';
 }
 
+/** What `countChildren` gives. */
 export interface ChildCount {
   specs: number;
+  /** Those whose actor lives. */
   active: number;
   supervisors: number;
   workers: number;

@@ -18,6 +18,7 @@ import { nameFault } from './spawn-options.ts';
 import type { TraceEvent } from './trace.ts';
 import type { TreeNode } from './tree.ts';
 
+/** What a system is made with. */
 export interface SystemOptions {
   /** The name of the root in the tree; default `system`. */
   name?: string;
@@ -29,12 +30,17 @@ export interface SystemOptions {
   logger?: ParentLog;
   /** Milliseconds a turn of the loop may take before the event loop goes first; default 4. */
   turnMs?: number;
+  /** Told of each; without it they are only counted. */
   onDeadLetter?: (letter: DeadLetter) => void;
+  /** Told of each incarnation that an error ends, each start that fails, each error while stopping. */
   onFailure?: (ref: ActorRef<never>, error: unknown, phase: FailurePhase) => void;
 }
 
+/** A tree of actors, and the door for looking at them. Paths are `/` and names joined by `/`; a path that no actor has is ERR_ACTOR_UNKNOWN. */
 export interface ActorSystem {
+  /** Starts an actor at the top; ERR_SYSTEM_STOPPED, ERR_NAME_TAKEN, ERR_NAME_INVALID, ERR_OPTIONS_INVALID, ERR_BEHAVIOUR_INVALID. */
   spawn<M>(behaviour: Behaviour<M>, options?: SpawnOptions): ActorRef<M>;
+  /** Every actor as plain data, from the root down. */
   tree(): TreeNode;
   deadLetters(): DeadLetterReport;
   /** Ends every actor, in reverse order of their start. May be called again and gives the same promise. */
@@ -44,16 +50,22 @@ export interface ActorSystem {
   /** No message is served and no work done until `resume`; control mail is. */
   suspend(path: string): void;
   resume(path: string): void;
+  /** Calls `fn` for each message and each move of one actor; undefined ends it. */
   trace(path: string, fn: ((event: TraceEvent) => void) | undefined): void;
 }
 
 const TURN_MS = 4;
 
 /**
+ * A system of actors on the machine's clock. It keeps the process alive while timers are open; `stop()` ends it.
+ *
+ * @throws ERR_OPTIONS_INVALID
  * @example
  * const system = createSystem({ name: 'demo' });
- * const ref = system.spawn(counter, { name: 'counter' });
- * ref.tell({ add: 1 });
+ * const echo = defineActor<ActorRef<string>>(() => ({ receive: (replyTo) => replyTo.tell('here') }));
+ * const ref = system.spawn(echo, { name: 'echo' });
+ * assert.equal(await ref.ask<string>((replyTo) => replyTo), 'here');
+ * assert.deepEqual(system.tree().children.map(({ path, state }) => `${path} ${state}`), ['/echo running']);
  * await system.stop();
  */
 export function createSystem(options: SystemOptions = {}): ActorSystem {

@@ -11,12 +11,14 @@ import { seededRandom } from './seeded-random.ts';
 import { SimulatedClock } from './simulated-clock.ts';
 import { type ActorSystem, System, type SystemOptions } from './system.ts';
 
+/** A system whose time and order a test decides. */
 export interface TestSystem {
   readonly system: ActorSystem;
+  /** At 0 in the beginning. */
   readonly clock: Clock;
   /** Runs until no mail can be delivered and no promise job is left. Moves no time. */
   settle(): Promise<void>;
-  /** Settles, then goes to each instant a timer is due at, up to now + ms, fires and settles there, and ends at now + ms. */
+  /** In milliseconds: settles, then goes to each instant a timer is due at, up to now + ms, fires and settles there, and ends at now + ms. */
   advance(ms: number): Promise<void>;
 }
 
@@ -27,11 +29,22 @@ const STEPS = 128;
 const macrotask = globalThis.setImmediate;
 
 /**
+ * A system for tests: nothing runs but inside `settle` and `advance`, and the same seed gives the same order.
+ *
+ * @param options `seed`: a finite number, 0 by default; it chooses who runs next and feeds `random`. Else those of `createSystem`.
+ * @throws ERR_OPTIONS_INVALID
  * @example
+ * const seen: string[] = [];
+ * const alarm = defineActor<string>((ctx) => {
+ *   ctx.after(1_000, 'ring');
+ *   return { receive: (message) => void seen.push(message) };
+ * });
  * const t = testSystem({ seed: 1 });
- * const ref = t.system.spawn(counter);
- * ref.tell({ add: 1 });
- * await t.settle();
+ * t.system.spawn(alarm);
+ * await t.advance(999);
+ * assert.deepEqual(seen, []);
+ * await t.advance(1);
+ * assert.deepEqual(seen, ['ring']);
  */
 export function testSystem(options: { seed?: number } & SystemOptions = {}): TestSystem {
   const { seed = 0 } = options;

@@ -4,6 +4,7 @@ import type { ActorRef } from './actor-ref.ts';
 import type { ExitReason } from './exit-reason.ts';
 import type { CellState } from './lifecycle.ts';
 
+/** A message or the end of a watched actor, as it is handled, or a move of its life. */
 export type TraceEvent =
   | { readonly type: 'message'; readonly path: string; readonly message: unknown }
   | { readonly type: 'terminated'; readonly path: string; readonly ref: ActorRef<never>; readonly reason: ExitReason }

@@ -1,5 +1,6 @@
 // The tree of a system as plain data: what `tree()` and `status()` answer, for programs, command lines and dashboards.
 
+/** An actor as `tree()` and `status()` show it; JSON-serialisable. */
 export interface TreeNode {
   name: string;
   path: string;
@@ -9,6 +10,7 @@ export interface TreeNode {
   restarts: number;
   /** Messages that wait. */
   mailbox: number;
+  /** What the actor says of itself: see `ActorHandlers.inspect`. */
   metrics?: Record<string, number | null>;
   snapshot?: unknown;
   children: TreeNode[];

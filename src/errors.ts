@@ -60,20 +60,34 @@ export const CODES = {
   FAULT_INJECTED: { retryable: true },
 } as const satisfies Record<string, { retryable: boolean }>;
 
+/** The stable names of errors; docs/errors.md says of each what it means and what to do. */
 export type ErrorCode = keyof typeof CODES;
 
 export interface ErrorDetails {
   /** What the user can do about it, one sentence. */
   readonly todo?: string;
+  /** The operator that it happened in. */
   readonly uid?: string;
   readonly cause?: unknown;
+  /** Default: what the code says. */
   readonly retryable?: boolean;
 }
 
+/**
+ * Whatever Millrace throws at its user. An error of user code is its `cause`.
+ * @example
+ * const error = new MillraceError('RECORD_UNDECODABLE', 'The record has no total.', { todo: 'Look at the dead letters of the source.' });
+ * assert.equal(error.code, 'RECORD_UNDECODABLE');
+ * assert.equal(error.retryable, false);
+ * assert.equal(error.message, 'The record has no total. Look at the dead letters of the source.');
+ */
 export class MillraceError extends Error {
   readonly code: ErrorCode;
+  /** The operator that it happened in, where there is one. */
   readonly uid: string | undefined;
+  /** What to do about it; the message ends with it. */
   readonly todo: string | undefined;
+  /** Whether trying the same again can help. */
   readonly retryable: boolean;
 
   constructor(code: ErrorCode, sentence: string, details: ErrorDetails = {}) {

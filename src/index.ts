@@ -13,14 +13,16 @@ import { operatorOf } from './operators/operator-of.ts';
  *
  * @param name of the job, `[a-z0-9-]+`; everything it stores lies in a folder of that name.
  * @param build adds sources, operators and sinks; called anew for each start and restart.
- * @param defaults options of `start` and `run`, which override them.
- * @throws JOB_NAME_INVALID; UID_INVALID, UID_DUPLICATE, PLAN_INVALID or PLAN_EMPTY when it is planned or started.
+ * @param defaults of the options of `start` and `run`, which override them one by one; none by default.
+ * @throws JOB_NAME_INVALID; UID_INVALID, UID_DUPLICATE, OPTION_INVALID, PLAN_INVALID or PLAN_EMPTY when it is planned or started.
  * @example
+ * const counts = new Map<string, number>();
  * const words = job('word-count', (env) => {
  *   env.fromArray('words', ['a', 'b', 'a']).map((word) => ({ word, n: 1 })).keyBy((w) => w.word)
- *     .reduce('counts', (l, r) => ({ word: l.word, n: l.n + r.n })).forEach('out', (w) => console.log(w));
+ *     .reduce('counts', (l, r) => ({ word: l.word, n: l.n + r.n })).forEach('out', ({ word, n }) => void counts.set(word, n));
  * });
- * await words.run();
+ * assert.equal((await words.run()).status, 'finished');
+ * assert.deepEqual([...counts], [['a', 2], ['b', 1]]);
  */
 export const job = jobsOf({
   arraySource,

@@ -18,35 +18,49 @@ import { StateError } from './state-error.ts';
 
 // ── what users declare ──
 
+/** State as it is declared: what `value()`, `list()`, `map()`, `reducing()` and `aggregating()` give. */
 export interface StateKind<H, Scope extends 'keyed' | 'operator' | 'broadcast'> {
   readonly scope: Scope;
+  /** Carries the type of the handle; never there. */
   readonly handle?: H;
 }
 type Handle<D> = D extends StateKind<infer H, infer _> ? H : never;
+/** Declared state as handlers see it: `ctx.state`. */
 export type Handles<S> = { readonly [N in keyof S]: Handle<S[N]> };
 
+/** Options of all kinds of state. */
 export interface StateOptions<T> {
   ttl?: number;
   ttlOn?: 'write' | 'read';
   ttlClock?: 'processing' | 'event';
+  /** Of the shape of what is stored, 0 by default. */
   version?: number;
+  /** Makes a value of this version of one that a snapshot has in another; without it such a snapshot is refused with SNAPSHOT_INCOMPATIBLE. */
   migrate?(old: unknown, fromVersion: number): T;
 }
 
+/** One value of the current key. `Empty` is what `get` gives where none is set: undefined, or nothing where there is a default. */
 export interface ValueState<T, Empty = undefined> {
+  /** What it gives may be changed in place; the change is kept. A default is a fresh copy. */
   get(): T | Empty;
   set(value: T): void;
+  /** Sets what `fn` makes of the current value. */
   update(fn: (current: T | Empty) => T): void;
   clear(): void;
 }
 
+/** The list of the current key. */
 export interface ListState<T> extends Iterable<T> {
+  /** At the end. */
   add(value: T): void;
+  /** A new array. */
   all(): T[];
+  /** In place of all there was. */
   set(values: Iterable<T>): void;
   clear(): void;
 }
 
+/** The map of the current key. Iterating sees the entries there were at its start, in no order that counts. */
 export interface MapState<K, V> {
   get(key: K): V | undefined;
   set(key: K, value: V): void;
@@ -59,8 +73,10 @@ export interface MapState<K, V> {
   clear(): void;
 }
 
+/** What `reducing` and `aggregating` keep for the current key. */
 export interface AccumulatorState<T, R> {
   add(value: T): void;
+  /** The result so far; undefined before the first `add`. */
   get(): R | undefined;
   clear(): void;
 }
@@ -95,10 +111,22 @@ export function declaredOf(kind: StateKind<unknown, 'keyed' | 'operator' | 'broa
 }
 
 /**
- * One value a key.
+ * State: one value a key.
  *
+ * @param options `default`: what `get` gives, as a copy, where none is set; undefined otherwise.
  * @example
- * const state = { last: value({ default: 0 }) };
+ * const out: number[] = [];
+ * await job('steps', (env) => {
+ *   env.fromArray('totals', [5, 7, 12]).keyBy(() => 'all').process('steps', {
+ *     emits: type<number>(),
+ *     state: { last: value({ default: 0 }) },
+ *     onRecord(total, ctx) {
+ *       ctx.emit(total - ctx.state.last.get());
+ *       ctx.state.last.set(total);
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [5, 2, 5]);
  */
 export function value<T>(options: StateOptions<T> & { default: T }): StateKind<ValueState<T, never>, 'keyed'>;
 export function value<T>(options?: StateOptions<T>): StateKind<ValueState<T>, 'keyed'>;
@@ -108,40 +136,87 @@ export function value<T>(options: StateOptions<T> & { default?: T } = {}): State
 }
 
 /**
- * A list a key.
+ * State: a list a key.
  *
  * @example
- * const state = { clicks: list<string>() };
+ * const out: string[] = [];
+ * await job('pairs', (env) => {
+ *   env.fromArray('words', ['the', 'mill', 'turns', 'on']).keyBy(() => 'all').process('pairs', {
+ *     emits: type<string>(),
+ *     state: { words: list<string>() },
+ *     onRecord(word, ctx) {
+ *       ctx.state.words.add(word);
+ *       if (ctx.state.words.all().length < 2) return;
+ *       ctx.emit(ctx.state.words.all().join(' '));
+ *       ctx.state.words.clear();
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, ['the mill', 'turns on']);
  */
 export function list<T>(options: StateOptions<T> = {}): StateKind<ListState<T>, 'keyed'> {
   return keyed({ kind: 'list', options });
 }
 
 /**
- * A map a key. Entries are rows of their own: reading or changing one does not cost more when there are many.
+ * State: a map a key. Entries are rows of their own: reading or changing one does not cost more when there are many.
  *
  * @example
- * const state = { counts: map<string, number>() };
+ * const out: number[] = [];
+ * await job('visits', (env) => {
+ *   env.fromArray('visits', [['ada', '/'], ['ada', '/a'], ['ada', '/']] as const).keyBy(([user]) => user).process('pages', {
+ *     emits: type<number>(),
+ *     state: { pages: map<string, number>() },
+ *     onRecord([, page], ctx) {
+ *       ctx.state.pages.set(page, (ctx.state.pages.get(page) ?? 0) + 1);
+ *       ctx.emit(ctx.state.pages.get(page)!);
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [1, 1, 2]);
  */
 export function map<K extends Key, V>(options: StateOptions<V> = {}): StateKind<MapState<K, V>, 'keyed'> {
   return keyed({ kind: 'map', options });
 }
 
 /**
- * A value a key that every `add` is reduced into.
+ * State: a value a key that every `add` is reduced into; the first one is taken as it is.
  *
+ * @param fn may change and return `left`, and leaves `right` alone.
  * @example
- * const state = { largest: reducing<number>((a, b) => Math.max(a, b)) };
+ * const out: (number | undefined)[] = [];
+ * await job('largest', (env) => {
+ *   env.fromArray('numbers', [3, 8, 5]).keyBy(() => 'all').process('largest', {
+ *     emits: type<number | undefined>(),
+ *     state: { largest: reducing<number>((left, right) => Math.max(left, right)) },
+ *     onRecord(n, ctx) {
+ *       ctx.state.largest.add(n);
+ *       ctx.emit(ctx.state.largest.get());
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [3, 8, 8]);
  */
 export function reducing<T>(fn: (left: T, right: T) => T, options: StateOptions<T> = {}): StateKind<AccumulatorState<T, T>, 'keyed'> {
   return keyed({ kind: 'reducing', options, fn: fn as (left: unknown, right: unknown) => unknown });
 }
 
 /**
- * An accumulator a key, with a result of another type.
+ * State: an accumulator a key, with a result of another type; takes what `stream.aggregate` takes.
  *
  * @example
- * const state = { mean: aggregating({ create: () => [0, 0], add: ([s, n], v: number) => [s + v, n + 1], result: ([s, n]) => s / n }) };
+ * const out: (number | undefined)[] = [];
+ * await job('means', (env) => {
+ *   env.fromArray('numbers', [2, 4, 9]).keyBy(() => 'all').process('means', {
+ *     emits: type<number | undefined>(),
+ *     state: { mean: aggregating(avg((n: number) => n)) },
+ *     onRecord(n, ctx) {
+ *       ctx.state.mean.add(n);
+ *       ctx.emit(ctx.state.mean.get());
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [2, 3, 5]);
  */
 export function aggregating<T, A, R>(fn: Aggregating<T, A, R>, options: StateOptions<A> = {}): StateKind<AccumulatorState<T, R>, 'keyed'> {
   return keyed({ kind: 'aggregating', options, fn: fn as Aggregating<unknown, unknown, unknown> });

@@ -30,10 +30,11 @@ import type { StoredRows } from './sweep.ts';
 import { type Residency, Task } from './task.ts';
 import { GROUP_BYTES, ROW_BYTES, sizeOf, sizeOfKey } from './value-size.ts';
 
+/** Where `level()` keeps state, and how much of it in memory. */
 export interface LevelOptions {
   /** A directory on a local disk; what is in it belongs to running attempts only and is worth nothing afterwards. */
   readonly directory: string;
-  /** How much of the state a region keeps in memory; 64 MiB by default. */
+  /** Bytes of state that a region keeps in memory; 64 MiB by default. */
   readonly cacheBytes?: number;
 }
 
@@ -51,10 +52,16 @@ const BATCH_BYTES = 1 << 20;
 const SCAN_MAX = 1 << 15;
 
 /**
- * Keeps keyed state on disk, with the part in use in memory: for state larger than memory.
+ * Keeps keyed state on disk, with the part in use in memory: for state larger than memory. Checkpoints make it durable; the directory is worth nothing after
+ * a run.
  *
+ * @throws STATE_IO in the job, where the directory cannot be used.
  * @example
- * const backend = level({ directory: '/var/lib/my-job' });
+ * const seen: number[] = [];
+ * await job('sums', (env) => {
+ *   env.fromArray('in', [1, 2]).keyBy(() => 'all').reduce('sum', (left, right) => left + right).sink('seen', collect(seen));
+ * }).run({ state: level({ directory: 'state', cacheBytes: 16 << 20 }) });
+ * assert.deepEqual(seen, [1, 3]);
  */
 export function level(options: LevelOptions): Backend {
   const budget = options.cacheBytes ?? 64 << 20;

@@ -4,10 +4,14 @@ import type { Backend, RegionState } from './contract.ts';
 import { Task } from './task.ts';
 
 /**
- * Keeps all keyed state in memory; checkpoints make it durable.
+ * Keeps all keyed state in memory, the default; checkpoints make it durable.
  *
  * @example
- * const backend = memory();
+ * const seen: number[] = [];
+ * await job('once', (env) => {
+ *   env.fromArray('in', [1, 2]).keyBy(() => 'all').reduce('sum', (left, right) => left + right).sink('seen', collect(seen));
+ * }).run({ state: memory() });
+ * assert.deepEqual(seen, [1, 3]);
  */
 export function memory(): Backend {
   return {

@@ -13,8 +13,10 @@ export const STATE_CODES = {
   STATE_IO: { retryable: true },
 } as const satisfies Record<string, { retryable: boolean }>;
 
+/** The stable names of the errors of state; docs/errors.md says of each what it means and what to do. */
 export type StateErrorCode = keyof typeof STATE_CODES;
 
+/** An error of keyed state; in a job it is the cause of a `MillraceError`, or its code is the same there. */
 export class StateError extends Error {
   readonly code: StateErrorCode;
   readonly todo: string | undefined;

@@ -8,7 +8,9 @@ import { buildGraph, type Plan } from '../graph/plan.ts';
 import type { Source } from '../graph/source.ts';
 import { from, GraphBuilder, type Stream } from './stream.ts';
 
+/** What a job's build function is given: the sources. */
 export interface StreamEnvironment {
+  /** A source under its uid; with `watermarks`, its records have event time. */
   source<T>(uid: string, source: Source<T>, watermarks?: WatermarkStrategy<T>): Stream<T>;
   /** Bounded. At parallelism p instance r reads the elements r, r + p, … */
   fromArray<T>(uid: string, values: readonly T[], watermarks?: WatermarkStrategy<T>): Stream<T>;
@@ -16,19 +18,23 @@ export interface StreamEnvironment {
   fromAsync<T>(uid: string, make: () => AsyncIterable<T>, watermarks?: WatermarkStrategy<T>): Stream<T>;
 }
 
+/** An actor of the job. */
 export interface TreeNode {
   name: string;
   path: string;
   kind: string;
   state: string;
   restarts: number;
+  /** Messages that wait. */
   mailbox: number;
   metrics?: Record<string, number | null>;
   snapshot?: unknown;
   children: TreeNode[];
 }
 
+/** A job that runs. */
 export interface RunningJob {
+  /** Of this run. */
   readonly id: string;
   readonly name: string;
   readonly status: JobStatus;
@@ -38,8 +44,9 @@ export interface RunningJob {
   readonly restoredFrom: CheckpointInfo | undefined;
   /** What the CLI prints: every actor of the job with its state and figures. */
   tree(): Promise<TreeNode>;
+  /** Figures of every task, and those of user code. */
   metrics(): Promise<MetricSample[]>;
-  /** Takes a checkpoint now. */
+  /** Takes a checkpoint now; rejects with CHECKPOINTS_OFF, CHECKPOINT_FAILED, CHECKPOINT_EXPIRED or JOB_ENDED. */
   checkpoint(): Promise<CheckpointInfo>;
   /** Completed and still retained, oldest first. */
   checkpoints(): Promise<CheckpointInfo[]>;
@@ -47,19 +54,20 @@ export interface RunningJob {
   stop(options?: { drain?: boolean }): Promise<JobResult>;
   /** Ends at once and commits nothing more; a commit that runs is awaited for 5 s. */
   cancel(): Promise<JobResult>;
-  /** The control door, to mount in your own server. */
+  /** The control door, to mount in your own server; it asks for nothing, so put it behind your own authentication. */
   readonly handler: (request: IncomingMessage, response: ServerResponse) => void;
 }
 
+/** A named program, which has not run yet, and may run more than once. */
 export interface Job {
   readonly name: string;
   /** What it was made with; options of `start` and `run` override them one by one. */
   readonly defaults: RunOptions;
   /** The graph: vertices, chains, edges, uids. JSON-serialisable. */
   plan(options?: { parallelism?: number }): Plan;
-  /** Resolves when every task runs. */
+  /** Resolves when every task runs; rejects where it cannot start. */
   start(options?: RunOptions): Promise<RunningJob>;
-  /** start, and wait for the end. */
+  /** Starts, and waits for the end; rejects with a JobError where the job fails. */
   run(options?: RunOptions): Promise<JobResult>;
 }
 

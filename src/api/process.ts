@@ -5,27 +5,49 @@
 import type { Handles, StateKind } from '../../state-backends/index.ts';
 import type { Logger, Metrics } from '../graph/context.ts';
 
-/** A named, typed output beside the main one. */
+/** A named, typed output beside the main one; made by `output()`. */
 export interface Output<out X> {
   readonly name: string;
+  /** Carries the type; never there. */
   readonly type?: Type<X>;
 }
 
 /**
- * Names a side output and gives it a type.
- * @example const slow = output<Slow>('slow'); // ctx.side(slow, value); alerts.side(slow)
+ * Names a side output and gives it a type: `ctx.side(slow, value)` puts records there, `stream.side(slow)` takes them out.
+ *
+ * @param name unique among the outputs of an operator.
+ * @example
+ * const odd = output<number>('odd');
+ * const odds: number[] = [];
+ * await job('parity', (env) => {
+ *   env.fromArray('numbers', [1, 2, 3]).process('parity', {
+ *     onRecord(n, ctx) {
+ *       if (n % 2 === 1) ctx.side(odd, n);
+ *     },
+ *   }).side(odd).sink('odds', collect(odds));
+ * }).run();
+ * assert.deepEqual(odds, [1, 3]);
  */
 export function output<X>(name: string): Output<X> {
   return { name };
 }
 
+/** A type as a value; see `type()`. */
 export interface Type<out X> {
   readonly of?: X;
 }
 
 /**
- * Says what a process emits: TypeScript infers no type from calls of `emit`.
- * @example { emits: type<Alert>(), onRecord(click, ctx) { ctx.emit({ … }) } }
+ * Says what a process emits, since TypeScript infers nothing from calls of `emit`.
+ * @example
+ * const lengths: { word: string; length: number }[] = [];
+ * await job('lengths', (env) => {
+ *   env.fromArray('words', ['mill']).process('lengths', {
+ *     emits: type<{ word: string; length: number }>(),
+ *     onRecord: (word, ctx) => ctx.emit({ word, length: word.length }),
+ *   }).sink('out', collect(lengths));
+ * }).run();
+ * assert.deepEqual(lengths, [{ word: 'mill', length: 4 }]);
  */
 export function type<X>(): Type<X> {
   return {};
@@ -34,58 +56,79 @@ export function type<X>(): Type<X> {
 export type KeyedStateSpec = Record<string, StateKind<unknown, 'keyed'>>;
 export type OperatorStateSpec = Record<string, StateKind<unknown, 'operator' | 'broadcast'>>;
 
+/** Where an operator's code runs. */
 export interface OperatorContext {
   readonly uid: string;
+  /** Which of the parallel instances this is, from 0. */
   readonly subtask: number;
+  /** How many there are. */
   readonly parallelism: number;
   readonly metrics: Metrics;
   readonly log: Logger;
-  /** Processing time; never goes back, also over restarts. */
+  /** Processing time in epoch milliseconds; never goes back, also over restarts. */
   now(): number;
+  /** From 0, below 1. */
   random(): number;
 }
 
+/** What handlers may do that see no record. */
 export interface Emitting<R> extends OperatorContext {
-  /** Event time of this instance; −∞ before the first watermark. */
+  /** Event time of this instance in epoch milliseconds; −∞ before the first watermark. */
   readonly watermark: number;
-  /** With the current timestamp unless one is given. */
+  /** With the timestamp of the record or timer unless one is given. */
   emit(value: R, timestamp?: number): void;
+  /** As `emit`, to a side output. */
   side<X>(output: Output<X>, value: NoInfer<X>, timestamp?: number): void;
   side(output: string, value: unknown, timestamp?: number): void;
 }
 
+/** Timers of the current key; they are part of checkpoints. */
 export interface Timers {
+  /** Fire when the watermark has reached their time. */
   readonly event: TimerDomain;
+  /** Fire when the clock has. */
   readonly processing: TimerDomain;
 }
+/** Times are epoch milliseconds; TIMER_INVALID where they are none. */
 export interface TimerDomain {
   /** Unique by key and time: setting it twice fires it once. */
   set(at: number): void;
   delete(at: number): void;
 }
+/** The timer that fired. */
 export interface Timer {
+  /** The time it was set for, in epoch milliseconds. */
   readonly at: number;
   readonly domain: 'event' | 'processing';
 }
 
+/** What a handler may do with a record. Use it inside of the handler only: CONTEXT_USED_OUTSIDE_RECORD. */
 export interface RecordContext<R, H> extends Emitting<R> {
-  /** NaN where the record has none. */
+  /** Of the record or the event-time timer, in epoch milliseconds; NaN where there is none. */
   readonly timestamp: number;
+  /** The declared state, by name. */
   readonly state: H;
 }
+/** A record context with a key; state and timers are those of this key. */
 export interface KeyedContext<K, R, H> extends RecordContext<R, H> {
   readonly key: K;
   readonly timers: Timers;
 }
 
 interface Lifecycle<R> {
+  /** What `emit` takes: `type<R>()`. */
   emits?: Type<R>;
+  /** At each start of an instance, before its first record. */
   onStart?(context: Emitting<R>): void | undefined;
+  /** Event time has moved to `time`; timers up to it have fired. */
   onWatermark?(time: number, context: Emitting<R>): void | undefined;
+  /** After the last record of a job that finishes or is drained. */
   onEnd?(context: Emitting<R>): void | undefined;
+  /** When the instance stops, however that comes; to let go of what `onStart` took. */
   onStop?(): void | Promise<void>;
 }
 
+/** An operator of your own. Handlers are synchronous: HANDLER_IS_ASYNC. */
 export interface ProcessDefinition<T, R, S extends OperatorStateSpec = {}> extends Omit<Lifecycle<R>, 'onStart' | 'onEnd' | 'onWatermark'> {
   state?: S;
   onRecord(value: T, context: RecordContext<R, Handles<S>>): void | undefined;
@@ -94,15 +137,35 @@ export interface ProcessDefinition<T, R, S extends OperatorStateSpec = {}> exten
   onEnd?(context: Emitting<R> & { readonly state: Handles<S> }): void | undefined;
 }
 
+/** An operator of your own with state and timers for each key. Handlers are synchronous: HANDLER_IS_ASYNC. */
 export interface KeyedProcess<K, T, R, S extends KeyedStateSpec = {}> extends Lifecycle<R> {
+  /** Of each key, by name: `{ last: value<number>() }`. */
   state?: S;
   onRecord(value: T, context: KeyedContext<K, R, Handles<S>>): void | undefined;
+  /** Once for each key and time that was set. */
   onTimer?(timer: Timer, context: KeyedContext<K, R, Handles<S>>): void | undefined;
 }
 
 /**
- * A keyed process standing alone; curried, so that its state is inferred.
- * @example const idle = process<string, Click, Alert>()({ state: { last: value({ default: 0 }) }, onRecord(click, ctx) { … } });
+ * A keyed process that stands alone: key, record and emitted type are given, its state is inferred (hence the two calls).
+ * @example
+ * interface Click { user: string; at: number }
+ * const idle = process<string, Click, string>()({
+ *   state: { last: value({ default: 0 }) },
+ *   onRecord(click, ctx) {
+ *     ctx.state.last.set(click.at);
+ *     ctx.timers.event.set(click.at + minutes(30));
+ *   },
+ *   onTimer(timer, ctx) {
+ *     if (timer.at === ctx.state.last.get() + minutes(30)) ctx.emit(ctx.key);
+ *   },
+ * });
+ * const out: string[] = [];
+ * const clicks = [{ user: 'ada', at: 0 }, { user: 'ada', at: minutes(10) }];
+ * await job('idle', (env) => {
+ *   env.fromArray('clicks', clicks, { timestamp: (click) => click.at }).keyBy((click) => click.user).process('idle', idle).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, ['ada']);
  */
 export function process<K, T, R>(): <S extends KeyedStateSpec = {}>(definition: KeyedProcess<K, T, R, S>) => KeyedProcess<K, T, R, S> {
   return (definition) => definition;

@@ -20,11 +20,12 @@ import type { Sink, TransactionalSink } from '../graph/sink.ts';
 import { type EarlyTrigger, type FixedWindows, isFixed, type WindowAssigner } from '../time/windows.ts';
 import type { KeyedProcess, KeyedStateSpec, OperatorStateSpec, Output, ProcessDefinition } from './process.ts';
 
+/** A result and the key it belongs to. */
 export interface Keyed<K, R> {
   key: K;
   value: R;
 }
-/** Its record's timestamp is end − 1. */
+/** The result of a window. Times are epoch milliseconds; its record's timestamp is end − 1. */
 export interface Windowed<K, R> {
   key: K;
   start: number;
@@ -37,6 +38,7 @@ export interface Windowed<K, R> {
 export interface OperatorSettings {
   /** A label for people, shown in the plan. */
   tag(label: string): this;
+  /** Instances of it; those of the job by default. */
   parallelism(n: number): this;
   /** What becomes of a record whose function throws; `restart` by default. */
   onError(policy: ErrorPolicy | PolicyFn): this;
@@ -46,49 +48,68 @@ export interface OperatorSettings {
   deadLetters(): Stream<DeadLetter>;
 }
 
+/** What plain and keyed streams share. Values are passed by reference: do not change what you are given. */
 export interface RecordStream<T> {
+  /** One value for each. */
   map<R>(fn: (value: T) => R): Stream<R>;
+  /** Those for which `fn` is true. */
   filter<S extends T>(fn: (value: T) => value is S): Stream<S>;
   filter(fn: (value: T) => boolean): Stream<T>;
+  /** Any number of values for each. */
   flatMap<R>(fn: (value: T) => Iterable<R>): Stream<R>;
+  /** To the outside: at least once, or exactly once where the sink is transactional. */
   sink(uid: string, sink: Sink<T> | TransactionalSink<T>): OperatorSettings;
   /** At-least-once. A promise holds the next record back. */
   forEach(uid: string, fn: (value: T) => void | Promise<void>): OperatorSettings;
 }
 
+/** Records on their way. Each method adds to the program and runs nothing. */
 export interface Stream<T> extends RecordStream<T>, OperatorSettings {
+  /** Brings all records of a key to one instance, in order. */
   keyBy<const K extends Key>(fn: (value: T) => K): KeyedStream<K, T>;
+  /** The records of all of them, in no order between them. */
   union<U extends readonly unknown[]>(...others: { [I in keyof U]: Stream<U[I]> }): Stream<T | U[number]>;
   /** Deals records out in turn. */
   rebalance(): Stream<T>;
+  /** An operator of your own. */
   process<R = never, S extends OperatorStateSpec = {}>(uid: string, definition: ProcessDefinition<T, R, S>): ProcessedStream<R>;
 }
 
+/** A stream from an operator that has side outputs. */
 export interface ProcessedStream<R> extends Stream<R> {
+  /** The records of that output. */
   side<X>(output: Output<X> | string): Stream<X>;
 }
 
+/** Records by key: what keeps state keeps it for each key. */
 export interface KeyedStream<K extends Key, T> extends RecordStream<T> {
+  /** Windows of each key: `tumbling()`, `sliding()`. */
   window<M extends boolean>(window: WindowAssigner<T, M>): WindowedStream<K, T>;
   /** Running: emits every new value of a key. */
   reduce(uid: string, fn: (left: T, right: T) => T): Stream<T>;
   /** Running: emits every new result of a key. */
   aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R>): Stream<Keyed<K, R>>;
+  /** An operator of your own, with state and timers for each key. */
   process<R = never, S extends KeyedStateSpec = {}>(uid: string, definition: KeyedProcess<K, T, R, S>): ProcessedStream<R>;
 }
 
+/** Windows of a keyed stream: settings, then what is made of the records of each. A window fires when event time passes its end. */
 export interface WindowedStream<K, T> {
   /** Milliseconds of event time for which a window that has fired still takes late records, 0 by default; each makes it fire again. */
   allowedLateness(ms: number): this;
   /** Names the output of late records, `late` otherwise. */
   lateTo(output: Output<T> | string): this;
+  /** Results before the end too: `early()`. */
   trigger(trigger: EarlyTrigger): this;
+  /** One result for each window and key. */
   aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R>): WindowResults<T, Windowed<K, R>>;
+  /** The records of each window and key, reduced to one. */
   reduce(uid: string, fn: (left: T, right: T) => T): WindowResults<T, Windowed<K, T>>;
 }
 
+/** What windows give, and what came too late for them. */
 export interface WindowResults<T, R> extends ProcessedStream<R> {
-  /** Where nobody reads the late records they are counted and dropped. */
+  /** Records that came too late for their windows. Where nobody reads the late records they are counted and dropped. */
   late(): Stream<T>;
 }
 

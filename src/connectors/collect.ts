@@ -3,9 +3,13 @@
 import type { Sink } from '../graph/sink.ts';
 
 /**
+ * A sink that appends to an array: for tests and small programs. At least once: after a restart, records may stand in it twice.
  * @example
  * const seen: number[] = [];
- * env.fromArray('numbers', [1, 2, 3]).sink('seen', collect(seen));
+ * await job('numbers', (env) => {
+ *   env.fromArray('numbers', [1, 2, 3]).sink('seen', collect(seen));
+ * }).run();
+ * assert.deepEqual(seen, [1, 2, 3]);
  */
 export function collect<T>(into: T[]): Sink<T> {
   return {

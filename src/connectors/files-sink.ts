@@ -34,15 +34,20 @@ import {
 import { type Format, lineCodecOf, ndjson } from './formats.ts';
 import { frame } from './framing.ts';
 
+/** What `files.sink()` writes, and where. */
 export interface FilesSinkOptions<T> {
+  /** Made if it is not there. */
   directory: string;
   /** ndjson() by default. */
   format?: Format<T>;
-  /** When a file is full; without it, each checkpoint publishes its files. Looked at when a checkpoint commits and at the end. */
+  /**
+   * When a file is full: bytes, or milliseconds since it was begun; without it, each checkpoint publishes its files. Looked at when a checkpoint commits and
+   * at the end.
+   */
   roll?: { bytes?: number; every?: number };
-  /** The folder below the directory for this record, such as `day=2030-01-31`. */
+  /** The folder below the directory for this record, such as `day=2030-01-31`; none by default. */
   bucket?: (value: T) => string;
-  /** The beginning of the files' names. */
+  /** The beginning of the files' names; none by default. */
   prefix?: string;
 }
 

@@ -19,12 +19,13 @@ import { type Format, lineCodecOf, ndjson } from './formats.ts';
 import { decodeFrames, decodeLines, Framer, pieces, type Region } from './framing.ts';
 import { filesOf } from './globs.ts';
 
+/** What `files.source()` reads. */
 export interface FilesSourceOptions<T> {
-  /** Files, directories or globs (`*`, `**`, `?`). */
+  /** Files, directories or globs (`*`, `**`, `?`); `.gz` is unpacked. */
   path: string | string[];
   /** ndjson() by default. */
   format?: Format<T>;
-  /** Go on with files that appear while the job runs; the source then never ends. */
+  /** Go on with files that appear while the job runs, looked for each second; the source then never ends. False by default. */
   watch?: boolean;
 }
 

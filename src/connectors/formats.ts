@@ -13,7 +13,9 @@
 import { Packr } from 'msgpackr';
 import { MillraceError, messageOf } from '../errors.ts';
 
+/** How the bytes of one record become a value and back: `ndjson()`, `json()`, `csv()`, `text()`, `msgpack()`, or your own. */
 export interface Format<T> {
+  /** Throws where the bytes are no record: it then becomes a dead letter of its source. */
   decode(bytes: Uint8Array): T;
   encode(value: T): Uint8Array;
   /** The ending of files in this format, without a dot. */
@@ -72,17 +74,42 @@ export function isFormatMisuse(error: unknown): boolean {
   return error instanceof MillraceError && error.code === 'SCHEMA_IS_ASYNC';
 }
 
-/** One JSON document a record. */
+/**
+ * One JSON document a record, a line each in files.
+ *
+ * @param schema checks each decoded record, and may convert it; synchronous.
+ * @throws RECORD_UNDECODABLE where bytes are no JSON or the schema refuses them, RECORD_UNENCODABLE, SCHEMA_IS_ASYNC
+ * @example
+ * const format = json<{ n: number }>();
+ * assert.deepEqual(format.decode(format.encode({ n: 1 })), { n: 1 });
+ */
 export function json<T>(schema?: Schema<T>): Format<T> {
   return ofLines('json', jsonLines(schema));
 }
 
-/** JSON lines: as `json()`, with the ending that says so. */
+/**
+ * JSON lines: as `json()`, with the ending `.ndjson`. The default of files.
+ *
+ * @param schema checks each decoded record, and may convert it; synchronous. Any Standard Schema: zod, valibot, arktype …
+ * @throws RECORD_UNDECODABLE where bytes are no JSON or the schema refuses them, RECORD_UNENCODABLE, SCHEMA_IS_ASYNC
+ * @example
+ * const positive: Schema<number> = {
+ *   '~standard': { version: 1, vendor: 'own', validate: (value) => (Number(value) > 0 ? { value } : { issues: [{ message: 'not above 0' }] }) },
+ * };
+ * const format = ndjson(positive);
+ * assert.equal(format.decode(Buffer.from('12')), 12);
+ * assert.throws(() => format.decode(Buffer.from('-12')), { code: 'RECORD_UNDECODABLE' });
+ */
 export function ndjson<T>(schema?: Schema<T>): Format<T> {
   return ofLines('ndjson', jsonLines(schema));
 }
 
-/** A line of text a record. */
+/**
+ * A line of text a record, UTF-8, without its line feed.
+ * @throws RECORD_UNENCODABLE where the text has a line feed.
+ * @example
+ * assert.equal(text().decode(Buffer.from('the mill turns')), 'the mill turns');
+ */
 export function text(): Format<string> {
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   const encoder = new TextEncoder();
@@ -96,7 +123,13 @@ export function text(): Format<string> {
 
 /**
  * Comma-separated values (RFC 4180, without line breaks inside of quotes). With a header, the default, a record is an object of strings named by the
- * first line of its file; without, an array of strings. A schema turns them into more than strings.
+ * first line of its file; without, an array of strings.
+ *
+ * @param options `header`: true by default. `delimiter`: one character, `,` by default. `schema` checks each record, and makes more of it than strings.
+ * @throws OPTION_INVALID; RECORD_UNDECODABLE, RECORD_UNENCODABLE, SCHEMA_IS_ASYNC for records.
+ * @example
+ * const format = csv<string[]>({ header: false, delimiter: ';' });
+ * assert.deepEqual(format.decode(Buffer.from('mill;"a ""water"" mill"')), ['mill', 'a "water" mill']);
  */
 export function csv<T>(options: { header?: boolean; delimiter?: string; schema?: Schema<T> } = {}): Format<T> {
   const { header = true, delimiter = ',', schema } = options;
@@ -136,7 +169,15 @@ export function csv<T>(options: { header?: boolean; delimiter?: string; schema?:
   });
 }
 
-/** MessagePack, plain maps, as other languages write it. */
+/**
+ * MessagePack, as other languages write it: objects are maps. Files frame each record by its length.
+ *
+ * @param schema checks each decoded record, and may convert it; synchronous.
+ * @throws RECORD_UNDECODABLE, SCHEMA_IS_ASYNC
+ * @example
+ * const format = msgpack<{ n: number; at: Date }>();
+ * assert.deepEqual(format.decode(format.encode({ n: 1, at: new Date(0) })), { n: 1, at: new Date(0) });
+ */
 export function msgpack<T>(schema?: Schema<T>): Format<T> {
   const packr = new Packr({ useRecords: false });
   const check = checker(schema);

@@ -20,6 +20,18 @@ interface Waiting<T> extends Sent<T> {
 
 const CAPACITY = 1024;
 
+/**
+ * A source that the program around the job feeds. `send` resolves when the record is accepted; while 1,024 accepted ones wait, or no job reads, it waits.
+ * It rejects with JOB_ENDED when the job has ended. What was accepted is not replayed after a crash. `timestamp` is epoch milliseconds, none by default.
+ *
+ * @example
+ * const hits = ingress<string>();
+ * const seen = new Promise<string>((resolve) => {
+ *   void job('hits', (env) => void env.source('hits', hits).forEach('seen', resolve)).run({ signal: AbortSignal.timeout(1_000) });
+ * });
+ * await hits.send('/index.html');
+ * assert.equal(await seen, '/index.html');
+ */
 export function ingress<T>(): Source<T> & { send(value: T, timestamp?: number): Promise<void> } {
   return new Ingress<T>();
 }

@@ -7,6 +7,21 @@ import type { Writable } from 'node:stream';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Sink } from '../graph/sink.ts';
 
+/**
+ * A sink that writes each record as a line of JSON. At least once; a slow reader holds the job back.
+ *
+ * @param options `prefix` stands before each line, followed by `> `; none by default.
+ * @param stream where to, standard output by default.
+ * @throws SINK_FAILED in the job, when the stream cannot be written any more.
+ * @example
+ * import { PassThrough } from 'node:stream';
+ *
+ * const lines = new PassThrough({ encoding: 'utf8' });
+ * await job('greet', (env) => {
+ *   env.fromArray('in', [{ hello: 'mill' }]).sink('out', print({ prefix: 'greet' }, lines));
+ * }).run();
+ * assert.equal(lines.read(), 'greet> {"hello":"mill"}\n');
+ */
 export function print<T>(options: { prefix?: string } = {}, stream: Writable = process.stdout): Sink<T> {
   const lead = options.prefix === undefined || options.prefix === '' ? '' : `${options.prefix}> `;
   return {

@@ -3,27 +3,34 @@
 import type { StateBackend } from '../../state-backends/index.ts';
 import type { Logger } from './context.ts';
 
+/** What `keyBy` may return; keys are compared by value. */
 export type Key = string | number | bigint | boolean | readonly Key[];
 
+/** The wait before the n-th restart that counts: `min(max, initial × factor^(n − 1))`, spread by the jitter. */
 export interface Backoff {
   /** Milliseconds before the first restart. */
   initial: number;
+  /** Milliseconds, the longest wait. */
   max: number;
+  /** 2 by default. */
   factor?: number;
+  /** The share by which a wait is shortened or lengthened at random, 0.1 by default. */
   jitter?: number;
 }
 
+/** Where and how often a job is made durable. */
 export interface CheckpointOptions {
   /** Everything of a job lies in `<directory>/<job>/`. */
   directory: string;
   /** Milliseconds between two triggers, 10,000 by default. */
   every?: number;
-  /** A checkpoint that is not complete by then is aborted; 10 minutes by default. */
+  /** Milliseconds after which a checkpoint that is not complete is aborted, 600,000 by default. */
   timeout?: number;
   /** Least milliseconds between the completion of one and the trigger of the next, 0 by default. */
   minPause?: number;
   /** How many completed checkpoints are kept, 3 by default. */
   retain?: number;
+  /** `at-least-once` waits for no slow input: state then counts some records twice after a restart. `exactly-once` by default. */
   mode?: 'exactly-once' | 'at-least-once';
   /** Read back and checksum every file before the checkpoint is registered; true by default. */
   verify?: boolean;
@@ -31,6 +38,7 @@ export interface CheckpointOptions {
   tolerate?: number;
 }
 
+/** How a job runs; each overrides the job's default of the same name. */
 export interface RunOptions {
   /** Parallel instances of each operator that does not say otherwise; 1 by default. */
   parallelism?: number | { min: number; max: number };
@@ -38,50 +46,65 @@ export interface RunOptions {
   maxParallelism?: number;
   /** Of the program; part of the plan's hash. */
   version?: string;
+  /** Where keyed state is kept while the job runs; `memory()` by default. */
   state?: StateBackend;
   /** False by default. */
   checkpoints?: CheckpointOptions | false;
-  /** Default `latest`: where a run that failed, was killed or stopped left off. */
+  /** `latest`, the default: where a run that failed, was killed or stopped left off; `from`: the id of a retained checkpoint, or a path. */
   restore?: 'latest' | 'none' | { from: string | number; allowNonRestoredState?: boolean; claim?: boolean };
+  /** At most `max` restarts `within` so many milliseconds. With checkpoints 5 within 600,000, waiting 100 to 10,000; without them none. */
   restarts?: { max: number; within: number; backoff?: Backoff } | false;
+  /** Listens for the command: on 127.0.0.1 and a free port unless said otherwise, for whoever has the token. False by default. */
   control?: { host?: string; port?: number; token?: string } | false;
+  /** Told of changes of the status, checkpoints, restarts and dead letters. */
   onEvent?: (event: JobEvent) => void;
   /** Silent by default. */
   logger?: Logger;
+  /** Its abort is `cancel()`. */
   signal?: AbortSignal;
-  /** Wait for another process that runs the job to end, instead of failing with JOB_ALREADY_RUNNING. */
+  /** Wait for another process that runs the job to end, instead of failing with JOB_ALREADY_RUNNING; false by default. */
   wait?: boolean;
 }
 
+/** The last four are ends. */
 export type JobStatus = 'starting' | 'running' | 'restarting' | 'stopping' | 'finished' | 'stopped' | 'cancelled' | 'failed';
 
+/** A completed checkpoint. */
 export interface CheckpointInfo {
+  /** Rises within a job. */
   id: number;
-  /** The metadata file. */
+  /** The metadata file; `restore: { from }` takes it. */
   path: string;
   /** Of all files that the checkpoint names. */
   bytes: number;
+  /** Epoch milliseconds. */
   startedAt: number;
   durationMs: number;
 }
 export interface SavepointInfo extends CheckpointInfo {}
 
+/** How a job ended that did not fail. */
 export interface JobResult {
   readonly status: 'finished' | 'stopped' | 'cancelled';
   /** The error that ended a job whose policy is `stop`. */
   readonly cause?: unknown;
+  /** The last one. */
   readonly checkpoint?: CheckpointInfo;
   readonly savepoint?: SavepointInfo;
+  /** How often a part of it was restarted. */
   readonly restarts: number;
 }
 
-/** What `run()` and `finished` of a failed job reject with. */
+/** What `run()` and `finished` of a failed job reject with; an error of user code is its `cause`. */
 export interface JobError extends Error {
   readonly code: string;
+  /** The operator that failed. */
   readonly uid?: string;
+  /** Whether starting the job again can help. */
   readonly retryable: boolean;
 }
 
+/** What `onEvent` is told. */
 export type JobEvent =
   | {
       type: 'status';
@@ -94,19 +117,28 @@ export type JobEvent =
   | { type: 'restart'; uid: string; error: JobError; count: number }
   | { type: 'dead-letter'; deadLetter: DeadLetter };
 
+/** What becomes of a record whose function throws: back to the last checkpoint, a dead letter, a stop before the record, or the job fails at once. */
 export type ErrorPolicy = 'restart' | 'skip' | 'stop' | 'escalate';
+/** Chooses by the error; `attempt` counts the job's starts and restarts, from 1. */
 export type PolicyFn = (error: unknown, context: { uid: string; record: unknown; key?: Key; attempt: number }) => ErrorPolicy;
 
+/** A record that failed under `skip`, or that did not decode. */
 export interface DeadLetter {
+  /** The operator that refused it. */
   readonly uid: string;
+  /** Of a source: the bytes. */
   readonly record: unknown;
   readonly key: Key | undefined;
+  /** The record's, in epoch milliseconds; NaN: none. */
   readonly timestamp: number;
+  /** When it failed, in epoch milliseconds. */
   readonly at: number;
   readonly error: { readonly name: string; readonly message: string; readonly code?: string; readonly stack?: string };
+  /** The newest completed one at that time. */
   readonly checkpoint: number | undefined;
 }
 
+/** One figure of a running job. */
 export interface MetricSample {
   name: string;
   labels: Record<string, string>;

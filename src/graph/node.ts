@@ -23,27 +23,33 @@ export const MAIN = '';
 /** The output of an operator's dead letters; no name that a user can give. */
 export const DEAD_LETTERS = '\u0000dead-letters';
 
+/** Gives watermarks of one split in epoch milliseconds, or undefined; they only rise. */
 export interface WatermarkGenerator<T> {
   onRecord(value: T, timestamp: number): number | undefined;
+  /** Now and then, `now` being processing time. */
   onPeriodic?(now: number): number | undefined;
 }
+/** When a record happened, and how late it may come. Without one, a source has the timestamps it assigns and no watermarks. */
 export interface WatermarkStrategy<T> {
-  /** Default: what the source assigned. */
+  /** Epoch milliseconds; what the source assigned by default, which is NaN where it assigns none. */
   timestamp?(value: T, assigned: number): number;
   /** Milliseconds by which a record may be behind the newest; 0 by default. */
   outOfOrderness?: number;
   /** Milliseconds without a record after which a split no longer holds event time back; never by default. */
   idleness?: number;
-  /** A custom one, instead of outOfOrderness; gives watermarks. */
+  /** Makes a generator for each split, instead of outOfOrderness. */
   generator?(): WatermarkGenerator<T>;
 }
 
+/** An aggregate of your own. Accumulators are plain data; all functions are synchronous. */
 export interface AggregateFunction<in T, A, out R> {
+  /** A new accumulator. */
   create(): A;
   /** May change and return the accumulator. */
   add(accumulator: A, value: T): A;
-  /** May change and return `left`; never changes `right`. */
+  /** May change and return `left`; never changes `right`. With it, a record in a sliding window is added once, however many windows overlap. */
   merge?(left: A, right: A): A;
+  /** Called as often as results are wanted; leaves the accumulator as it is. */
   result(accumulator: A): R;
 }
 

@@ -34,8 +34,9 @@ export interface Edge {
   readonly key: Input['key'];
 }
 
-/** What users see of it: JSON-serialisable. */
+/** The graph as data, JSON-serialisable: vertices are what runs in one task, edges how records go between them. */
 export interface Plan {
+  /** Of the graph, the declared state and `version`: the same for the same program. */
   readonly hash: string;
   readonly vertices: readonly { id: string; uids: readonly string[]; chain: readonly string[]; parallelism: number }[];
   readonly edges: readonly { from: string; to: string; exchange: string }[];

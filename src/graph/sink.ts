@@ -5,8 +5,10 @@
 
 import type { Logger, Metrics } from './context.ts';
 
+/** What `open` is given. */
 export interface SinkContext {
   readonly uid: string;
+  /** The job's name. */
   readonly job: string;
   /** The writer's name, stable across restarts; with `uid` and `lineage` its identity. */
   readonly writer: string;
@@ -16,26 +18,34 @@ export interface SinkContext {
   readonly attempt: number;
   /** What `snapshot?()` gave, from the restored checkpoint. */
   readonly restored: unknown;
+  /** Aborted when the attempt ends. */
   readonly signal: AbortSignal;
   readonly log: Logger;
   readonly metrics: Metrics;
 }
 
+/** Where records go, at least once: after a restart, those since the last checkpoint come again. */
 export interface Sink<T> {
+  /** Once for each parallel instance and attempt. */
   open(context: SinkContext): Promise<SinkWriter<T>>;
 }
+/** One open instance of a sink. */
 export interface SinkWriter<T> {
-  /** Called in order, never twice at once; a promise holds the next call back. */
+  /** Timestamps are epoch milliseconds, NaN where a record has none. Called in order, never twice at once; a promise holds the next call back. */
   write(values: readonly T[], timestamps: readonly number[]): void | Promise<void>;
   /** Before each checkpoint and at the end: resolves when all that was written is safe. */
   flush(): Promise<void>;
+  /** Once, also after a failure. */
   close(): Promise<void>;
 }
 
+/** Where records go, exactly once: the runtime keeps what was encoded in its checkpoints and commits it when they are complete. */
 export interface TransactionalSink<T, E = unknown> {
   readonly transactional: true;
+  /** Once for each writer and attempt. From then on, writers of older attempts must fail. */
   open(context: SinkContext): Promise<TransactionalWriter<T, E>>;
 }
+/** One open writer of a transactional sink. */
 export interface TransactionalWriter<T, E = T> {
   /** When the record arrives; plain data and bytes. Default: the value itself. */
   encode?(value: T, timestamp: number): E;

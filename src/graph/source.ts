@@ -5,6 +5,7 @@
 
 import type { Logger, Metrics } from './context.ts';
 
+/** What `splits` is given. */
 export interface SourceContext {
   readonly uid: string;
   /** Aborted when the attempt ends: every wait inside a source listens to it. */
@@ -17,19 +18,24 @@ export interface SourceContext {
   readonly known: ReadonlySet<string>;
 }
 
+/** What `read` is given. */
 export interface ReadContext extends Omit<SourceContext, 'known'> {
+  /** Which of the parallel instances reads, from 0. */
   readonly subtask: number;
   /** Keeps an undecodable record (its bytes) and the error as a dead letter of this source; reading goes on. */
   deadLetter(record: unknown, error: unknown): void;
 }
 
-/** `position` is where reading resumes *after all of* `values`; it must survive the codec (plain data). A missing timestamp is NaN. */
+/** Records that go on together. */
 export interface SourceBatch<T, Position> {
   values: T[];
+  /** Epoch milliseconds, one a value; NaN: none. */
   timestamps?: number[];
+  /** Where reading resumes *after all of* `values`; plain data. */
   position: Position;
 }
 
+/** Where records come from: splits that are read side by side, each from a position on. */
 export interface Source<T, Split = unknown, Position = unknown> {
   /** True: its splits and their records end; the job then finishes by itself. */
   readonly bounded: boolean;

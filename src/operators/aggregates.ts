@@ -35,12 +35,29 @@ const comparable = (accumulator: unknown): boolean => accumulator === accumulato
 
 const add = (left: number, right: number): number => left + right;
 
-/** The number of records. @example `window.aggregate('clicks', count())` */
+/**
+ * The number of records.
+ * @example
+ * const out: Keyed<string, number>[] = [];
+ * await job('clicks', (env) => {
+ *   env.fromArray('users', ['ada', 'bob', 'ada']).keyBy((user) => user).aggregate('clicks', count()).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [{ key: 'ada', value: 1 }, { key: 'bob', value: 1 }, { key: 'ada', value: 2 }]);
+ */
 export function count(): Merging<unknown, number, number> {
   return exact(pure({ create: () => 0, add: (n: number) => n + 1, merge: add, result: (n: number) => n }), Number.isSafeInteger);
 }
 
-/** @example `window.aggregate('revenue', sum((o) => o.total))` */
+/**
+ * The sum of `fn(value)`.
+ * @example
+ * const out: Keyed<string, number>[] = [];
+ * await job('revenue', (env) => {
+ *   env.fromArray('orders', [{ shop: 'a', total: 12 }, { shop: 'a', total: 30 }])
+ *     .keyBy((order) => order.shop).aggregate('revenue', sum((order) => order.total)).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out.at(-1), { key: 'a', value: 42 });
+ */
 export function sum<T>(fn: (value: T) => number): Merging<T, number, number> {
   return exact(
     pure({ create: () => 0, add: (total: number, value: T) => total + fn(value), merge: add, result: (total: number) => total }),
@@ -48,7 +65,16 @@ export function sum<T>(fn: (value: T) => number): Merging<T, number, number> {
   );
 }
 
-/** The arithmetic mean. @example `window.aggregate('cpu-5m', avg((s) => s.cpu))` */
+/**
+ * The arithmetic mean of `fn(value)`.
+ * @example
+ * const out: Keyed<string, number>[] = [];
+ * await job('cpu', (env) => {
+ *   env.fromArray('samples', [{ host: 'a', cpu: 20 }, { host: 'a', cpu: 60 }])
+ *     .keyBy((sample) => sample.host).aggregate('cpu', avg((sample) => sample.cpu)).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out.at(-1), { key: 'a', value: 40 });
+ */
 export function avg<T>(fn: (value: T) => number): Merging<T, { sum: number; count: number }, number> {
   return pure({
     create: () => ({ sum: 0, count: 0 }),
@@ -66,7 +92,16 @@ export function avg<T>(fn: (value: T) => number): Merging<T, { sum: number; coun
   });
 }
 
-/** The smallest of `fn(value)`. @example `window.aggregate('coldest', min((s) => s.celsius))` */
+/**
+ * The smallest of `fn(value)`.
+ * @example
+ * const out: Keyed<string, number>[] = [];
+ * await job('coldest', (env) => {
+ *   env.fromArray('readings', [{ city: 'oslo', celsius: -4 }, { city: 'oslo', celsius: -9 }, { city: 'oslo', celsius: 2 }])
+ *     .keyBy((reading) => reading.city).aggregate('coldest', min((reading) => reading.celsius)).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out.at(-1), { key: 'oslo', value: -9 });
+ */
 export function min<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | undefined, V> {
   const least = (left: V | undefined, right: V | undefined): V | undefined => (left === undefined || (right !== undefined && right < left) ? right : left);
   return exact(
@@ -80,7 +115,16 @@ export function min<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | u
   );
 }
 
-/** The largest of `fn(value)`. @example `window.aggregate('mem-60m', max((s) => s.mem))` */
+/**
+ * The largest of `fn(value)`.
+ * @example
+ * const out: Keyed<string, string>[] = [];
+ * await job('latest', (env) => {
+ *   env.fromArray('logins', [{ user: 'ada', day: '2030-01-31' }, { user: 'ada', day: '2030-01-02' }])
+ *     .keyBy((login) => login.user).aggregate('latest', max((login) => login.day)).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out.at(-1), { key: 'ada', value: '2030-01-31' });
+ */
 export function max<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | undefined, V> {
   const most = (left: V | undefined, right: V | undefined): V | undefined => (left === undefined || (right !== undefined && right > left) ? right : left);
   return exact(
@@ -97,8 +141,14 @@ export function max<T, V extends Ordered>(fn: (value: T) => V): Merging<T, V | u
 type ResultOf<F> = F extends { result(accumulator: never): infer R } ? R : never;
 
 /**
- * Several aggregates over the same records, as one object.
- * @example `window.aggregate('cpu', combine({ mean: avg((s) => s.cpu), peak: max((s) => s.cpu) }))`
+ * Several aggregates over the same records, as one object with the result of each.
+ * @example
+ * const out: Keyed<string, { mean: number; peak: number }>[] = [];
+ * await job('cpu', (env) => {
+ *   env.fromArray('samples', [{ host: 'a', cpu: 20 }, { host: 'a', cpu: 60 }]).keyBy((sample) => sample.host)
+ *     .aggregate('cpu', combine({ mean: avg((sample) => sample.cpu), peak: max((sample) => sample.cpu) })).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out.at(-1), { key: 'a', value: { mean: 40, peak: 60 } });
  */
 export function combine<T, S extends Record<string, AggregateFunction<T, unknown, unknown>>>(
   parts: S,

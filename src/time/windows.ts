@@ -5,15 +5,20 @@
 
 import { MillraceError } from '../errors.ts';
 
+/** A stretch of time, in epoch milliseconds. */
 export interface Window {
   readonly start: number;
   /** Exclusive. */
   readonly end: number;
 }
 
+/** Says which windows a record belongs to: `tumbling()` or `sliding()`. */
 export interface WindowAssigner<in T, out M extends boolean = boolean> {
+  /** Whether its windows can grow together. */
   readonly merges: M;
+  /** Which time `timestamp` is. */
   readonly time: 'event' | 'processing';
+  /** The windows that hold the timestamp, newest first. */
   assign(value: T, timestamp: number): Iterable<Window>;
 }
 
@@ -24,8 +29,9 @@ export interface FixedWindows extends WindowAssigner<unknown, false> {
   readonly offset: number;
 }
 
+/** Where windows begin. */
 export interface AssignerOptions {
-  /** Milliseconds by which windows are shifted from the epoch; |offset| < size, or < slide. */
+  /** Milliseconds by which windows are shifted from the epoch, 0 by default; |offset| < size, or < slide. Days of another time zone need one. */
   offset?: number;
 }
 
@@ -39,16 +45,32 @@ export function startOf(timestamp: number, width: number, offset: number): numbe
 }
 
 /**
- * Windows of `size` milliseconds side by side.
- * @example `stream.keyBy((s) => s.host).window(tumbling(minutes(5)))`
+ * Windows of event time side by side: each record is in one. They begin at whole multiples of their size since the epoch.
+ *
+ * @param size milliseconds, above 0.
+ * @throws OPTION_INVALID
+ * @example
+ * const clicks = [{ user: 'ada', at: 0 }, { user: 'ada', at: 4_000 }, { user: 'ada', at: 6_000 }];
+ * const out: Windowed<string, number>[] = [];
+ * await job('clicks', (env) => {
+ *   env.fromArray('clicks', clicks, { timestamp: (click) => click.at }).keyBy((click) => click.user)
+ *     .window(tumbling(seconds(5))).aggregate('clicks-5s', count()).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [{ key: 'ada', start: 0, end: 5_000, value: 2 }, { key: 'ada', start: 5_000, end: 10_000, value: 1 }]);
  */
 export function tumbling(size: number, options: AssignerOptions = {}): WindowAssigner<unknown, false> {
   return fixed('tumbling', size, size, options);
 }
 
 /**
- * Windows of `size` milliseconds, a new one each `slide` milliseconds. A slide longer than the size leaves gaps, whose records belong to no window.
- * @example `stream.keyBy((s) => s.host).window(sliding(minutes(60), minutes(1)))`
+ * Windows of event time that overlap: a new one of `size` begins each `slide`. A slide longer than the size leaves gaps, whose records are in no window.
+ *
+ * @param size milliseconds, above 0.
+ * @param slide milliseconds, above 0.
+ * @throws OPTION_INVALID
+ * @example
+ * const windows = [...sliding(minutes(60), minutes(30)).assign(undefined, minutes(70))];
+ * assert.deepEqual(windows, [{ start: minutes(60), end: minutes(120) }, { start: minutes(30), end: minutes(90) }]);
  */
 export function sliding(size: number, slide: number, options: AssignerOptions = {}): WindowAssigner<unknown, false> {
   return fixed('sliding', size, slide, options);
@@ -82,8 +104,19 @@ export interface EarlyTrigger {
 }
 
 /**
- * Like the default trigger, plus firings of the whole window each `every` milliseconds of processing time in which it changed, and each `count` elements.
- * @example `stream.keyBy(host).window(tumbling(minutes(5))).trigger(early({ every: seconds(2) }))`
+ * A trigger that shows what a window is so far: besides its end, the whole window fires each `every` in which it changed, and each `count` records.
+ *
+ * @param options `every` in milliseconds of processing time, `count` in records of a window and key; at least one of them.
+ * @throws OPTION_INVALID
+ * @example
+ * const sales = [{ shop: 'a', at: 1 }, { shop: 'a', at: 2 }, { shop: 'a', at: 3 }];
+ * const out: number[] = [];
+ * await job('sales', (env) => {
+ *   env.fromArray('sales', sales, { timestamp: (sale) => sale.at }).keyBy((sale) => sale.shop)
+ *     .window(tumbling(hours(1))).trigger(early({ count: 2 })).aggregate('sales-1h', count())
+ *     .map((result) => result.value).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [2, 3]);
  */
 export function early(options: { every?: number; count?: number }): EarlyTrigger {
   const { every = 0, count = 0 } = options;
