@@ -3,7 +3,8 @@ import { job, level, list, map, memory, type RunOptions, type StateBackend, slid
 import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../actors/seeded-random.ts';
 import { MillraceError } from '../../src/errors.ts';
-import { checkpointsIn, ends, Feed, jobOn, RESTARTS, Store, temporaryFolder, Watch } from './lab.ts';
+import { groupOf, hashKey, instanceOf } from '../../state-backends/index.ts';
+import { checkpointsIn, ends, Feed, jobOn, RESTARTS, Store, startWithFaults, temporaryFolder, Watch } from './lab.ts';
 
 interface Event {
   readonly key: string;
@@ -149,6 +150,74 @@ describe('protocols 1, 2, 3: snapshots', () => {
       });
     }
   }
+
+  for (const step of ['checkpoint.delta.upload', 'checkpoint.ack', 'checkpoint.metadata.write', 'checkpoint.metadata.written']) {
+    it(`2: what was frozen for a checkpoint that failed at ${step} is in the next one`, async () => {
+      const folder = await temporaryFolder();
+      const feed = new Feed<string>();
+      const store = new Store<string>();
+      const build = job('counting', (env) => {
+        env
+          .source('in', feed)
+          .keyBy((v) => v)
+          .aggregate('counts', { create: () => 0, add: (n: number) => n + 1, result: (n: number) => n })
+          .map(({ key, value: n }) => `${key} ${n}`)
+          .sink('out', store);
+      });
+      const watch = new Watch();
+      const first = ends(
+        await startWithFaults(build, `${step}=fail@3`, { checkpoints: checkpointsIn(folder, { tolerate: 9 }), restarts: false, onEvent: watch.onEvent }),
+      );
+      await feed.push(['k', 'other']).taken();
+      await first.checkpoint();
+      // The second or the third fails; behind it only `other` changes.
+      for (let i = 0; i < 2; i++) {
+        await feed.push(['k']).taken();
+        await first.checkpoint().catch(() => {});
+      }
+      expect(watch.of('checkpoint-failed')).toHaveLength(1);
+      await feed.push(['other']).taken();
+      await first.checkpoint();
+      await store.until((r) => r.length === 5);
+      await first.stop();
+      const second = ends(await build.start({ checkpoints: checkpointsIn(folder) }));
+      feed.push(['k', 'other']).end();
+      await second.finished;
+      expect(store.records).toEqual(['k 1', 'other 1', 'k 2', 'k 3', 'other 2', 'k 4', 'other 3']);
+    });
+  }
+
+  it('1: files that two tasks share after a rescale count for each task’s own groups, also once one of them has replaced its share by a base', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<string>();
+    const store = new Store<readonly [string, number]>();
+    const build = job('sharing', (env) => {
+      env
+        .source('in', feed)
+        .parallelism(1)
+        .keyBy((v) => v)
+        .aggregate('counts', { create: () => 0, add: (n: number) => n + 1, result: (n: number) => n })
+        .map(({ key, value: n }) => [key, n] as const)
+        .sink('out', store);
+    });
+    const keys = Array.from({ length: 40 }, (_, i) => `k${i}`);
+    const half = keys.filter((key) => instanceOf(groupOf(hashKey(key), 128), 2, 128) === 0);
+    let running = ends(await build.start({ parallelism: 1, checkpoints: checkpointsIn(folder) }));
+    await feed.push(keys).taken();
+    await running.stop();
+    // Only the groups of the first task change, often enough for a base; the second goes on naming the shared file.
+    running = ends(await build.start({ parallelism: 2, checkpoints: checkpointsIn(folder) }));
+    for (let i = 0; i < 24; i++) {
+      await feed.push(half).taken();
+      await running.checkpoint();
+    }
+    await running.stop();
+    running = ends(await build.start({ parallelism: 1, checkpoints: checkpointsIn(folder) }));
+    feed.push(keys).end();
+    await running.finished;
+    const last = new Map(store.records);
+    expect(keys.map((key) => last.get(key))).toEqual(keys.map((key) => (half.includes(key) ? 26 : 2)));
+  });
 
   it('3: get – mutate – set while a barrier’s rows wait to be encoded changes nothing of the snapshot', async () => {
     for (const state of [memory(), 'level'] as const) {
