@@ -55,7 +55,7 @@ const SCAN_MAX = 1 << 15;
  * Keeps keyed state on disk, with the part in use in memory: for state larger than memory. Checkpoints make it durable; the directory is worth nothing after
  * a run.
  *
- * @throws STATE_IO in the job, where the directory cannot be used.
+ * @throws STATE_IO, as the cause of the job's error, where the directory cannot be used.
  * @example
  * const seen: number[] = [];
  * await job('sums', (env) => {

@@ -16,7 +16,7 @@ export const STATE_CODES = {
 /** The stable names of the errors of state; docs/errors.md says of each what it means and what to do. */
 export type StateErrorCode = keyof typeof STATE_CODES;
 
-/** An error of keyed state; in a job it is the cause of a `MillraceError`, or its code is the same there. */
+/** An error of keyed state; the error that a job fails with has it as its `cause`. */
 export class StateError extends Error {
   readonly code: StateErrorCode;
   readonly todo: string | undefined;
