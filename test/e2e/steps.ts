@@ -53,7 +53,9 @@ export const STEPS: readonly Step[] = [
 
 /** Where a first run must end to leave something for a step of a restore: a registered checkpoint with a segment that is not committed, or orphans. */
 export function preludeOf(step: string): string {
-  return step === 'sweep.remove' ? 'checkpoint.metadata.copy=kill@4' : 'sink.commit=kill@4';
+  if (step === 'sweep.remove') return 'checkpoint.metadata.copy=kill@4';
+  // Commits of several writers begin at once: only one that is over has left an open file for certain.
+  return step === 'sink.files.copy' ? 'sink.committed=kill@2' : 'sink.commit=kill@4';
 }
 
 /** Only a sink with files that stay open over checkpoints has something to copy, and that is the sink of cpu. */

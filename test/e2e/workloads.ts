@@ -81,7 +81,7 @@ function cpu({ input, output, pace, onRecord }: Places, defaults?: RunOptions): 
         .map(({ key, start, end, value: { sum, count } }) => {
           return { kind: 'avg5m', host: key, windowStart: start, windowEnd: end, sum, count, avg: Math.floor(sum / count) };
         })
-        .sink('avg5m', files.sink({ directory: join(output, 'avg5m') }));
+        .sink('avg5m', files.sink({ directory: join(output, 'avg5m'), roll: { bytes: 50_000 } }));
       hosts
         .window(sliding(hours(1), minutes(1)))
         .aggregate(
@@ -89,7 +89,7 @@ function cpu({ input, output, pace, onRecord }: Places, defaults?: RunOptions): 
           max(({ mem }: Metric) => mem),
         )
         .map(({ key, start, end, value }) => ({ kind: 'max60m', host: key, windowStart: start, windowEnd: end, max: value }))
-        .sink('max60m', files.sink({ directory: join(output, 'max60m'), roll: { bytes: 400_000 } }));
+        .sink('max60m', files.sink({ directory: join(output, 'max60m'), roll: { bytes: 100_000 } }));
     },
     defaults,
   );
