@@ -92,6 +92,8 @@ export interface SingleTable {
   /** touch, assign. */
   put(row: Row, value: unknown): void;
   delete(row: Row): void;
+  /** A hint: the rows of hashes[from] … hashes[to − 1] will be asked for next. */
+  ahead(hashes: Int32Array, from: number, to: number): void;
   readonly size: number;
 }
 

@@ -24,6 +24,7 @@ const reducing = ({ table, fn, emit, copy, reject }: ReduceDependencies): Operat
   let keepsLeft = false;
   let seen = false;
   return {
+    ahead: (hashes, from, to) => table.ahead(hashes, from, to),
     process(value, timestamp, key, hash) {
       const row = table.find(key, hash);
       if (row === undefined) {
@@ -65,6 +66,7 @@ interface AggregateDependencies {
 }
 
 const aggregating = ({ table, fn, emit, copy, reject }: AggregateDependencies): Operator => ({
+  ahead: (hashes, from, to) => table.ahead(hashes, from, to),
   process(value, timestamp, key, hash) {
     let row = table.find(key, hash);
     if (row === undefined) row = table.insert(key, hash, fn.create());

@@ -167,6 +167,7 @@ continue;
 units.commit();
 if (control.full) { i++; break; }
 }`;
+  const keyed = isOperator(head) && vertex.inputs.some((e) => e.exchange === 'hash');
   const body = `
 let at = 0;
 let last = 0;
@@ -174,6 +175,7 @@ ${operatorNodes.map((node) => `let op${at.get(node)};`).join(' ')}
 ${emitters.join('\n')}
 function run(columns, from, to, split) {
 const { values, timestamps, keys, hashes } = columns;
+${keyed ? `if (op${at.get(head)}.ahead !== undefined) op${at.get(head)}.ahead(hashes, from, to);` : ''}
 ${timed ? 'let newest = split.maxTimestamp; const perRecord = split.perRecord;' : ''}
 let i = from;
 try {

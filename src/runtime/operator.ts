@@ -12,6 +12,8 @@ export type Emit = (value: unknown, timestamp: number) => void;
 export interface Operator {
   /** `key` and `hash` only at the head of a vertex behind a hash exchange. */
   process(value: unknown, timestamp: number, key: Key, hash: number): void;
+  /** A hint: records with these hashes come next. Only at the head of a vertex behind a hash exchange. */
+  ahead?(hashes: Int32Array, from: number, to: number): void;
   /** Before and after a slice of work: outside of it, contexts that users hold throw CONTEXT_USED_OUTSIDE_RECORD. */
   enter?(): void;
   leave?(): void;
