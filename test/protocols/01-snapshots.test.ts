@@ -47,7 +47,8 @@ function everything(of: typeof job, feed: Feed<Event>, store: Store<unknown>, fu
           ctx.state.by.set(e.n % 3, times);
           if (e.n % 11 === 0) ctx.state.by.delete((e.n + 1) % 3);
           if (e.n % 13 === 0) ctx.state.total.clear();
-          ctx.timers.event.set(e.at + 20);
+          // In the future: when one that is due already fires depends on the next watermark.
+          ctx.timers.event.set(Math.max(e.at + 20, ctx.watermark + 1));
           ctx.emit(JSON.stringify(['record', e.key, total, ctx.state.last.all(), [...ctx.state.by.entries()].toSorted((a, b) => a[0] - b[0])]));
         },
         onTimer: (timer, ctx) => ctx.emit(JSON.stringify(['timer', ctx.key, timer.at, ctx.state.total.get()])),
@@ -113,11 +114,11 @@ async function crashed(
     const dice = random();
     if (dice < 0.7) await running.checkpoint().catch(() => {});
     else if (dice < 0.8) {
-      const before = watch.of('restart').length;
       fuse.lit = true;
       fed.push([{ key: 'k0', n: 1, at: 0 }]);
       feed.push(fed.at(-1)!);
-      await watch.until((w) => w.of('restart').length > before && w.events.at(-1)?.type === 'status');
+      // It may go off in an attempt that is on its way down already, because a pointer could not be registered.
+      await watch.until(() => !fuse.lit && running.status === 'running');
       await feed.taken();
     } else if (dice < 0.87) {
       faulty = false;
