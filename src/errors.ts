@@ -30,6 +30,10 @@ export const CODES = {
   WRITER_FENCED: { retryable: false },
   JOB_ENDED: { retryable: false },
   RUNTIME_FAILED: { retryable: true },
+  // state; the same codes as in state-backends
+  STATE_NOT_SERIALIZABLE: { retryable: false },
+  STATE_MISUSED: { retryable: false },
+  STATE_IO: { retryable: true },
   // checkpoints and restore
   CHECKPOINT_FAILED: { retryable: true },
   CHECKPOINT_EXPIRED: { retryable: true },
@@ -106,4 +110,10 @@ export function messageOf(error: unknown): string {
 
 export function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
+}
+
+/** The code of an error from below, where it is one of ours. */
+export function codeOf(error: unknown): ErrorCode | undefined {
+  const { code } = (error ?? {}) as { code?: unknown };
+  return typeof code === 'string' && Object.hasOwn(CODES, code) ? (code as ErrorCode) : undefined;
 }

@@ -30,9 +30,6 @@ export type Handles<S> = { readonly [N in keyof S]: Handle<S[N]> };
 
 /** Options of all kinds of state. */
 export interface StateOptions<T> {
-  ttl?: number;
-  ttlOn?: 'write' | 'read';
-  ttlClock?: 'processing' | 'event';
   /** Of the shape of what is stored, 0 by default. */
   version?: number;
   /** Makes a value of this version of one that a snapshot has in another; without it such a snapshot is refused with SNAPSHOT_INCOMPATIBLE. */

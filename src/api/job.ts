@@ -98,7 +98,7 @@ export function jobsOf(executor: Executor): JobFunction {
       defaults,
       plan: (options = {}) => {
         const parallelism = options.parallelism ?? defaults.parallelism ?? 1;
-        return buildGraph(nodes(), { parallelism: typeof parallelism === 'number' ? parallelism : parallelism.min, version: defaults.version }).plan;
+        return buildGraph(nodes(), { parallelism, version: defaults.version }).plan;
       },
       // An async function, so that whatever is wrong with the plan rejects instead of throwing.
       start: async (options) => start(options),

@@ -18,7 +18,7 @@ import { defaultMaxParallelism, memory, type StateBackend } from '../../state-ba
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
-import { asError, MillraceError, messageOf } from '../errors.ts';
+import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, MetricSample, RunOptions } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
@@ -147,7 +147,7 @@ export class JobRun {
 
   #build(): Graph {
     const { parallelism = 1, version } = this.#options;
-    return buildGraph(this.#definition.build(), { parallelism: typeof parallelism === 'number' ? parallelism : parallelism.min, version });
+    return buildGraph(this.#definition.build(), { parallelism, version });
   }
 
   #step(type: JobStep['type']): void {
@@ -688,9 +688,10 @@ function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): Check
 
 function asMillrace(error: unknown): MillraceError {
   if (error instanceof MillraceError) return error;
-  const { code, retryable } = (error ?? {}) as { code?: string; retryable?: boolean };
-  return new MillraceError('RUNTIME_FAILED', code === undefined ? `The runtime failed: ${messageOf(error)}.` : `${messageOf(error)} (${code})`, {
+  const { retryable } = (error ?? {}) as { retryable?: unknown };
+  const code = codeOf(error);
+  return new MillraceError(code ?? 'RUNTIME_FAILED', code === undefined ? `The runtime failed: ${messageOf(error)}.` : messageOf(error), {
     cause: asError(error),
-    ...(retryable === undefined ? {} : { retryable }),
+    ...(typeof retryable === 'boolean' ? { retryable } : {}),
   });
 }

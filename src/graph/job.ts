@@ -41,7 +41,7 @@ export interface CheckpointOptions {
 /** How a job runs; each overrides the job's default of the same name. */
 export interface RunOptions {
   /** Parallel instances of each operator that does not say otherwise; 1 by default. */
-  parallelism?: number | { min: number; max: number };
+  parallelism?: number;
   /** Number of key groups: the power of two at or above 1.5 × parallelism, at least 128; fixed by the first snapshot. */
   maxParallelism?: number;
   /** Of the program; part of the plan's hash. */
@@ -51,7 +51,7 @@ export interface RunOptions {
   /** False by default. */
   checkpoints?: CheckpointOptions | false;
   /** `latest`, the default: where a run that failed, was killed or stopped left off; `from`: the id of a retained checkpoint, or a path. */
-  restore?: 'latest' | 'none' | { from: string | number; allowNonRestoredState?: boolean; claim?: boolean };
+  restore?: 'latest' | 'none' | { from: string | number; allowNonRestoredState?: boolean };
   /** At most `max` restarts `within` so many milliseconds. With checkpoints 5 within 600,000, waiting 100 to 10,000; without them none. */
   restarts?: { max: number; within: number; backoff?: Backoff } | false;
   /** Listens for the command: on 127.0.0.1 and a free port unless said otherwise, for whoever has the token. False by default. */
@@ -81,7 +81,6 @@ export interface CheckpointInfo {
   startedAt: number;
   durationMs: number;
 }
-export interface SavepointInfo extends CheckpointInfo {}
 
 /** How a job ended that did not fail. */
 export interface JobResult {
@@ -90,7 +89,6 @@ export interface JobResult {
   readonly cause?: unknown;
   /** The last one. */
   readonly checkpoint?: CheckpointInfo;
-  readonly savepoint?: SavepointInfo;
   /** How often a part of it was restarted. */
   readonly restarts: number;
 }

@@ -390,7 +390,9 @@ export class TransactionalSinkRunner implements SinkRunner {
   }
 
   async close(): Promise<void> {
-    for (const identity of this.#identities) await identity.writer.close();
+    // All are closed, whatever becomes of one.
+    const closed = await Promise.allSettled(this.#identities.map((identity) => identity.writer.close()));
+    for (const outcome of closed) if (outcome.status === 'rejected') throw outcome.reason;
   }
 }
 

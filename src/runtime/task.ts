@@ -835,13 +835,17 @@ export class Task {
     if (this.#ticking !== undefined) clock.clearTimeout(this.#ticking);
     this.#reader?.close();
     this.#snapshots.close();
-    for (const operator of this.#operators) await operator.stop?.();
+    const stopped = Promise.allSettled(this.#operators.map(async (operator) => operator.stop?.()));
     // What runs is awaited for a while; what has not settled by then is fenced by the attempt in every outside name (protocols 8).
     await Promise.race([
       Promise.allSettled([this.#snapshots.settled(), ...[...this.#sinks.values()].map((sink) => sink.settled())]),
       new Promise((resolve) => setTimeout(resolve, SETTLE_MS).unref()),
     ]);
-    await Promise.allSettled([...this.#sinks.values()].map((sink) => sink.close()));
+    const closed = Promise.allSettled([...this.#sinks.values()].map((sink) => sink.close()));
+    for (const outcome of [...(await stopped), ...(await closed)]) {
+      if (outcome.status === 'rejected')
+        this.#options.log.warn({ task: this.name, error: messageOf(outcome.reason) }, 'A handler or a sink could not be closed.');
+    }
   }
 
   // ── looking ──

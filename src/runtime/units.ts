@@ -8,7 +8,7 @@
 //  T2  Only an error of user code can be skipped. A failure of the runtime fails the task, whether or not user code caught it.
 
 import type { TaskState } from '../../state-backends/index.ts';
-import { asError, MillraceError, messageOf } from '../errors.ts';
+import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { ErrorPolicy, Key } from '../graph/job.ts';
 import { type Node, nameOf } from '../graph/node.ts';
 import type { Units } from './chain.ts';
@@ -106,6 +106,7 @@ function describe(error: unknown, node: Node, key: Key | undefined): MillraceErr
     return new MillraceError(error.code, `In '${uid}': ${error.message}`, { uid, cause: error.cause ?? error, retryable: error.retryable });
   }
   const of = key === undefined ? '' : ` on key ${typeof key === 'bigint' ? `${key}n` : JSON.stringify(key, (_, v) => (typeof v === 'bigint' ? `${v}n` : v))}`;
-  if (isRuntimeFailure(error)) return new MillraceError('RUNTIME_FAILED', `The state of '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
+  if (isRuntimeFailure(error))
+    return new MillraceError(codeOf(error) ?? 'RUNTIME_FAILED', `The state of '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
   return new MillraceError('USER_FUNCTION_FAILED', `'${uid}' failed${of}: ${messageOf(error)}.`, { uid, cause: asError(error) });
 }
