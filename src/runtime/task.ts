@@ -369,7 +369,10 @@ export class Task {
         this.#go(mail.known, mail.counts);
         break;
       case 'trigger':
-        if (this.#gate?.passed(mail.barrier.id) !== false) this.#barrier(mail.barrier);
+        // Not between the timers of one watermark: a snapshot has all of them behind it, or none.
+        this.#afterAdvancing(() => {
+          if (this.#gate?.passed(mail.barrier.id) !== false) this.#barrier(mail.barrier);
+        });
         break;
       case 'complete':
         this.#complete(mail.id);
@@ -404,8 +407,8 @@ export class Task {
   #go(known: ReadonlySet<string>, counts: readonly number[]): void {
     this.#state = 'running';
     if (!this.#quiet) for (const operator of this.#operators) if (operator.start !== undefined) this.#entered(() => operator.start!());
-    // Timers at or before the stored watermark that had not fired yet fire first; then it leaves (protocols 13).
-    if (this.#watermark > Number.NEGATIVE_INFINITY) this.#advancing = this.#watermark;
+    // Nothing fires now: what was due had fired before the snapshot, and a timer set for the past waits for the next watermark, as it would have without a crash.
+    if (this.#watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#watermark });
     this.#armAlarm();
     if (this.#reader === undefined) return;
     if (this.#quiet) {
