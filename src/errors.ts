@@ -86,6 +86,8 @@ export interface ErrorDetails {
  * assert.equal(error.message, 'The record has no total. Look at the dead letters of the source.');
  */
 export class MillraceError extends Error {
+  /** What happened; `message` is this and `todo`. */
+  readonly sentence: string;
   readonly code: ErrorCode;
   /** The operator that it happened in, where there is one. */
   readonly uid: string | undefined;
@@ -97,6 +99,7 @@ export class MillraceError extends Error {
   constructor(code: ErrorCode, sentence: string, details: ErrorDetails = {}) {
     super(details.todo === undefined ? sentence : `${sentence} ${details.todo}`, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = 'MillraceError';
+    this.sentence = sentence;
     this.code = code;
     this.uid = details.uid;
     this.todo = details.todo;

@@ -115,7 +115,9 @@ export class DirectoryStorage implements SnapshotStorage {
     try {
       handle = await this.#io.fs.open(path, 'r');
     } catch (cause) {
-      throw corrupt(path, messageOf(cause), cause);
+      // Gone or unreadable on the disk is damage; too many open files or missing rights are not, and another checkpoint would not help.
+      if (['ENOENT', 'EIO'].includes((cause as { code?: string }).code ?? '')) throw corrupt(path, messageOf(cause), cause);
+      throw cause;
     }
     try {
       let crc = 0;

@@ -428,10 +428,11 @@ export class JobRun {
       this.#giveUp(
         this.#restarts === 0
           ? error
-          : new MillraceError(error.code, `${error.message} The job gave up after ${this.#restarts} restarts.`, {
+          : new MillraceError(error.code, `${error.sentence} The job gave up after ${this.#restarts} restarts.`, {
               cause: error.cause ?? error,
               retryable: error.retryable,
-              ...(error.uid === undefined ? {} : { uid: error.uid }),
+              todo: error.todo,
+              uid: error.uid,
             }),
       );
       return;

@@ -103,10 +103,14 @@ function describe(error: unknown, node: Node, key: Key | undefined): MillraceErr
   const uid = nameOf(node);
   if (error instanceof MillraceError) {
     if (error.uid !== undefined) return error;
-    return new MillraceError(error.code, `In '${uid}': ${error.message}`, { uid, cause: error.cause ?? error, retryable: error.retryable });
+    return new MillraceError(error.code, `In '${uid}': ${error.sentence}`, { uid, cause: error.cause ?? error, retryable: error.retryable, todo: error.todo });
   }
   const of = key === undefined ? '' : ` on key ${typeof key === 'bigint' ? `${key}n` : JSON.stringify(key, (_, v) => (typeof v === 'bigint' ? `${v}n` : v))}`;
   if (isRuntimeFailure(error))
     return new MillraceError(codeOf(error) ?? 'RUNTIME_FAILED', `The state of '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
-  return new MillraceError('USER_FUNCTION_FAILED', `'${uid}' failed${of}: ${messageOf(error)}.`, { uid, cause: asError(error) });
+  return new MillraceError('USER_FUNCTION_FAILED', `'${uid}' failed${of}: ${messageOf(error)}.`, {
+    uid,
+    cause: asError(error),
+    todo: "Mend the function, or keep such records as dead letters with onError('skip').",
+  });
 }
