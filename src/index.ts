@@ -37,7 +37,7 @@ export const job = jobsOf({
 
 export type { AccumulatorState, Handles, ListState, MapState, StateBackend, StateKind, StateOptions, ValueState } from '../state-backends/index.ts';
 export { aggregating, type KeyGroupRange, level, list, map, memory, reducing, value } from '../state-backends/index.ts';
-export type { Job, RunningJob, StreamEnvironment, TreeNode } from './api/job.ts';
+export type { Job, RunningJob, StreamEnvironment } from './api/job.ts';
 export {
   type Emitting,
   type KeyedContext,
@@ -71,6 +71,7 @@ export type {
   Key,
   MetricSample,
   RunOptions,
+  TreeNode,
 } from './graph/job.ts';
 export type { AggregateFunction, WatermarkGenerator, WatermarkStrategy } from './graph/node.ts';
 export type { Plan } from './graph/plan.ts';

@@ -2,7 +2,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { MillraceError } from '../errors.ts';
-import type { CheckpointInfo, JobResult, JobStatus, MetricSample, RunOptions } from '../graph/job.ts';
+import type { CheckpointInfo, JobResult, JobStatus, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
 import type { Node, WatermarkStrategy } from '../graph/node.ts';
 import { buildGraph, type Plan } from '../graph/plan.ts';
 import type { Source } from '../graph/source.ts';
@@ -16,20 +16,6 @@ export interface StreamEnvironment {
   fromArray<T>(uid: string, values: readonly T[], watermarks?: WatermarkStrategy<T>): Stream<T>;
   /** On restore `make()` is called anew and as many records as the snapshot had read are passed over: give it something repeatable. */
   fromAsync<T>(uid: string, make: () => AsyncIterable<T>, watermarks?: WatermarkStrategy<T>): Stream<T>;
-}
-
-/** An actor of the job. */
-export interface TreeNode {
-  name: string;
-  path: string;
-  kind: string;
-  state: string;
-  restarts: number;
-  /** Messages that wait. */
-  mailbox: number;
-  metrics?: Record<string, number | null>;
-  snapshot?: unknown;
-  children: TreeNode[];
 }
 
 /** A job that runs. */

@@ -20,7 +20,7 @@ import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
-import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, MetricSample, RunOptions } from '../graph/job.ts';
+import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
 import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
@@ -46,18 +46,6 @@ export interface Internals {
   readonly operators: (node: Node) => OperatorFactory;
   readonly io?: Io;
   readonly watermarkEachBatch?: boolean;
-}
-
-export interface TreeNode {
-  name: string;
-  path: string;
-  kind: string;
-  state: string;
-  restarts: number;
-  mailbox: number;
-  metrics?: Record<string, number | null>;
-  snapshot?: unknown;
-  children: TreeNode[];
 }
 
 interface Deferred<T> {

@@ -142,3 +142,17 @@ export interface MetricSample {
   labels: Record<string, string>;
   value: number;
 }
+
+/** An actor of the job. */
+export interface TreeNode {
+  name: string;
+  path: string;
+  kind: string;
+  state: string;
+  restarts: number;
+  /** Messages that wait. */
+  mailbox: number;
+  metrics?: Record<string, number | null>;
+  snapshot?: unknown;
+  children: TreeNode[];
+}
