@@ -20,7 +20,7 @@ import { type Batches, WORKLOADS, type Workload } from './harness/workloads.ts';
 
 const RECORDS = 1_000_000;
 /** A run that is not told how many records takes about so long. */
-const SECONDS = 3.5;
+const SECONDS = 4;
 const RESOLUTION = 1;
 const RSS_EVERY_MS = 20;
 
@@ -142,17 +142,19 @@ async function bench(workload: Workload<unknown>, settings: Settings): Promise<v
   const reading = readingOf(workload, settings);
   const collect = (globalThis as { gc?: () => void }).gc ?? (() => {});
 
-  // Warm-up: at least one pass, until a run takes long enough to tell how many records a second there are.
+  // Warm-up: at least one pass, and so many that a run at that speed takes long enough. The first are slower than what follows.
   let events = settings.events ?? RECORDS;
   for (;;) {
     await reading.prepare(events, parallelism);
     const { seconds } = await runJob(workload, settings, reading.source(events, parallelism));
     tell(`${workload.name}: warm-up, ${events} records in ${rounded(seconds)} s`);
-    if (settings.events !== undefined || seconds >= SECONDS * 0.9) break;
-    const enough = seconds >= 0.3;
+    if (settings.events !== undefined) break;
     const wanted = Math.ceil((events * SECONDS) / seconds / RECORDS) * RECORDS;
-    events = Math.max(events, Math.min(wanted, events * 20));
-    if (enough) break;
+    if (seconds >= SECONDS * 0.4) {
+      events = Math.max(events, wanted);
+      break;
+    }
+    events = Math.min(wanted, events * 20);
   }
   await reading.prepare(events, parallelism);
   if (settings.loop) await reading.prepare(events, 1);
