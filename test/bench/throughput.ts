@@ -171,6 +171,7 @@ async function bench(workload: Workload<unknown>, settings: Settings): Promise<v
     print({
       workload: workload.name,
       backend,
+      ...(backend === 'level' ? { cacheBytes: settings.cacheBytes } : {}),
       parallelism,
       source: settings.source,
       run,

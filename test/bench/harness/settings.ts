@@ -53,7 +53,7 @@ export function settingsOf(args: readonly string[]): Settings {
     checkpoint: take<number | undefined>('checkpoint', (text) => amount('checkpoint', text, ['ms', 's', 'min']), undefined),
     runs: take('runs', (text) => whole('runs', text), 3),
     events: take<number | undefined>('events', (text) => whole('events', text), undefined),
-    cacheBytes: take('cache', (text) => amount('cache', text, ['KiB', 'MiB', 'GiB']), 64 << 20),
+    cacheBytes: take('cache', (text) => amount('cache', text, ['KiB', 'MiB', 'GiB']), 512 << 20),
     loop: take('loop', (text) => oneOf('loop', text, ['on', 'off']) === 'on', true),
   };
   if (given.size > 0) throw new Error(`There is no option --${[...given.keys()].join(', --')}.`);
