@@ -587,6 +587,7 @@ export class JobRun {
 
   async #runStop({ drain = false, cause }: { drain?: boolean; cause?: unknown }): Promise<JobResult> {
     if (this.#system === undefined) await this.#started.promise;
+    if (this.#system === undefined) return this.finished; // it had finished before
     if (this.#ending === undefined) this.#step('stop');
     while (this.#ending === undefined) {
       await Promise.race([this.#readyAgain?.promise, this.finished.catch(() => {})]);
@@ -620,7 +621,8 @@ export class JobRun {
 
   /** Ends at once; a commit that runs is awaited for 5 s. */
   cancel(): Promise<JobResult> {
-    if (this.#system === undefined) return this.#started.promise.then(() => this.cancel());
+    // Before the launch it waits for that; a job that had finished before is never launched.
+    if (this.#system === undefined) return this.#started.promise.then(() => (this.#system === undefined ? this.finished : this.cancel()));
     this.#end('cancelled', undefined);
     return this.finished;
   }
@@ -631,9 +633,10 @@ export class JobRun {
       return Promise.reject(
         new MillraceError('CHECKPOINTS_OFF', `The job '${this.name}' runs without checkpoints.`, { todo: 'Start it with checkpoints: { directory }.' }),
       );
-    if (this.#ending !== undefined) return Promise.reject(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
+    if (this.#ending !== undefined || this.#coordinatorRef === undefined)
+      return Promise.reject(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
     const done = deferred<CompletedCheckpoint | undefined>();
-    this.#coordinatorRef!.tell({ kind: 'request', request: { stop: false, drained: false, commits: false, resolve: done.resolve, reject: done.reject } });
+    this.#coordinatorRef.tell({ kind: 'request', request: { stop: false, drained: false, commits: false, resolve: done.resolve, reject: done.reject } });
     return done.promise.then((checkpoint) => checkpoint!);
   }
 
@@ -666,7 +669,7 @@ export class JobRun {
 
   /** Completed and still retained, oldest first. */
   async checkpoints(): Promise<CheckpointInfo[]> {
-    if (this.#snapshots === undefined || this.#ending !== undefined) return [];
+    if (this.#snapshots === undefined || this.#system === undefined || this.#ending !== undefined) return [];
     return this.#snapshots.registry.checkpoints();
   }
 }

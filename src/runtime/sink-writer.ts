@@ -71,6 +71,8 @@ export class PlainSink implements SinkRunner {
   #written = 0;
   /** The call that runs; calls are never made at once. */
   #running: Promise<void> | undefined;
+  /** Set by a call that failed: what waits for records to be written must not wait for ever. */
+  #failure: { readonly error: unknown } | undefined;
 
   constructor(sink: Sink<unknown>, subtask: number, options: SinkOptions) {
     this.#sink = sink;
@@ -116,7 +118,7 @@ export class PlainSink implements SinkRunner {
     try {
       writing = this.#writer!.write(values, timestamps);
     } catch (error) {
-      throw error instanceof TaskFailure ? error : sinkFailed(this.#options.uid, error);
+      throw this.#failed(error);
     }
     if (isThenable(writing)) this.#run(Promise.resolve(writing), values.length);
     else this.#written += values.length;
@@ -129,17 +131,39 @@ export class PlainSink implements SinkRunner {
         this.#written += records;
         this.#options.wake();
       },
-      (error) => this.#options.failed(error instanceof TaskFailure ? error : sinkFailed(this.#options.uid, error)),
+      (error) => this.#options.failed(this.#failed(error)),
     );
     this.#running = running;
   }
 
+  #failed(cause: unknown): unknown {
+    const error = cause instanceof TaskFailure ? cause : sinkFailed(this.#options.uid, cause);
+    this.#failure ??= { error };
+    return error;
+  }
+
+  /** Hands over what waits, or awaits the call that runs; outside of the task's turns, so that what fails here must be said to the task. */
+  async #proceed(): Promise<void> {
+    this.#check();
+    if (this.#running === undefined) {
+      try {
+        this.drain();
+      } catch (error) {
+        this.#options.failed(error);
+        throw error;
+      }
+    }
+    await this.#running;
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
   /** Resolves when the first `count` records have been written. */
   async #writtenUpTo(count: number): Promise<void> {
-    while (this.#written < count) {
-      if (this.#running === undefined) this.drain();
-      await this.#running;
-    }
+    while (this.#written < count) await this.#proceed();
   }
 
   barrier(): () => Promise<undefined> {
@@ -153,7 +177,7 @@ export class PlainSink implements SinkRunner {
 
   async #flushed(count: number): Promise<void> {
     await this.#writtenUpTo(count);
-    while (this.#running !== undefined) await this.#running;
+    while (this.#running !== undefined) await this.#proceed();
     const flushing = this.#writer!.flush();
     this.#run(flushing, 0);
     await flushing;

@@ -96,6 +96,18 @@ describe('protocols 20: finished tasks and the last checkpoint', () => {
     expect(store.records).toEqual([1, 2]);
   });
 
+  it('D: a finished job that is started again answers every call at once', async () => {
+    const folder = await temporaryFolder();
+    const build = copying(new Feed<number>().push([1]).end(), new Store<number>());
+    await build.run({ checkpoints: checkpointsIn(folder) });
+    const again = await build.start({ checkpoints: checkpointsIn(folder) });
+    expect(again.status).toBe('finished');
+    expect(await again.checkpoints()).toEqual([]);
+    expect((await rejection(again.checkpoint())).code).toBe('JOB_ENDED');
+    expect((await again.stop()).status).toBe('finished');
+    expect((await again.cancel()).status).toBe('finished');
+  });
+
   it('C: a source that has finished is not read again after a restore', async () => {
     const folder = await temporaryFolder();
     const store = new Store<number>();
