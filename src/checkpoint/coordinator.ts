@@ -140,9 +140,9 @@ export class Coordinator {
   #failures = 0;
   #timer: unknown;
   #completed: CheckpointInfo | undefined;
-  /** Superseded checkpoints are removed one after another. */
   /** The last checkpoint of a stop is complete: none follows unless its tasks are lost. */
   #stopped = false;
+  /** Superseded checkpoints are removed one after another. */
   #pruning: Promise<void> = Promise.resolve();
   /** The completion that is being written; goes on when the actor ends. */
   #writing: Promise<unknown> = Promise.resolve();
@@ -516,6 +516,8 @@ export class Coordinator {
   }
 
   #settleCommits(): void {
+    // Of tasks that are lost nobody knows yet whether they have committed: they have when they are back.
+    if (this.#tasks.size < this.#options.tasks) return;
     for (const awaiting of [...this.#awaitingCommits]) {
       const all = [...this.#tasks.values()].every((e) => e.finished || e.committed >= awaiting.id);
       if (!all) continue;

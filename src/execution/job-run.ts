@@ -74,6 +74,8 @@ interface RegionSlot {
   ref: ActorRef<never> | undefined;
   running: boolean;
   restarts: number;
+  /** The attempt that is to run: an older one whose opening took longer is closed. */
+  wanted: number;
 }
 
 export class JobRun {
@@ -286,7 +288,8 @@ export class JobRun {
       },
       onIntolerable: (error) => this.#post(() => this.#failRegions(error)),
     });
-    for (let number = 0; number < this.#graph.regions; number++) this.#slots.push({ number, attempt: undefined, ref: undefined, running: false, restarts: 0 });
+    for (let number = 0; number < this.#graph.regions; number++)
+      this.#slots.push({ number, attempt: undefined, ref: undefined, running: false, restarts: 0, wanted: 0 });
     this.#system = createSystem({ name: 'host', random: () => this.#io.random(), onFailure: () => {} });
     const supervisorOfJob = defineActor<JobMail>(
       (context) => {
@@ -313,15 +316,24 @@ export class JobRun {
     counter
       .then((n) => this.#coordinator!.floor(n))
       .then(() => Promise.all(this.#slots.map((slot) => this.#open(slot, this.#graph, this.#chosen))))
-      .catch((error) => this.#post(() => this.#fail(undefined, asMillrace(error))));
+      .catch((error) =>
+        this.#post(() =>
+          this.#fail(
+            this.#slots.filter((slot) => !slot.running),
+            asMillrace(error),
+          ),
+        ),
+      );
   }
 
   async #open(slot: RegionSlot, graph: Graph, chosen: Chosen | undefined): Promise<void> {
     const { checkpoints } = this.#options;
+    const wanted = this.#attempt;
+    slot.wanted = wanted;
     const attempt = await RegionAttempt.open({
       job: this.name,
       number: slot.number,
-      attempt: this.#attempt,
+      attempt: wanted,
       lineage: this.#lineage,
       graph,
       maxParallelism: this.#maxParallelism,
@@ -335,11 +347,13 @@ export class JobRun {
       watermarkEachBatch: this.#internals.watermarkEachBatch ?? false,
       metadata: chosen?.metadata,
       lastCheckpoint: () => this.#coordinator?.completed?.id,
-      reports: (task) => this.#reports(slot, task),
+      reports: (task) => this.#reports(slot, task, wanted),
       onDeadLetter: (letter: DeadLetter) => this.#event({ type: 'dead-letter', deadLetter: letter }),
     });
+    // Nobody reads mail any more.
+    if (this.#ending !== undefined) return attempt.close();
     this.#post(() => {
-      if (this.#ending !== undefined || this.#restarting.has(slot)) {
+      if (this.#ending !== undefined || this.#restarting.has(slot) || slot.wanted !== wanted) {
         // The job ends, or has begun to open this region anew because another one could not be opened.
         attempt.close().catch((error) => this.#log.warn({ error: messageOf(error) }, 'State could not be closed.'));
         return;
@@ -350,8 +364,7 @@ export class JobRun {
     });
   }
 
-  #reports(slot: RegionSlot, task: string) {
-    const current = this.#attempt;
+  #reports(slot: RegionSlot, task: string, current: number) {
     const mine = (fn: () => void) => (): void =>
       this.#post(() => {
         if (slot.attempt?.attempt === current) fn();
@@ -395,7 +408,7 @@ export class JobRun {
   #taskFailed(slot: RegionSlot, failure: TaskFailure): void {
     if (failure.policy === 'escalate') this.#giveUp(failure.error);
     else if (failure.policy === 'stop') this.#end('stopped', failure.error.cause ?? failure.error);
-    else this.#fail(slot, failure.error);
+    else this.#fail([slot], failure.error);
   }
 
   /** A source stands in front of the record that failed: the job stops as `stop()` does. */
@@ -404,13 +417,18 @@ export class JobRun {
   }
 
   #failRegions(error: MillraceError): void {
-    for (const slot of this.#slots) if (slot.running) this.#fail(slot, error);
+    this.#fail(
+      this.#slots.filter((slot) => slot.running),
+      error,
+    );
   }
 
   #restarting = new Map<RegionSlot, { afterMs: number; down: boolean; waited: boolean }>();
 
-  #fail(slot: RegionSlot | undefined, error: MillraceError): void {
-    if (this.#ending !== undefined || (slot !== undefined && this.#restarting.has(slot))) return;
+  /** One error counts once, however many regions it takes down. */
+  #fail(slots: readonly RegionSlot[], error: MillraceError): void {
+    const failed = slots.filter((slot) => !this.#restarting.has(slot));
+    if (this.#ending !== undefined || failed.length === 0) return;
     const decision = decideRestart(this.#policy(), { now: this.#io.clock.now(), stamps: this.#stamps, retryable: error.retryable, random: this.#io.random() });
     if (decision.kind === 'give up') {
       this.#giveUp(
@@ -431,8 +449,7 @@ export class JobRun {
     this.#event({ type: 'restart', uid: error.uid ?? this.name, error: error as JobError, count: this.#restarts });
     if (this.status !== 'stopping') this.#step('restart');
     if (this.#readyAgain === undefined) this.#readyAgain = deferred();
-    const slots = slot === undefined ? this.#slots.filter((s) => !s.running) : [slot];
-    for (const failed of slots) this.#takeDown(failed, decision.afterMs);
+    for (const slot of failed) this.#takeDown(slot, decision.afterMs);
   }
 
   #takeDown(slot: RegionSlot, afterMs: number): void {
@@ -471,7 +488,7 @@ export class JobRun {
       this.#mayReopen(slot);
     } else if (old !== undefined)
       this.#fail(
-        slot,
+        [slot],
         new MillraceError('RUNTIME_FAILED', `Region ${slot.number} of '${this.name}' ended unexpectedly: ${messageOf(reason)}.`, { cause: reason }),
       );
   }
@@ -484,7 +501,7 @@ export class JobRun {
       .catch((error) =>
         this.#post(() => {
           this.#restarting.delete(slot);
-          this.#fail(slot, asMillrace(error));
+          this.#fail([slot], asMillrace(error));
         }),
       );
   }

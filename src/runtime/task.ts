@@ -144,7 +144,6 @@ export class Task {
   readonly #snapshots: TaskSnapshots;
   readonly #endedAt = new Map<number, boolean>();
   #aborted = 0;
-  #committing = 0;
 
   readonly counts = { recordsIn: 0, deadLetters: 0 };
 
@@ -440,13 +439,15 @@ export class Task {
     if (this.#snapshots.busy) this.#snapshots.work(deadline);
     if (this.#waiting) return false;
     for (const output of this.#outputs) if (!output.open) return false;
-    if (this.#sinks.size > 0 && this.#sinksBehind()) return false;
+    // A watermark that is on its way goes on: a barrier may wait behind it, and the sink for that.
+    if (this.#sinks.size > 0 && this.#sinksBehind() && this.#advancing === undefined) return false;
     if (this.#keyed !== undefined) {
       this.#keyed.maintain();
       if (this.#keyed.pressed) return this.#wait(this.#keyed.relieve());
     }
     if (this.#advancing !== undefined) return this.#advance(deadline);
-    if (this.#alarm !== undefined && this.#alarm.at <= this.now() && !this.#fireProcessing(deadline)) return !this.#waiting;
+    if (this.#alarm !== undefined && this.#ending !== 'ended' && !this.#quiet && this.#alarm.at <= this.now() && !this.#fireProcessing(deadline))
+      return !this.#waiting;
     if (this.#ending === 'advancing') return this.#endData();
     if (this.#batch !== undefined) return this.#processBatch();
     if (this.#reader !== undefined) return this.#readStep();
@@ -568,7 +569,17 @@ export class Task {
     this.counts.deadLetters += 1;
     const emit = this.#outputOf(node, DEAD_LETTERS);
     this.#letters.add(letter, emit !== undefined);
-    if (emit !== undefined) this.#entered(() => emit(letter, timestamp));
+    // A unit of its own: whoever reads dead letters has a policy too.
+    if (emit !== undefined)
+      this.#entered(() =>
+        this.#unit(
+          this.#chain.at(),
+          () => emit(letter, timestamp),
+          () => letter,
+          undefined,
+          timestamp,
+        ),
+      );
   }
 
   #forEachFailed(node: Node, error: unknown, record: unknown, timestamp: number): void {
@@ -630,10 +641,11 @@ export class Task {
   }
 
   #drain(): void {
-    if (this.#reader === undefined || this.#ending !== 'no') return;
+    if (this.#reader === undefined || this.#ending !== 'no' || this.#drained) return;
     this.#reader.stopped = true;
     this.#drained = true;
-    this.#endOfInput();
+    // A barrier that waits for a watermark to pass goes first: what it stores must know nothing of the end of time.
+    this.#afterAdvancing(() => this.#endOfInput());
   }
 
   // ── events and time ──
@@ -795,7 +807,6 @@ export class Task {
     const { reports, vertex } = this.#options;
     const ended = [...this.#endedAt].some(([at, was]) => at <= id && was);
     for (const at of [...this.#endedAt.keys()]) if (at <= id) this.#endedAt.delete(at);
-    this.#committing += 1;
     Promise.all([...this.#sinks.values()].map((sink) => sink.complete(id)))
       .then(async () => {
         if (ended) for (const sink of this.#sinks.values()) await sink.finish();
@@ -803,21 +814,16 @@ export class Task {
       .then(
         () =>
           this.#post(() => {
-            this.#committing -= 1;
             reports.committed(id);
             if (ended) this.#finish();
           }),
-        (error) => {
-          this.#committing -= 1;
-          this.#failLater(error);
-        },
+        (error) => this.#failLater(error),
       );
     const step = vertex.head.step;
     if (step.kind === 'source' && step.source.onCheckpointComplete !== undefined) {
       // For monitoring only: an error is logged, nothing depends on it.
-      Promise.resolve(step.source.onCheckpointComplete(this.#reader!.positions())).catch((error) =>
-        this.#options.log.warn({ uid: nameOf(vertex.head), error: messageOf(error) }, 'onCheckpointComplete failed.'),
-      );
+      const told = async (): Promise<void> => step.source.onCheckpointComplete!(this.#reader!.positions());
+      told().catch((error) => this.#options.log.warn({ uid: nameOf(vertex.head), error: messageOf(error) }, 'onCheckpointComplete failed.'));
     }
   }
 

@@ -26,6 +26,32 @@ function chain(env: Parameters<Parameters<typeof job>[1]>[0], feed: Feed<string>
     });
 }
 
+describe('dead letters that are read', () => {
+  it('fail under the policy of their reader: what it skips is kept, and the job goes on', async () => {
+    const watch = new Watch();
+    const store = new Store<number>();
+    const seen: string[] = [];
+    const result = await job('letters', (env) => {
+      const checked = env
+        .source('in', new Feed<number>().push([1, 2, 3, 4]).end())
+        .map((v) => (v % 2 === 0 ? no(String(v)) : v))
+        .onError('skip');
+      checked
+        .deadLetters()
+        .map((letter) => (letter.record === 2 ? no('reader') : letter.error.message))
+        .onError('skip')
+        .forEach('seen', (message) => {
+          seen.push(message);
+        });
+      checked.sink('out', store);
+    }).run({ checkpoints: checkpointsIn(await temporaryFolder()), onEvent: watch.onEvent });
+    expect(result).toMatchObject({ status: 'finished', restarts: 0 });
+    expect(store.records).toEqual([1, 3]);
+    expect(seen).toEqual(['no 4']);
+    expect(watch.of('dead-letter').map((e) => e.deadLetter.error.message)).toEqual(['no 2', 'no reader', 'no 4']);
+  });
+});
+
 describe('onError restart (the default)', () => {
   it('restarts with backoff until the intensity is spent, then fails, naming operator, key and cause', async () => {
     const folder = await temporaryFolder();

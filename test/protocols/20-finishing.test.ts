@@ -1,5 +1,7 @@
 import { job, type RunOptions, sum, tumbling } from 'millrace';
 import { describe, expect, it } from 'vitest';
+import { readMetadata } from '../../src/checkpoint/metadata.ts';
+import { systemIo } from '../../src/runtime/io.ts';
 import { checkpointsIn, ends, Feed, RESTARTS, rejection, Store, startWithFaults, temporaryFolder, Watch } from './lab.ts';
 
 function copying(feed: Feed<number>, store: Store<number>, fuse = { lit: false }) {
@@ -187,5 +189,88 @@ describe('protocols 20: finished tasks and the last checkpoint', () => {
     const store = new Store<number>();
     expect((await copying(new Feed<number>().push([1, 2]).end(), store).run()).status).toBe('finished');
     expect(store.commits.map((c) => c.records)).toEqual([[1, 2]]);
+  });
+
+  it('an operator that has seen the end hears of no timer any more', async () => {
+    const folder = await temporaryFolder();
+    const calls: string[] = [];
+    const running = ends(
+      await startWithFaults(
+        job('timers', (env) => {
+          env
+            .source('in', new Feed<number>().push([1]).end())
+            .keyBy(() => 'k')
+            .process<string>('process', {
+              onRecord(_value, ctx) {
+                ctx.timers.processing.set(ctx.now() + 20);
+              },
+              onTimer() {
+                calls.push('timer');
+              },
+              onEnd() {
+                calls.push('end');
+              },
+            })
+            .sink('out', new Store<string>());
+        }),
+        'checkpoint.trigger=stall:100',
+        { checkpoints: checkpointsIn(folder) },
+      ),
+    );
+    await running.finished;
+    expect(calls.slice(calls.indexOf('end'))).toEqual(['end']);
+  });
+
+  it('a checkpoint that is under way when a drain begins knows nothing of the end of time, also where its barrier waits behind a watermark', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    for (let batch = 0; batch < 40; batch++)
+      feed.push(
+        Array.from({ length: 512 }, (_, i) => i),
+        Array.from({ length: 512 }, (_, i) => batch * 512 + i),
+      );
+    let release!: () => void;
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const running = ends(
+      await job('held', (env) => {
+        env
+          .source('in', feed, {})
+          .rebalance()
+          .forEach('each', () => released);
+      }).start({ checkpoints: checkpointsIn(folder) }),
+    );
+    const turns = async (count: number): Promise<void> => {
+      for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));
+    };
+    // The source gets no credit any more; then its clock sends a watermark, which cannot leave.
+    for (let before = -1; ; await turns(50)) {
+      const read = (await running.metrics()).find((m) => m.name === 'recordsIn' && m.labels.task === 'in-0')!.value;
+      if (read === before) break;
+      before = read;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    const checkpoint = running.checkpoint();
+    while (!JSON.stringify(await running.tree()).includes('acknowledging')) await turns(1);
+    const stopped = running.stop({ drain: true });
+    await turns(20);
+    release();
+    const metadata = await readMetadata(systemIo(), (await checkpoint).path);
+    expect(metadata.drained).toBe(false);
+    expect(metadata.tasks.map((t) => Number.isFinite(t.watermark))).toEqual([true, true]);
+    expect((await stopped).status).toBe('stopped');
+  });
+
+  it('a source whose onCheckpointComplete throws goes on', async () => {
+    const folder = await temporaryFolder();
+    const feed = Object.assign(new Feed<number>().push([1]).end(), {
+      onCheckpointComplete(): Promise<void> {
+        throw new Error('no monitoring today');
+      },
+    });
+    const store = new Store<number>();
+    expect(await copying(feed, store).run({ checkpoints: checkpointsIn(folder), restarts: RESTARTS })).toMatchObject({ status: 'finished', restarts: 0 });
+    expect(store.records).toEqual([1]);
   });
 });
