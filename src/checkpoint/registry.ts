@@ -53,7 +53,13 @@ export class Registry {
         await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, WAIT_STEP_MS));
         continue;
       }
-      await io.fs.writeFile(join(directory, 'owner.json'), JSON.stringify({ pid: process.pid, since: io.clock.now() }));
+      try {
+        await io.fs.writeFile(join(directory, 'owner.json'), JSON.stringify({ pid: process.pid, since: io.clock.now() }));
+      } catch (error) {
+        // Else this process would hold the lock for good.
+        await db.close();
+        throw error;
+      }
       return new Registry(db, directory, io);
     }
   }

@@ -18,6 +18,7 @@ export interface Candidate {
   readonly checkpoint: CheckpointInfo;
   /** Undefined: whole. Else what is wrong with it, naming the file. */
   readonly fault: Error | undefined;
+  /** Undefined: it cannot be read. */
   readonly metadata: CheckpointMetadata | undefined;
 }
 

@@ -147,14 +147,16 @@ export class Snapshots {
   }
 
   async #examine(checkpoint: CheckpointInfo): Promise<Candidate> {
+    // Also of one that is damaged: its writers are to be asked (protocols 4).
+    let metadata: CheckpointMetadata | undefined;
     try {
       await this.#io.step('restore.read');
-      const metadata = await readMetadata(this.#io, checkpoint.path);
+      metadata = await readMetadata(this.#io, checkpoint.path);
       for (const file of filesNamed(metadata)) await this.storage.check(file);
       return { checkpoint, fault: undefined, metadata };
     } catch (error) {
       if ((error as { code?: string }).code !== 'SNAPSHOT_CORRUPT') throw error;
-      return { checkpoint, fault: asError(error), metadata: undefined };
+      return { checkpoint, fault: asError(error), metadata };
     }
   }
 

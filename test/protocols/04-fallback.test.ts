@@ -1,8 +1,10 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type CheckpointInfo, job } from 'millrace';
+import { type CheckpointInfo, job, type RunningJob } from 'millrace';
 import { collect } from 'millrace/connectors';
 import { describe, expect, it } from 'vitest';
+import { Registry } from '../../src/checkpoint/registry.ts';
+import { systemIo } from '../../src/runtime/io.ts';
 import { checkpointsIn, ends, Feed, RESTARTS, rejection, Store, temporaryFolder, Watch } from './lab.ts';
 
 /** A running sum with a transactional sink, or with a plain one. */
@@ -31,6 +33,14 @@ async function newest(folder: string, kind: string, id: number): Promise<string>
   return join(folderOf(folder), 'files', name);
 }
 
+/** As a crash would leave it: neither a last checkpoint nor a commit. The outcome is not that of a cancelled job. */
+async function crash(running: RunningJob, folder: string): Promise<void> {
+  await running.cancel();
+  const registry = await Registry.open(folderOf(folder), 'sums', systemIo(), { wait: false });
+  await registry.setOutcome('failed');
+  await registry.close();
+}
+
 async function twoCheckpoints(folder: string, feed: Feed<number>, store: Store<number> | undefined, plain: number[] = []): Promise<CheckpointInfo[]> {
   const running = ends(await sums(feed, store, plain).start({ checkpoints: checkpointsIn(folder) }));
   const taken: CheckpointInfo[] = [];
@@ -40,13 +50,7 @@ async function twoCheckpoints(folder: string, feed: Feed<number>, store: Store<n
     if (store !== undefined) await store.until((r) => r.length === taken.length);
   }
   await feed.push([100]).taken();
-  // As a crash would leave it: neither a last checkpoint nor a commit. The outcome is not that of a cancelled job.
-  const { Registry } = await import('../../src/checkpoint/registry.ts');
-  const { systemIo } = await import('../../src/runtime/io.ts');
-  await running.cancel();
-  const registry = await Registry.open(folderOf(folder), 'sums', systemIo(), { wait: false });
-  await registry.setOutcome('failed');
-  await registry.close();
+  await crash(running, folder);
   return taken;
 }
 
@@ -74,6 +78,28 @@ describe('protocols 4: falling back to the checkpoint before duplicates everythi
       });
     }
   }
+
+  it('asks also the writers that only the damaged checkpoint names, where it was made at a larger parallelism', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false, splits: ['a', 'b', 'c', 'd'] });
+    const store = new Store<number>();
+    const copy = job('sums', (env) => {
+      env.source('in', feed).sink('out', store);
+    });
+    const narrow = ends(await copy.start({ parallelism: 2, checkpoints: checkpointsIn(folder) }));
+    await feed.push([1], undefined, 'a').taken();
+    await narrow.stop();
+    const wide = ends(await copy.start({ parallelism: 4, checkpoints: checkpointsIn(folder) }));
+    await feed.push([2], undefined, 'd').taken();
+    const { id } = await wide.checkpoint();
+    await store.until((r) => r.length === 2);
+    expect(store.commits.map((c) => c.writer)).toEqual(['0', '3']);
+    await crash(wide, folder);
+    await damage(await newest(folder, 'segment', id), 'flip');
+    const error = await rejection(copy.start({ parallelism: 2, checkpoints: checkpointsIn(folder) }));
+    expect(error.code).toBe('RESTORE_WOULD_DUPLICATE');
+    expect(error.message).toContain(`writer 3, up to checkpoint ${id}`);
+  });
 
   it('falls back where no sink is made worse by it', async () => {
     const folder = await temporaryFolder();
