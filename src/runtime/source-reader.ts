@@ -7,6 +7,7 @@
 //  S1  `position` is where reading resumes after all of a batch; a batch that is half emitted is stored as the rest of it.
 //  S2  One `next()` a split is pending at most, and none while its batch is not consumed. A barrier never waits for it.
 //  S3  Discovery runs in instance 0; a new split goes to the instance with the fewest, ties to the lowest. A finished split is remembered as such.
+//  S4  What a read says of undecodable records counts with the batch that it gives next, since `position` stands behind both.
 
 import type { WatermarkStrategy } from '../graph/node.ts';
 import type { ReadContext, Source, SourceBatch, SourceContext } from '../graph/source.ts';
@@ -26,6 +27,8 @@ export interface SplitReading {
   next: unknown;
   readonly clock: SplitClock;
   iterator: AsyncIterator<SourceBatch<unknown, unknown>> | undefined;
+  /** Undecodable records of the batch that is being read (S4). */
+  letters: { readonly record: unknown; readonly error: unknown }[];
   reading: boolean;
   /** It had records since event time was looked at last: not idle then, however long ago they came. */
   active: boolean;
@@ -37,6 +40,7 @@ export interface ReaderOptions {
   readonly subtask: number;
   readonly parallelism: number;
   readonly context: Omit<SourceContext, 'known'>;
+  /** Called within mail. */
   readonly deadLetter: (record: unknown, error: unknown) => void;
   readonly now: () => number;
   /** Runs `fn` as mail of this attempt. */
@@ -80,6 +84,7 @@ export class SourceReader {
       next: restored?.position,
       clock,
       iterator: undefined,
+      letters: [],
       reading: false,
       active: false,
     };
@@ -138,7 +143,7 @@ export class SourceReader {
     if (reading.finished || reading.reading || reading.values !== undefined) return;
     const { source, context, subtask, deadLetter, post, failed } = this.#options;
     if (reading.iterator === undefined) {
-      const readContext: ReadContext = { ...context, subtask, deadLetter };
+      const readContext: ReadContext = { ...context, subtask, deadLetter: (record, error) => void reading.letters.push({ record, error }) };
       try {
         reading.iterator = source.read(reading.split, reading.position, readContext)[Symbol.asyncIterator]();
       } catch (error) {
@@ -151,6 +156,7 @@ export class SourceReader {
       (result) =>
         post(() => {
           reading.reading = false;
+          for (const { record, error } of reading.letters.splice(0)) deadLetter(record, error);
           if (result.done === true) reading.finished = true;
           else {
             reading.values = result.value.values;

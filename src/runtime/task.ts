@@ -295,7 +295,7 @@ export class Task {
       subtask,
       parallelism: vertex.parallelism,
       context: { uid, signal: this.#abort.signal, log, metrics, parallelism: vertex.parallelism },
-      deadLetter: (record, error) => this.#post(() => this.#skipped(vertex.head, error, record, undefined, Number.NaN)),
+      deadLetter: (record, error) => this.#skipped(vertex.head, error, record, undefined, Number.NaN),
       now: () => this.now(),
       post: (fn) => this.#post(fn),
       failed: (error) =>
