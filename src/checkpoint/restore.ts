@@ -79,7 +79,7 @@ export function unclaimed(metadata: CheckpointMetadata, graph: Graph): string[] 
 
 export interface VertexRestore {
   readonly tasks: readonly TaskRestore[];
-  /** Of a source: ids of all splits ever seen, and how many each instance holds. */
+  /** Of a source: ids of all splits ever seen, and how many unfinished ones each instance holds; infinitely many where it takes no more. */
   readonly known: ReadonlySet<string>;
   readonly counts: readonly number[];
 }
@@ -119,7 +119,9 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
     };
   });
   const all = splits.flat();
-  return { tasks, known: new Set(all.map((s) => s.id)), counts: splits.map((s) => s.filter((x) => !x.finished).length) };
+  // An instance that has ended stands behind the end of time: what is found from now on goes to the others.
+  const counts = splits.map((s, i) => (tasks[i]!.ended ? Number.POSITIVE_INFINITY : s.filter((x) => !x.finished).length));
+  return { tasks, known: new Set(all.map((s) => s.id)), counts };
 }
 
 /** Of a source: the old instances that held the splits that the new one is given; they are dealt out anew, also at the same parallelism. */

@@ -98,6 +98,41 @@ describe('protocols 20: finished tasks and the last checkpoint', () => {
     expect(store.records).toEqual([1, 2]);
   });
 
+  it('C: a split that is found after a restore goes to an instance that has not ended, and so is not late', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ splits: ['a', 'b'] });
+    const store = new Store<number>();
+    const sums = job('sums', (env) => {
+      env
+        .source('in', feed, { timestamp: (v) => v })
+        .keyBy(() => 'k')
+        .window(tumbling(1000))
+        .aggregate(
+          'sums',
+          sum((v) => v),
+        )
+        .map((w) => w.value)
+        .sink('out', store);
+    });
+    const options: RunOptions = { parallelism: 2, checkpoints: checkpointsIn(folder) };
+    const first = ends(await sums.start(options));
+    feed.push([1], undefined, 'b').end('b');
+    await feed.push([2], undefined, 'a').taken('a');
+    for (let ended = false; !ended; ) {
+      const { tasks } = await readMetadata(systemIo(), (await first.checkpoint()).path);
+      ended = tasks.some((t) => t.vertex === 'in' && t.subtask === 1 && t.ended);
+    }
+    await first.stop();
+    feed.addSplit('c');
+    const second = ends(await sums.start(options));
+    await feed.push([5000], undefined, 'a').taken('a');
+    await feed.push([3, 4], undefined, 'c').taken('c');
+    feed.end('a').end('c');
+    expect((await second.finished).status).toBe('finished');
+    expect(feed.reads.at(-1)).toEqual({ split: 'c', from: undefined, subtask: 0 });
+    expect(store.records).toEqual([10, 5000]);
+  });
+
   it('D: a finished job that is started again answers every call at once', async () => {
     const folder = await temporaryFolder();
     const build = copying(new Feed<number>().push([1]).end(), new Store<number>());
