@@ -37,7 +37,6 @@ export class Channel {
   #batches = 0;
   /** Set by the receiver's gate while it waits for other channels' barriers. */
   blocked = false;
-  ended = false;
   /** Credit withheld by the receiver (a sink that is behind). */
   withheld = false;
   readonly #wakeSender: () => void;

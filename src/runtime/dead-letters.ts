@@ -9,7 +9,6 @@ export class DeadLetters {
   readonly #kept = new Map<string, DeadLetter[]>();
   readonly #dropped = new Map<string, number>();
   readonly #onLetter: (letter: DeadLetter) => void;
-  count = 0;
 
   constructor(onLetter: (letter: DeadLetter) => void) {
     this.#onLetter = onLetter;
@@ -17,7 +16,6 @@ export class DeadLetters {
 
   /** `read`: somebody consumes them as a stream; then none is kept. */
   add(letter: DeadLetter, read: boolean): void {
-    this.count += 1;
     if (!read) {
       const kept = this.#kept.get(letter.uid) ?? [];
       this.#kept.set(letter.uid, kept);
@@ -38,10 +36,6 @@ export class DeadLetters {
   snapshot(uid: string): OperatorSnapshot | undefined {
     const kept = this.#kept.get(uid);
     return kept === undefined ? undefined : { deadLetters: [...kept], deadLettersDropped: this.#dropped.get(uid) ?? 0 };
-  }
-
-  all(): DeadLetter[] {
-    return [...this.#kept.values()].flat();
   }
 }
 

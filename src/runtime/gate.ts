@@ -46,7 +46,6 @@ export class Gate {
     const channel = this.channel;
     if (event.kind === 'end') {
       this.#open.delete(channel);
-      this.channels[channel]!.ended = true;
     }
     const arrival =
       event.kind === 'barrier'
@@ -90,10 +89,6 @@ export class Gate {
   endOfData(): boolean {
     this.#endedData.add(this.channel);
     return this.#endedData.size === this.channels.length;
-  }
-
-  get allEnded(): boolean {
-    return this.#open.size === 0;
   }
 
   get depth(): number {
