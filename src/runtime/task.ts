@@ -127,6 +127,8 @@ export class Task {
   #at = 0;
   #chunk = 256;
   #lastFlush = 0;
+  /** Sinks are being handed what waits, in a turn of this task. */
+  #draining = false;
   #withholding = false;
   #sourceIdle = false;
 
@@ -538,7 +540,12 @@ export class Task {
   #flush(all: boolean, now = 0): void {
     this.#control.full = false;
     for (const output of this.#outputs) output.flush(all);
-    for (const sink of this.#sinks.values()) sink.drain();
+    this.#draining = true;
+    try {
+      for (const sink of this.#sinks.values()) sink.drain();
+    } finally {
+      this.#draining = false;
+    }
     if (all) this.#lastFlush = now === 0 ? performance.now() : now;
   }
 
@@ -585,7 +592,9 @@ export class Task {
   #forEachFailed(node: Node, error: unknown, record: unknown, timestamp: number): void {
     const failure = this.#units.failure(error, node, record, undefined);
     if (failure !== undefined) throw failure;
-    this.#post(() => this.#skipped(node, error, record, undefined, timestamp));
+    // A synchronous function fails within a turn, in front of any barrier that comes next: so does its letter. The letter of an asynchronous one comes when it comes.
+    if (this.#draining) this.#skipped(node, error, record, undefined, timestamp);
+    else this.#post(() => this.#skipped(node, error, record, undefined, timestamp));
   }
 
   // ── sources ──
