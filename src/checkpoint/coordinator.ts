@@ -568,6 +568,11 @@ export class Coordinator {
     await this.#pruning;
   }
 
+  /** Newest id that was ever handed out. */
+  get usedId(): number {
+    return Math.max(this.#counter, this.#lastId);
+  }
+
   /** Ids handed out by an older start of this lineage are never used again. */
   floor(counter: number): void {
     this.#counter = Math.max(this.#counter, counter);

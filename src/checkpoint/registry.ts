@@ -71,9 +71,9 @@ export class Registry {
     await this.#db.put(key, value, { sync: true });
   }
 
-  /** G1. */
-  async nextAttempt(): Promise<number> {
-    const attempt = ((await this.#get<number>('attempt')) ?? 0) + 1;
+  /** G1. Larger than `after`: what was found in a directory whose registry was lost. */
+  async nextAttempt(after = 0): Promise<number> {
+    const attempt = Math.max((await this.#get<number>('attempt')) ?? 0, after) + 1;
     await this.#put('attempt', attempt);
     return attempt;
   }

@@ -155,6 +155,15 @@ export class DirectoryStorage implements SnapshotStorage {
     await this.#io.fs.rm(join(this.files, name), { force: true });
   }
 
+  /** Number of the newest attempt that wrote anything here, and the newest metadata file; for a directory whose registry was lost. */
+  async found(): Promise<{ attempt: number; metadata: string | undefined }> {
+    const names = (await Promise.all([this.files, this.checkpoints].map((folder) => this.#io.fs.readdir(folder)))).flat();
+    const attempt = Math.max(0, ...names.map((name) => attemptOf(name.replace(/^\./, '').replace(/\.copy$/, '')) ?? 0));
+    const ids = names.flatMap((name) => /^chk-(\d+)-a\d+$/.exec(name)?.[1] ?? []).map(Number);
+    const newest = names.find((name) => name.startsWith(`chk-${Math.max(...ids)}-a`) && !name.endsWith('.copy'));
+    return { attempt, metadata: newest === undefined ? undefined : join(this.checkpoints, newest) };
+  }
+
   /** Deletes what older attempts left behind: hidden files, and files that `named` does not hold (D3). */
   async sweep(named: ReadonlySet<string>, attempt: number): Promise<string[]> {
     const removed: string[] = [];

@@ -9,7 +9,13 @@ import { cancelCommand, checkpointsCommand, jobsCommand, type LookFlags, stopCom
 import { type RunFlags, runCommand } from './run-command.ts';
 import { saying } from './said.ts';
 
+// Whoever read the output has gone: that is no reason to end what runs.
+process.stderr.on('error', ignoreClosed);
 process.exitCode = await main(process.argv.slice(2));
+
+function ignoreClosed(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+}
 
 async function main(argv: readonly string[]): Promise<number> {
   // Everything behind `--` is the module's.

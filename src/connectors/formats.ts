@@ -258,7 +258,7 @@ function checker<T>(schema: Schema<T> | undefined): (value: unknown) => T {
     if (typeof result.then === 'function') {
       void Promise.resolve(result).catch(() => {});
       throw new MillraceError('SCHEMA_IS_ASYNC', `The schema of a format (${vendor}) validates asynchronously.`, {
-        todo: 'Records are decoded synchronously: give a schema without asynchronous checks, and check the rest in asyncMap.',
+        todo: 'Records are decoded synchronously: give a schema without asynchronous checks, and check the rest in an operator.',
       });
     }
     if (result.issues !== undefined) throw undecodable('schema', result.issues.map(sentence).join('; '), result.issues);

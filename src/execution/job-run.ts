@@ -212,7 +212,10 @@ export class JobRun {
     const { restore = 'latest' } = options;
     const outcome = await registry.outcome();
     if (restore === 'latest' && outcome === 'finished') return registry.result();
-    this.#attempt = await registry.nextAttempt();
+    const found = await this.#snapshots.storage.found();
+    if (restore === 'latest' && found.metadata !== undefined && (await registry.lineage()) === undefined)
+      throw registryLost(this.#snapshots.storage.directory, found.metadata);
+    this.#attempt = await registry.nextAttempt(found.attempt);
     await this.#io.step('job.attempt');
     const stored = restore === 'latest' && outcome !== 'cancelled' ? await registry.lineage() : undefined;
     // `latest` goes on with the lineage that it finds; a start without a snapshot, or from a named one, begins a new one (protocols 5).
@@ -346,6 +349,7 @@ export class JobRun {
       blocking: !(typeof checkpoints === 'object' && checkpoints.mode === 'at-least-once'),
       watermarkEachBatch: this.#internals.watermarkEachBatch ?? false,
       metadata: chosen?.metadata,
+      usedId: this.#coordinator!.usedId,
       lastCheckpoint: () => this.#coordinator?.completed?.id,
       reports: (task) => this.#reports(slot, task, wanted),
       onDeadLetter: (letter: DeadLetter) => this.#event({ type: 'dead-letter', deadLetter: letter }),
@@ -693,6 +697,14 @@ export class JobRun {
 
 function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): CheckpointInfo {
   return { id, path, bytes, startedAt, durationMs };
+}
+
+/** Beginning anew beside checkpoints that nobody registered would repeat what their sinks have committed, and sweep them away. */
+function registryLost(directory: string, metadata: string): MillraceError {
+  return new MillraceError('CHECKPOINT_DIRECTORY', `The registry in ${directory} is empty, but there are checkpoints beside it.`, {
+    retryable: false,
+    todo: `If the registry was lost, restore the newest one by its path (restore: { from: '${metadata}' }, --restore ${metadata}); to begin anew, restore none.`,
+  });
 }
 
 function asMillrace(error: unknown): MillraceError {

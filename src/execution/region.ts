@@ -37,6 +37,8 @@ export interface RegionOptions {
   readonly blocking: boolean;
   readonly watermarkEachBatch: boolean;
   readonly metadata: CheckpointMetadata | undefined;
+  /** Newest checkpoint id that was ever handed out. */
+  readonly usedId: number;
   readonly lastCheckpoint: () => number | undefined;
   readonly reports: (task: string) => Omit<TaskReports, 'deadLetter'>;
   readonly onDeadLetter: (letter: DeadLetter) => void;
@@ -112,6 +114,7 @@ export class RegionAttempt {
           operators: options.operators,
           restore: restored?.tasks[subtask],
           restoredId: options.metadata?.id ?? 0,
+          usedId: options.metadata?.lineage === options.lineage ? options.usedId : 0,
           lastCheckpoint: options.lastCheckpoint,
           assign: (instance, splits, last) => tasksOf.get(vertex)![instance]!.ref.tell({ kind: 'assign', splits, last }),
           reports: { ...options.reports(name), deadLetter: options.onDeadLetter },

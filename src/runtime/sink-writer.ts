@@ -222,6 +222,11 @@ export interface TransactionalOptions extends SinkOptions {
   /** The file name of a segment, unique for ever. */
   readonly fileName: (writer: string, checkpoint: number) => string;
   readonly restored: readonly WriterSnapshot[];
+  /**
+   * Ids up to this one have been used by the lineage of the snapshot restored; 0 where it is another's. A writer that has committed one of them behind the
+   * snapshot knows of a checkpoint that was lost (protocols 4). A marker above it is of another history, and ids begin above it (protocols 7).
+   */
+  readonly usedId: number;
   /** Newest checkpoint of the snapshot restored; its segments and older ones are to be committed. */
   readonly restoredId: number;
 }
@@ -268,6 +273,7 @@ export class TransactionalSinkRunner implements SinkRunner {
       const writer = await this.#sink.open(this.#options.context(name, lineage, before.data));
       const marker = await writer.lastCommitted();
       this.marker = Math.max(this.marker, marker);
+      if (lineage === current && marker > this.#options.restoredId && marker <= this.#options.usedId) throw committedPast(this.#options, name, marker);
       const segments: Segment[] = before.segments
         .filter((s) => s.checkpoint > marker)
         .map((s) => ({ checkpoint: s.checkpoint, records: s.records, bytes: s.file.bytes, chunks: undefined, file: s.file }));
@@ -447,4 +453,15 @@ function* unpack(chunks: readonly Uint8Array[]): Iterable<unknown> {
 function sinkFailed(uid: string, error: unknown): MillraceError {
   if (error instanceof MillraceError && error.code !== 'FAULT_INJECTED') return error;
   return new MillraceError('SINK_FAILED', `The sink '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
+}
+
+function committedPast({ uid, restoredId }: TransactionalOptions, writer: string, marker: number): MillraceError {
+  return new MillraceError(
+    'RESTORE_WOULD_DUPLICATE',
+    `Checkpoint ${restoredId} is to be restored, but sink '${uid}', writer ${writer}, has committed up to checkpoint ${marker}.`,
+    {
+      uid,
+      todo: `Was the registry damaged or replaced by an older one? Restore the newest metadata file by its path, or accept that records are written twice with restore: { from: ${restoredId} } (--restore ${restoredId}).`,
+    },
+  );
 }

@@ -85,6 +85,8 @@ export interface TaskOptions {
   readonly restore: TaskRestore | undefined;
   /** Newest checkpoint id of the snapshot restored, 0 without one. */
   readonly restoredId: number;
+  /** Ids up to this one have been used by the lineage of that snapshot; 0 where it is another's. */
+  readonly usedId: number;
   readonly lastCheckpoint: () => number | undefined;
   readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
   readonly reports: TaskReports;
@@ -263,6 +265,7 @@ export class Task {
       fileName: (writer, checkpoint) => `segment-${uid}-${writer}-a${options.attempt}-${checkpoint}`,
       restored: options.restore?.operators[uid]?.writers ?? [],
       restoredId: options.restoredId,
+      usedId: options.usedId,
     });
   }
 
@@ -300,8 +303,7 @@ export class Task {
       deadLetter: (record, error) => this.#skipped(vertex.head, error, record, undefined, Number.NaN),
       now: () => this.now(),
       post: (fn) => this.#post(fn),
-      failed: (error) =>
-        this.#failLater(new MillraceError('SOURCE_FAILED', `The source '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error, ...retryableOf(error) })),
+      failed: (error) => this.#failLater(sourceFailed(uid, error)),
       assign: this.#options.assign,
     });
     reader.restore(restore?.operators[uid]?.splits ?? []);
@@ -884,6 +886,13 @@ export class Task {
 
 const NO_KEYS: readonly Key[] = [];
 const NO_HASHES = new Int32Array(0);
+
+/** An error that has a code keeps it. */
+function sourceFailed(uid: string, error: unknown): MillraceError {
+  if (error instanceof MillraceError && error.code !== 'FAULT_INJECTED')
+    return new MillraceError(error.code, `The source '${uid}' failed: ${error.sentence}`, { uid, cause: error, todo: error.todo, retryable: error.retryable });
+  return new MillraceError('SOURCE_FAILED', `The source '${uid}' failed: ${messageOf(error)}`, { uid, cause: error, ...retryableOf(error) });
+}
 
 function retryableOf(error: unknown): { retryable?: boolean } {
   const { retryable } = (error ?? {}) as { retryable?: unknown };

@@ -108,6 +108,8 @@ function describe(error: unknown, node: Node, key: Key | undefined): MillraceErr
   const of = key === undefined ? '' : ` on key ${typeof key === 'bigint' ? `${key}n` : JSON.stringify(key, (_, v) => (typeof v === 'bigint' ? `${v}n` : v))}`;
   if (isRuntimeFailure(error))
     return new MillraceError(codeOf(error) ?? 'RUNTIME_FAILED', `The state of '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
+  const code = error instanceof Error && error.name === 'StateError' ? codeOf(error) : undefined;
+  if (code !== undefined) return new MillraceError(code, `'${uid}' failed${of}: ${messageOf(error)}`, { uid, cause: error });
   return new MillraceError('USER_FUNCTION_FAILED', `'${uid}' failed${of}: ${messageOf(error)}.`, {
     uid,
     cause: asError(error),
