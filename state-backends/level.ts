@@ -122,6 +122,8 @@ class LevelRegion implements RegionState {
   readonly budget: number;
   readonly tracked: boolean;
   residentBytes = 0;
+  /** What could not be brought down by evicting does not hold tasks back. */
+  private tolerated = 0;
   writeMs = 0;
   inFlight: Promise<void> | undefined = undefined;
   error: StateError | undefined = undefined;
@@ -150,7 +152,7 @@ class LevelRegion implements RegionState {
   }
 
   get pressed(): boolean {
-    return this.residentBytes > this.budget * 1.5;
+    return this.residentBytes > Math.max(this.budget * 1.5, this.tolerated);
   }
 
   check(): void {
@@ -163,8 +165,8 @@ class LevelRegion implements RegionState {
     this.evict();
   }
 
-  /** Turns the clock: drops what is clean, begins a batch of what is not. True where anything came of it. */
-  private evict(): boolean {
+  /** Turns the clock: drops what is clean, begins a batch of what is not. Says whether anything came of it, and at how many places it looked. */
+  private evict(): { gained: boolean; scanned: number } {
     const { stores } = this;
     const batch = new Batch(this.db);
     let scanned = 0;
@@ -181,7 +183,7 @@ class LevelRegion implements RegionState {
       idle = looked === 0 || dropped + batch.rows === before ? idle + 1 : 0;
     }
     if (batch.rows > 0) this.write(batch);
-    return batch.rows > 0 || dropped > 0 || scanned >= SCAN_MAX;
+    return { gained: batch.rows > 0 || dropped > 0, scanned };
   }
 
   /** Whether the batch should take more, or more be dropped. */
@@ -206,12 +208,21 @@ class LevelRegion implements RegionState {
 
   async relieve(): Promise<void> {
     // Twice around the clock without a gain means that there is nothing to gain.
-    for (let idle = 0; idle < 3 && this.closing === undefined; ) {
+    let fruitless = 0;
+    while (this.closing === undefined) {
       this.check();
+      // Between two turns of the clock the event loop goes first, so that a clock that finds nothing stops nobody.
       if (this.inFlight !== undefined) await this.inFlight;
+      else if (fruitless > 0) await new Promise(setImmediate);
       this.check();
       if (this.residentBytes <= this.budget) return;
-      idle = this.evict() ? 0 : idle + 1;
+      const { gained, scanned } = this.evict();
+      fruitless = gained ? 0 : fruitless + Math.max(1, scanned);
+      if (fruitless > 3 * this.stores.reduce((places, store) => places + store.places, 0)) {
+        // Nothing can leave: tasks go on, or nothing ever would.
+        this.tolerated = this.residentBytes + this.budget / 2;
+        return;
+      }
     }
   }
 
@@ -363,6 +374,9 @@ abstract class Store {
     this.key.raw(where.head);
   }
 
+  /** How many places the table has, holes included. */
+  abstract get places(): number;
+
   /** Looks at up to `places` places of the table; gives how many it looked at. */
   abstract turn(batch: Batch, places: number, dropped: (bytes: number) => void): number;
 
@@ -446,6 +460,10 @@ class LevelSingleStore extends Store implements SingleStore {
     }
     row.flags |= DIRTY;
     return false;
+  }
+
+  get places(): number {
+    return this.table.rows.length;
   }
 
   turn(batch: Batch, places: number, dropped: (bytes: number) => void): number {
@@ -589,6 +607,10 @@ class LevelGroupedStore extends Store implements GroupedStore {
     if ((group.flags & (STORED | IN_FLIGHT)) !== 0) return false;
     this.grow(group, -group.bytes);
     return true;
+  }
+
+  get places(): number {
+    return this.table.groups.length;
   }
 
   turn(batch: Batch, places: number, dropped: (bytes: number) => void): number {
