@@ -22,8 +22,7 @@ export function describedError(error: unknown): { code: string; message: string;
   const { code, todo, retryable } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>;
   const full = messageOf(error);
   return {
-    // An error without a code of its own is one of user code.
-    code: typeof code === 'string' ? code : 'USER_FUNCTION_FAILED',
+    code: typeof code === 'string' ? code : 'RUNTIME_FAILED',
     message: oneLine(typeof todo === 'string' && full.endsWith(todo) ? full.slice(0, -todo.length) : full),
     todo: typeof todo === 'string' ? todo : null,
     retryable: retryable === true,

@@ -764,7 +764,15 @@ export class Task {
     if (next === Number.POSITIVE_INFINITY || this.#context === undefined || (this.#alarm !== undefined && this.#alarm.at <= next)) return;
     const { clock } = this.#options.io;
     if (this.#alarm !== undefined) clock.clearTimeout(this.#alarm.handle);
-    const handle = clock.setTimeout(() => this.wake(), Math.min(2 ** 31 - 1, Math.max(0, next - this.now())));
+    const rung = (): void => {
+      // A timer of the machine may ring a little before the clock says so, or, for a far one, long before: then it is set again.
+      if (this.now() < next) {
+        this.#alarm = undefined;
+        this.#armAlarm();
+      }
+      this.wake();
+    };
+    const handle = clock.setTimeout(rung, Math.min(2 ** 31 - 1, Math.max(0, next - this.now())));
     this.#alarm = { at: next, handle };
   }
 
