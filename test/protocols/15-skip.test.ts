@@ -228,6 +228,7 @@ describe('protocols 15: skip: what has already left cannot be undone', () => {
     it('and the job that gives up says that its state failed', async () => {
       const error = await rejection(counting(new Feed<string>().push(['a']).end(), new Store(), false).run({ state: breaking({ broken: 1 }) }));
       expect(error).toMatchObject({ code: 'STATE_IO', uid: 'counts' } satisfies Partial<MillraceError>);
+      expect(error.cause).toMatchObject({ code: 'STATE_IO' });
     });
   });
 

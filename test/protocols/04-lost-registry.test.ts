@@ -1,0 +1,52 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Level } from 'level';
+import { job } from 'millrace';
+import { describe, expect, it } from 'vitest';
+import { checkpointsIn, ends, Feed, rejection, Store, temporaryFolder } from './lab.ts';
+
+const sums = (feed: Feed<number>, store: Store<number>) =>
+  job('sums', (env) => {
+    env
+      .source('in', feed)
+      .keyBy(() => 'all')
+      .reduce('sum', (l, r) => l + r)
+      .sink('out', store);
+  });
+
+/** Two checkpoints, each with records that are committed. */
+async function ran(folder: string, feed: Feed<number>, store: Store<number>): Promise<number> {
+  const running = ends(await sums(feed, store).start({ checkpoints: checkpointsIn(folder) }));
+  await feed.push([1]).taken();
+  await running.checkpoint();
+  await feed.push([10]).taken();
+  const { checkpoint } = await running.stop();
+  return checkpoint!.id;
+}
+
+describe('protocols 4: checkpoints that the registry does not know of any more', () => {
+  it('a pointer that was lost: the older checkpoint is refused, since a sink has committed past it', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    const id = await ran(folder, feed, store);
+    const registry = new Level<string, unknown>(join(checkpointsIn(folder).directory, 'sums', 'registry'), { valueEncoding: 'json' });
+    await registry.del(`checkpoint/${String(id).padStart(19, '0')}`);
+    await registry.close();
+    const error = await rejection(sums(feed, store).run({ checkpoints: checkpointsIn(folder), restarts: false }));
+    expect(error).toMatchObject({ code: 'RESTORE_WOULD_DUPLICATE', uid: 'out', retryable: false });
+    expect(store.records).toEqual([1, 11]);
+  });
+
+  it('a registry that was lost: nothing begins anew beside the checkpoints, and the sentence names the newest', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    const id = await ran(folder, feed, store);
+    await rm(join(checkpointsIn(folder).directory, 'sums', 'registry'), { recursive: true });
+    const error = await rejection(sums(feed, store).start({ checkpoints: checkpointsIn(folder) }));
+    expect(error.code).toBe('CHECKPOINT_DIRECTORY');
+    expect(error.message).toContain(`chk-${id}-a`);
+    expect(store.records).toEqual([1, 11]);
+  });
+});
