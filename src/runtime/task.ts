@@ -31,10 +31,12 @@ import { rejectThenable } from './handlers.ts';
 import type { Io } from './io.ts';
 import type { Operator, OperatorFactory } from './operator.ts';
 import { type Control, type LastKey, type Output, openOutput } from './output.ts';
-import { PlainSink, type SinkRunner, TransactionalSinkRunner } from './sink-writer.ts';
+import { PlainSink } from './plain-sink.ts';
+import type { SinkRunner } from './sink-runner.ts';
 import type { OperatorSnapshot, SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
 import { SourceReader, type SplitReading } from './source-reader.ts';
 import { TaskSnapshots } from './task-snapshots.ts';
+import { TransactionalSinkRunner } from './transactional-sink.ts';
 import { needsUndo, TaskFailure, UnitRunner } from './units.ts';
 
 export type TaskMail =

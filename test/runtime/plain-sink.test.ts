@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { SILENT } from '../../src/graph/context.ts';
 import type { SinkContext } from '../../src/graph/sink.ts';
 import { systemIo } from '../../src/runtime/io.ts';
-import { PlainSink } from '../../src/runtime/sink-writer.ts';
+import { PlainSink } from '../../src/runtime/plain-sink.ts';
 
 function deferred(): { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void } {
   let resolve!: () => void;

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { SILENT } from '../../src/graph/context.ts';
 import type { SinkContext } from '../../src/graph/sink.ts';
 import { systemIo } from '../../src/runtime/io.ts';
-import { TransactionalSinkRunner } from '../../src/runtime/sink-writer.ts';
+import { TransactionalSinkRunner } from '../../src/runtime/transactional-sink.ts';
 
 it('finishes a writer once, and never while it finishes or commits, when two checkpoints complete behind the last record', async () => {
   const calls: string[] = [];

@@ -1,202 +1,24 @@
-// The sinks of a task: how records wait for a writer, and how a transactional one commits exactly once.
-//
-// What: `PlainSink` hands batches to a SinkWriter in order, one call at a time. `TransactionalSinkRunner` keeps the records of a checkpoint interval as a
-// segment, gives it to the snapshot, and commits it when the checkpoint is complete (protocols 5, 7, 12).
+// A sink that commits exactly once: the records of a checkpoint interval are a segment, which goes into the snapshot and is committed when the checkpoint is
+// complete (protocols 5, 7, 12).
 //
 // Invariants:
-//  K1  Nothing reaches a writer inside a unit; `rollback` forgets what the unit added.
-//  K2  A segment keeps for ever the identity { uid, lineage, writer } that wrote it; each identity has a writer of its own, opened (and so fenced) and asked
+//  K1  A segment keeps for ever the identity { uid, lineage, writer } that wrote it; each identity has a writer of its own, opened (and so fenced) and asked
 //      for its marker before its pending segments are committed, which happens before the first record.
-//  K3  Segments are committed oldest first; `complete(n)` commits everything up to n and only raises the target while a commit runs.
-//  K4  An error out of `commit` has an unknown outcome: the task fails, and a new attempt begins again at the fence.
-//  K5  A new segment with an id at or below the marker fails the job (COMMIT_ID_REUSED); only restored ones may be skipped.
+//  K2  Segments are committed oldest first; `complete(n)` commits everything up to n and only raises the target while a commit runs.
+//  K3  An error out of `commit` has an unknown outcome: the task fails, and a new attempt begins again at the fence.
+//  K4  A new segment with an id at or below the marker fails the job (COMMIT_ID_REUSED); only restored ones may be skipped.
 
 import { decode, encode } from '../../state-backends/index.ts';
-import { MillraceError, messageOf } from '../errors.ts';
-import type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from '../graph/sink.ts';
-import { isThenable } from './handlers.ts';
-import type { Io } from './io.ts';
+import { MillraceError } from '../errors.ts';
+import type { TransactionalSink, TransactionalWriter } from '../graph/sink.ts';
 import { limitOverdraft, OVERDRAFT_STEP } from './overdraft.ts';
+import { type SinkOptions, type SinkRunner, sinkFailed } from './sink-runner.ts';
 import type { SegmentSnapshot, SnapshotStorage, WriterSnapshot } from './snapshot.ts';
-import { type Participant, TaskFailure } from './units.ts';
 
-/** Records that wait for a writer before the task takes no more. */
-const WAITING_MAX = 4096;
 /** Records encoded together in a segment. */
 const CHUNK = 1024;
 /** Bytes of uncommitted segments beyond which, with more than two segments, no more records are taken. */
 const PENDING_BYTES = 256 << 20;
-
-export interface SinkRunner extends Participant {
-  add(value: unknown, timestamp: number): void;
-  open(): Promise<void>;
-  /** Between units: hands over what waits. */
-  drain(): void;
-  /** True where the task must take no more records for now. */
-  readonly behind: boolean;
-  /** The synchronous part of a barrier. Gives what belongs into the snapshot once what it returns has been uploaded. */
-  barrier(id: number): () => Promise<readonly WriterSnapshot[] | undefined>;
-  /** Commits up to and including `id`; resolves when that is done. */
-  complete(id: number): Promise<void>;
-  /** The end of a finished or drained job, after the last commit. */
-  finish(): Promise<void>;
-  close(): Promise<void>;
-  /** Resolves when no call to a writer runs, whatever became of it. */
-  settled(): Promise<unknown>;
-  /** Records added, for metrics. */
-  readonly records: number;
-  /** Newest id any of its writers reported as committed when opened. */
-  readonly marker: number;
-}
-
-export interface SinkOptions {
-  readonly uid: string;
-  readonly lineage: string;
-  readonly context: (writer: string, lineage: string, restored: unknown) => SinkContext;
-  readonly io: Io;
-  /** The task must look again: a write has resolved. */
-  readonly wake: () => void;
-  readonly failed: (error: unknown) => void;
-}
-
-export class PlainSink implements SinkRunner {
-  readonly marker = 0;
-  readonly #sink: Sink<unknown>;
-  readonly #options: SinkOptions;
-  readonly #writerName: string;
-  #writer: SinkWriter<unknown> | undefined;
-  #values: unknown[] = [];
-  #timestamps: number[] = [];
-  #mark = 0;
-  #written = 0;
-  /** The call that runs; calls are never made at once. */
-  #running: Promise<void> | undefined;
-  /** Set by a call that failed: what waits for records to be written must not wait for ever. */
-  #failure: { readonly error: unknown } | undefined;
-
-  constructor(sink: Sink<unknown>, subtask: number, options: SinkOptions) {
-    this.#sink = sink;
-    this.#writerName = String(subtask);
-    this.#options = options;
-  }
-
-  async open(): Promise<void> {
-    try {
-      this.#writer = await this.#sink.open(this.#options.context(this.#writerName, this.#options.lineage, undefined));
-    } catch (error) {
-      throw sinkFailed(this.#options.uid, error);
-    }
-  }
-
-  records = 0;
-
-  add(value: unknown, timestamp: number): void {
-    this.records += 1;
-    this.#values.push(value);
-    this.#timestamps.push(timestamp);
-    if (this.#values.length % OVERDRAFT_STEP === 0) limitOverdraft(this.#values, this.#values.length);
-  }
-  mark(): void {
-    this.#mark = this.#values.length;
-  }
-  rollback(): void {
-    this.records -= this.#values.length - this.#mark;
-    this.#values.length = this.#mark;
-    this.#timestamps.length = this.#mark;
-  }
-
-  get behind(): boolean {
-    return this.#running !== undefined && this.#values.length >= WAITING_MAX;
-  }
-
-  drain(): void {
-    if (this.#values.length === 0 || this.#running !== undefined) return;
-    const [values, timestamps] = [this.#values, this.#timestamps];
-    this.#values = [];
-    this.#timestamps = [];
-    let writing: void | Promise<void>;
-    try {
-      writing = this.#writer!.write(values, timestamps);
-    } catch (error) {
-      throw this.#failed(error);
-    }
-    if (isThenable(writing)) this.#run(Promise.resolve(writing), values.length);
-    else this.#written += values.length;
-  }
-
-  #run(call: Promise<void>, records: number): void {
-    const running = call.then(
-      () => {
-        this.#running = undefined;
-        this.#written += records;
-        this.#options.wake();
-      },
-      (error) => this.#options.failed(this.#failed(error)),
-    );
-    this.#running = running;
-  }
-
-  #failed(cause: unknown): unknown {
-    const error = cause instanceof TaskFailure ? cause : sinkFailed(this.#options.uid, cause);
-    this.#failure ??= { error };
-    return error;
-  }
-
-  /** Hands over what waits, or awaits the call that runs; outside of the task's turns, so that what fails here must be said to the task. */
-  async #proceed(): Promise<void> {
-    this.#check();
-    if (this.#running === undefined) {
-      try {
-        this.drain();
-      } catch (error) {
-        this.#options.failed(error);
-        throw error;
-      }
-    }
-    await this.#running;
-    this.#check();
-  }
-
-  #check(): void {
-    if (this.#failure !== undefined) throw this.#failure.error;
-  }
-
-  /** Resolves when the first `count` records have been written. */
-  async #writtenUpTo(count: number): Promise<void> {
-    while (this.#written < count) await this.#proceed();
-  }
-
-  barrier(): () => Promise<undefined> {
-    // What was written before the barrier is safe once a flush that begins after it has resolved; records behind it may be in it too.
-    const before = this.records;
-    return async () => {
-      await this.#flushed(before);
-      return undefined;
-    };
-  }
-
-  async #flushed(count: number): Promise<void> {
-    await this.#writtenUpTo(count);
-    while (this.#running !== undefined) await this.#proceed();
-    const flushing = this.#writer!.flush();
-    this.#run(flushing, 0);
-    await flushing;
-  }
-
-  async complete(): Promise<void> {}
-
-  settled(): Promise<unknown> {
-    return Promise.allSettled([this.#running]);
-  }
-
-  async finish(): Promise<void> {
-    await this.#flushed(this.records);
-  }
-
-  async close(): Promise<void> {
-    await this.#writer?.close();
-  }
-}
 
 interface Segment {
   readonly checkpoint: number;
@@ -244,7 +66,7 @@ export class TransactionalSinkRunner implements SinkRunner {
   #chunkRecords = 0;
   #chunkBytes = 0;
   #target = 0;
-  /** Commits run one after another; one that failed fails all behind it (K4). */
+  /** Commits run one after another; one that failed fails all behind it (K3). */
   #committing: Promise<void> = Promise.resolve();
   #finishing: Promise<void> | undefined;
   marker = 0;
@@ -448,11 +270,6 @@ function unframe(bytes: Buffer): Uint8Array[] {
 
 function* unpack(chunks: readonly Uint8Array[]): Iterable<unknown> {
   for (const chunk of chunks) yield* decode(chunk) as unknown[];
-}
-
-function sinkFailed(uid: string, error: unknown): MillraceError {
-  if (error instanceof MillraceError && error.code !== 'FAULT_INJECTED') return error;
-  return new MillraceError('SINK_FAILED', `The sink '${uid}' failed: ${messageOf(error)}.`, { uid, cause: error });
 }
 
 function committedPast({ uid, restoredId }: TransactionalOptions, writer: string, marker: number): MillraceError {
