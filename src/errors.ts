@@ -50,6 +50,7 @@ export const CODES = {
   FILE_NOT_FOUND: { retryable: false },
   FILE_CHANGED: { retryable: false },
   FILE_UNREADABLE: { retryable: true },
+  FILE_EXISTS: { retryable: false },
   BUCKET_INVALID: { retryable: false },
   DIRECTORY_UNWRITABLE: { retryable: true },
   // command line and control door

@@ -12,7 +12,12 @@
 // F2  a final name contains uid, lineage, writer and a number that rises: two writers, or two files, never meet under one name.
 // F3  hidden files belong to an attempt. A later one copies the committed length into a file of its own and never appends to the old; what a
 //     resumed older attempt still writes goes where nobody looks, and its renames and creations fail, because its folder is gone.
-// F4  after a commit that failed its outcome is unknown: the writer refuses everything but `close`, and must be opened again.
+// F4  a file is never renamed over another. Where the final name of a file is there already although the file was not renamed (its marker was removed
+//     by hand, so that numbers begin anew; the directory was written by a copy of the job), the writer refuses: before the marker names the file, and
+//     again before the rename. It looks first and renames then, instead of a hard link and the removal of the hidden name: a crash between
+//     these two would leave a hidden file that was published already, and a reader that had taken the file away by then would be given it twice. No
+//     other may make the name in between: only this identity does, and an older attempt of it has lost the folder that it would rename from.
+// F5  after a commit that failed its outcome is unknown: the writer refuses everything but `close`, and must be opened again.
 
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -294,7 +299,7 @@ class FilesWriter {
         current = undefined;
       }
       if (current === undefined) {
-        current = this.#begin(bucket, header, next);
+        current = await this.#begin(bucket, header, next);
         next += 1;
         filling.set(bucket, current);
       }
@@ -315,7 +320,7 @@ class FilesWriter {
     return { open: [...filling.values()].map(({ file }) => file), next, full };
   }
 
-  #begin(bucket: string, header: string | undefined, number: number): Filling {
+  async #begin(bucket: string, header: string | undefined, number: number): Promise<Filling> {
     const { prefix, extension } = this.#options;
     const name = `${prefix}${this.#identity}-${String(number).padStart(6, '0')}.${extension}`;
     const file: OpenFile = {
@@ -326,6 +331,7 @@ class FilesWriter {
       since: this.#io.clock.now(),
       length: 0,
     };
+    if (await this.#isThere(join(this.#options.directory, file.final))) throw this.#taken(file.final);
     return { file, pending: header === undefined ? [] : [header], pendingBytes: header === undefined ? 0 : Buffer.byteLength(header) + 1, isNew: true };
   }
 
@@ -378,8 +384,11 @@ class FilesWriter {
       const target = join(this.#options.directory, final);
       await this.#io.fs.mkdir(dirname(target), { recursive: true });
       for (const folder of folders) {
+        const source = join(folder, hidden);
+        // F4. The target first: where another attempt has published the file, it had taken the folder away before.
+        if ((await this.#isThere(target)) && (await this.#isThere(source))) throw this.#taken(final);
         try {
-          await this.#io.fs.rename(join(folder, hidden), target);
+          await this.#io.fs.rename(source, target);
         } catch (error) {
           // Renamed before; or taken away, and then it is not ours to publish.
           if (!isMissing(error)) throw error;
@@ -459,9 +468,14 @@ class FilesWriter {
     return tracesOf(this.#identity, await this.#io.fs.readdir(this.#markers));
   }
 
-  async #holdsFolder(): Promise<boolean> {
+  #holdsFolder(): Promise<boolean> {
+    return this.#isThere(this.#folder);
+  }
+
+  /** Also a link that leads nowhere: renaming would replace it. */
+  async #isThere(path: string): Promise<boolean> {
     try {
-      await this.#io.fs.access(this.#folder);
+      await this.#io.fs.lstat(path);
       return true;
     } catch (error) {
       if (isMissing(error)) return false;
@@ -476,6 +490,14 @@ class FilesWriter {
   #fenced(): MillraceError {
     return new MillraceError('WRITER_FENCED', `A newer attempt than ${this.#context.attempt} writes the files of '${this.#identity}'.`, {
       todo: 'Stop this process: another one has taken over.',
+      uid: this.#context.uid,
+    });
+  }
+
+  #taken(final: string): MillraceError {
+    const { directory } = this.#options;
+    return new MillraceError('FILE_EXISTS', `The file sink would publish '${final}' in '${directory}', and there is a file of that name already.`, {
+      todo: `Was something removed from '${join(directory, MARKERS)}', or does a copy of this job write there? Put the marker back, or begin anew with restore none.`,
       uid: this.#context.uid,
     });
   }

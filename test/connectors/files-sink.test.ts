@@ -172,6 +172,33 @@ describe('a file sink refuses', () => {
     await expect(open({ directory }, { attempt: 2 })).rejects.toMatchObject({ code: 'SNAPSHOT_CORRUPT' });
   });
 
+  it('to write over a file that it has published, when its marker was deleted by hand: FILE_EXISTS, and nothing is committed', async () => {
+    const directory = await temporaryFolder();
+    await commit(await open({ directory, format: text() }), 1, 'first');
+    await rm(join(directory, '.millrace'), { recursive: true });
+    const next = await open({ directory, format: text() }, { attempt: 2 });
+    await expect(commit(next, 2, 'second')).rejects.toMatchObject({
+      code: 'FILE_EXISTS',
+      uid: 'out',
+      message: expect.stringContaining('out-abc-0-000001.txt'),
+    });
+    expect(await published(directory)).toEqual({ 'out-abc-0-000001.txt': 'first\n' });
+    expect(await (await open({ directory }, { attempt: 3 })).lastCommitted()).toBe(0);
+  });
+
+  it('to publish over a file that appeared behind its marker, until that is taken away', async () => {
+    const directory = await temporaryFolder();
+    const writer = await open({ directory, format: text(), roll: late });
+    await commit(writer, 1, 'ours');
+    await writeFile(join(directory, 'out-abc-0-000001.txt'), 'theirs');
+    await expect(writer.finish?.()).rejects.toMatchObject({ code: 'FILE_EXISTS' });
+    await expect(open({ directory, format: text(), roll: late }, { attempt: 2 })).rejects.toMatchObject({ code: 'FILE_EXISTS' });
+    expect(await published(directory)).toEqual({ 'out-abc-0-000001.txt': 'theirs' });
+    await rm(join(directory, 'out-abc-0-000001.txt'));
+    await open({ directory, format: text(), roll: late }, { attempt: 3 });
+    expect(await published(directory)).toEqual({ 'out-abc-0-000001.txt': 'ours\n' });
+  });
+
   it('to lose committed bytes that somebody took away', async () => {
     const directory = await temporaryFolder();
     await commit(await open({ directory, roll: late }), 1, 'a');
