@@ -156,7 +156,7 @@ export interface TaskState {
   /** Applies the rows of this task's range, and of `ranges` where they are given (chain C4: pass the ref's); later rows win, tombstones delete. Rejects with SNAPSHOT_CORRUPT. Rows of tables not declared are counted by `uid/name` in the result. */
   load(file: AsyncIterable<Uint8Array>, ranges?: readonly KeyGroupRange[]): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }>;
 
-  // ── units; only where `undo` was asked for ──
+  // ── units; only where `undo` was asked for. An error of the database that was thrown within one is thrown again at its end, and by `freeze` (protocols 15) ──
   beginUnit(): void;
   commitUnit(): void;
   rollbackUnit(): void;

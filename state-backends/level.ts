@@ -323,6 +323,10 @@ class LevelResidency implements Residency {
     return this.region.pressed;
   }
 
+  check(): void {
+    this.region.check();
+  }
+
   maintain(): void {
     this.region.maintain();
   }

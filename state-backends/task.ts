@@ -15,6 +15,8 @@ export interface Residency {
   /** A table was declared. */
   attach(table: MemorySingleTable | MemoryGroupedTable): void;
   readonly pressed: boolean;
+  /** Throws where the database has failed, also if whoever met that has caught it. */
+  check(): void;
   maintain(): void;
   relieve(): Promise<void>;
   /** What of the task is in LevelDB, as it is when the batch in flight has resolved; undefined where all of it is in memory. */
@@ -154,10 +156,12 @@ export class Task implements TaskState {
 
   commitUnit(): void {
     this.ledger.commitUnit();
+    this.residency?.check();
   }
 
   rollbackUnit(): void {
     this.ledger.rollbackUnit();
+    this.residency?.check();
   }
 
   // ── residency ──
@@ -177,6 +181,7 @@ export class Task implements TaskState {
   // ── snapshots ──
 
   freeze(id: number): void {
+    this.residency?.check();
     this.ledger.freeze(id);
   }
 

@@ -9,12 +9,12 @@ import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFi
 import { Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates } from '../checkpoint/restore.ts';
 import { DirectoryStorage } from '../checkpoint/storage.ts';
-import { asError, MillraceError } from '../errors.ts';
+import { asError, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type { CheckpointInfo, CheckpointOptions, RunOptions } from '../graph/job.ts';
 import { nameOf } from '../graph/node.ts';
 import type { Graph } from '../graph/plan.ts';
-import { isTransactional } from '../graph/sink.ts';
+import { isTransactional, type SinkContext, type TransactionalSink } from '../graph/sink.ts';
 import type { Io } from '../runtime/io.ts';
 import { MetricRegistry } from './metrics.ts';
 
@@ -130,8 +130,13 @@ export class Snapshots {
     let bytes = 0;
     for (const file of filesNamed(original)) {
       const copy = await this.storage.open(`import-a${attempt}-${copies.size}`);
-      for await (const part of theirs.read(file)) await copy.append([part]);
-      copies.set(file.name, await copy.finish());
+      try {
+        for await (const part of theirs.read(file)) await copy.append([part]);
+        copies.set(file.name, await copy.finish());
+      } catch (error) {
+        await copy.abandon();
+        throw error;
+      }
       bytes += file.bytes;
     }
     const metadata = withFiles(original, (file) => copies.get(file.name)!);
@@ -171,26 +176,33 @@ export class Snapshots {
         const own = Array.from({ length: vertex.parallelism }, (_, i) => ({ writer: String(i), lineage, data: undefined as unknown }));
         const identities = new Map([...own, ...stored].map((w) => [`${w.lineage}/${w.writer}`, w]));
         for (const identity of identities.values()) {
-          const abort = new AbortController();
-          const { writer } = identity;
-          const opened = await node.step.sink.open({
-            uid,
-            job: this.#job,
-            writer,
-            lineage: identity.lineage,
-            attempt,
-            restored: identity.data,
-            signal: abort.signal,
-            log: SILENT,
-            metrics: new MetricRegistry().of({}),
-          });
-          markers.push({ uid, writer, marker: await opened.lastCommitted() });
-          await opened.close();
-          abort.abort();
+          const { writer, lineage: its, data } = identity;
+          markers.push({ uid, writer, marker: await this.#askMarker(node.step.sink, { uid, writer, lineage: its, attempt, restored: data }) });
         }
       }
     }
     return markers;
+  }
+
+  async #askMarker(
+    sink: TransactionalSink<unknown, unknown>,
+    identity: Pick<SinkContext, 'uid' | 'writer' | 'lineage' | 'attempt' | 'restored'>,
+  ): Promise<number> {
+    const abort = new AbortController();
+    try {
+      const writer = await sink.open({ ...identity, job: this.#job, signal: abort.signal, log: SILENT, metrics: new MetricRegistry().of({}) });
+      let marker: number;
+      try {
+        marker = await writer.lastCommitted();
+      } catch (error) {
+        await writer.close().catch((reason) => this.#log.warn({ uid: identity.uid, error: messageOf(reason) }, 'A writer could not be closed.'));
+        throw error;
+      }
+      await writer.close();
+      return marker;
+    } finally {
+      abort.abort();
+    }
   }
 
   close(): Promise<void> {

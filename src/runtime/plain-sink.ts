@@ -22,6 +22,7 @@ export class PlainSink implements SinkRunner {
   #writer: SinkWriter<unknown> | undefined;
   #values: unknown[] = [];
   #timestamps: number[] = [];
+  #closed = false;
   #mark = 0;
   #written = 0;
   /** The call that runs; calls are never made at once. */
@@ -38,6 +39,11 @@ export class PlainSink implements SinkRunner {
   async open(): Promise<void> {
     try {
       this.#writer = await this.#sink.open(this.#options.context(this.#writerName, this.#options.lineage, undefined));
+      if (this.#closed) {
+        // Nobody else closes what comes now.
+        await this.#writer.close();
+        throw new Error('its task ended while it was opened');
+      }
     } catch (error) {
       throw sinkFailed(this.#options.uid, error);
     }
@@ -149,6 +155,7 @@ export class PlainSink implements SinkRunner {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#writer?.close();
   }
 }

@@ -9,6 +9,7 @@
 //  S3  Discovery runs in instance 0; a new split goes to the instance with the fewest, ties to the lowest. A finished split is remembered as such.
 //  S4  What a read says of undecodable records counts with the batch that it gives next, since `position` stands behind both.
 
+import { messageOf } from '../errors.ts';
 import type { WatermarkStrategy } from '../graph/node.ts';
 import type { ReadContext, Source, SourceBatch, SourceContext } from '../graph/source.ts';
 import { mergeSplits, SplitClock } from '../time/generators.ts';
@@ -231,6 +232,11 @@ export class SourceReader {
 
   /** Ends every iterator. A read that is still pending settles when the source hears the signal; nobody waits for it. */
   close(): void {
-    for (const { iterator } of this.splits.values()) iterator?.return?.().catch(() => {});
+    const { context } = this.#options;
+    for (const { iterator } of this.splits.values()) {
+      // Written by users: `return` may throw, or give no promise.
+      const ended = async (): Promise<unknown> => iterator?.return?.();
+      ended().catch((error) => context.log.debug({ uid: context.uid, error: messageOf(error) }, 'An iterator of the source could not be ended.'));
+    }
   }
 }

@@ -58,9 +58,11 @@ const SWEEP_SLICE_MS = 1;
 /** A sweep takes a slice, then leaves the task alone for this long. */
 const SWEEP_PAUSE_MS = 6;
 
+type BaseFile = Awaited<ReturnType<SnapshotStorage['open']>>;
+
 interface Sweeping {
   readonly sweep: Sweep;
-  readonly file: Awaited<ReturnType<SnapshotStorage['open']>>;
+  readonly file: BaseFile;
   /** Nothing to do before a promise has settled. */
   waiting: boolean;
   /** performance.now() of the next slice. */
@@ -78,6 +80,9 @@ export class TaskSnapshots {
   #pauseMs = 0;
   #sweeping: Sweeping | undefined;
   #sweepOpening = false;
+  /** Of the base that is made, from the moment it is open. */
+  #baseFile: BaseFile | undefined;
+  #closed = false;
   #sweeps = 0;
 
   constructor(options: TaskSnapshotsOptions) {
@@ -168,9 +173,13 @@ export class TaskSnapshots {
     this.#sweeps += 1;
     this.#sweepOpening = true;
     const name = `base-${task}-a${attempt}-${this.#sweeps}`;
-    const open = async (): Promise<Sweeping['file']> => {
+    const open = async (): Promise<BaseFile> => {
       await io.step('base.begin');
-      return storage.open(name);
+      const file = await storage.open(name);
+      // Mail is dropped once the task has ended: then nobody else closes it.
+      this.#baseFile = file;
+      if (this.#closed) this.#abandonBase();
+      return file;
     };
     open().then(
       (file) =>
@@ -222,6 +231,7 @@ export class TaskSnapshots {
 
   #baseDone(base: BaseRef): void {
     this.#sweeping = undefined;
+    this.#baseFile = undefined;
     this.#files = withBase(this.#files, base);
   }
 
@@ -231,8 +241,15 @@ export class TaskSnapshots {
     log.warn({ task, error: messageOf(error) }, 'A base could not be made; the deltas are kept.');
     this.#sweepOpening = false;
     this.#sweeping?.sweep.cancel();
-    this.#sweeping?.file.abandon().catch((reason) => log.warn({ task, error: messageOf(reason) }, 'An unfinished base could not be removed.'));
+    this.#abandonBase();
     this.#sweeping = undefined;
+  }
+
+  #abandonBase(): void {
+    const { log, task } = this.#options;
+    const file = this.#baseFile;
+    this.#baseFile = undefined;
+    file?.abandon().catch((reason) => log.warn({ task, error: messageOf(reason) }, 'An unfinished base could not be removed.'));
   }
 
   /** No upload runs any more. */
@@ -241,8 +258,9 @@ export class TaskSnapshots {
   }
 
   close(): void {
+    this.#closed = true;
     this.#sweeping?.sweep.cancel();
-    this.#sweeping?.file.abandon().catch(() => {}); // a leftover of an ended attempt is swept at the next start
+    this.#abandonBase();
     this.#sweeping = undefined;
   }
 }

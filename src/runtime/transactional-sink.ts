@@ -58,6 +58,9 @@ export class TransactionalSinkRunner implements SinkRunner {
   readonly #options: TransactionalOptions;
   readonly #ownName: string;
   readonly #identities: Identity[] = [];
+  /** Opened and not closed, of identities that are settled and of one that is not known to be yet. */
+  readonly #writers = new Set<Identity['writer']>();
+  #closed = false;
   #own: Identity | undefined;
   #encode: ((value: unknown, timestamp: number) => unknown) | undefined;
   #records: unknown[] = [];
@@ -93,6 +96,12 @@ export class TransactionalSinkRunner implements SinkRunner {
       const { writer: name, lineage } = before;
       await io.step('sink.open');
       const writer = await this.#sink.open(this.#options.context(name, lineage, before.data));
+      this.#writers.add(writer);
+      if (this.#closed) {
+        // Nobody else closes what comes now.
+        await this.close();
+        throw new Error('its task ended while it was opened');
+      }
       const marker = await writer.lastCommitted();
       this.marker = Math.max(this.marker, marker);
       if (lineage === current && marker > this.#options.restoredId && marker <= this.#options.usedId) throw committedPast(this.#options, name, marker);
@@ -215,6 +224,7 @@ export class TransactionalSinkRunner implements SinkRunner {
     for (const identity of [...this.#identities]) {
       if (identity.own || identity.segments.length > 0 || id <= this.#options.restoredId) continue;
       await identity.writer.finish?.();
+      this.#writers.delete(identity.writer);
       await identity.writer.close();
       this.#identities.splice(this.#identities.indexOf(identity), 1);
     }
@@ -242,8 +252,11 @@ export class TransactionalSinkRunner implements SinkRunner {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
+    const writers = [...this.#writers];
+    this.#writers.clear();
     // All are closed, whatever becomes of one.
-    const closed = await Promise.allSettled(this.#identities.map((identity) => identity.writer.close()));
+    const closed = await Promise.allSettled(writers.map((writer) => writer.close()));
     for (const outcome of closed) if (outcome.status === 'rejected') throw outcome.reason;
   }
 }

@@ -1,4 +1,4 @@
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { early, ingress, job, type RunOptions, type StreamEnvironment, sliding, tumbling } from 'millrace';
 import { describe, expect, it } from 'vitest';
@@ -253,6 +253,18 @@ describe('a job that cannot be restored as asked', () => {
       expect(new Set(store.commits.map((c) => c.lineage)).size).toBe(2);
     });
   }
+
+  it('from the path of a damaged checkpoint in another directory: refused, and nothing half copied stays', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    const { path } = await stopped(folder, feed, store);
+    const files = join(dirname(dirname(path)), 'files');
+    for (const name of await readdir(files)) await truncate(join(files, name), 5);
+    const elsewhere = { checkpoints: checkpointsIn(join(folder, 'elsewhere')) };
+    expect((await rejection(sums(feed, store).start({ ...elsewhere, restore: { from: path } }))).code).toBe('SNAPSHOT_CORRUPT');
+    expect(await readdir(join(folder, 'elsewhere', 'checkpoints', 'sums', 'files'))).toEqual([]);
+  });
 
   it('from the path of a checkpoint in another directory: its files are copied, and the next start needs the old ones no more', async () => {
     const folder = await temporaryFolder();

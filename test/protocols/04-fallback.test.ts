@@ -101,6 +101,29 @@ describe('protocols 4: falling back to the checkpoint before duplicates everythi
     expect(error.message).toContain(`writer 3, up to checkpoint ${id}`);
   });
 
+  it('closes every writer that it asks, also one that cannot answer', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    const [, second] = await twoCheckpoints(folder, feed, store);
+    await damage(await newest(folder, 'segment', second!.id), 'flip');
+    let open = 0;
+    let answers = 0;
+    const mute = new Store<number>();
+    const { open: opens } = mute;
+    mute.open = async (context) => {
+      const writer = await opens.call(mute, context);
+      open += 1;
+      const lastCommitted = async (): Promise<number> => {
+        answers += 1;
+        throw new Error('not now');
+      };
+      return { ...writer, lastCommitted, close: async () => void open-- };
+    };
+    expect((await rejection(sums(feed, mute).start({ checkpoints: checkpointsIn(folder) }))).message).toContain('not now');
+    expect([answers, open]).toEqual([1, 0]);
+  });
+
   it('falls back where no sink is made worse by it', async () => {
     const folder = await temporaryFolder();
     const feed = new Feed<number>({ bounded: false });

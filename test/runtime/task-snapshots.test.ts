@@ -1,0 +1,88 @@
+import { describe, expect, it } from 'vitest';
+import { SILENT } from '../../src/graph/context.ts';
+import { systemIo } from '../../src/runtime/io.ts';
+import type { SnapshotStorage, TaskSnapshot } from '../../src/runtime/snapshot.ts';
+import { TaskSnapshots } from '../../src/runtime/task-snapshots.ts';
+import { type FileRef, hashKey, memory } from '../../state-backends/index.ts';
+
+const RANGE = { from: 0, to: 127 };
+
+/** A storage that keeps nothing, and whose base files open when the test says so. */
+class Bases implements SnapshotStorage {
+  opened: (() => void) | undefined;
+  readonly files: string[] = [];
+  readonly abandoned: string[] = [];
+
+  async write(name: string): Promise<FileRef> {
+    return { name, bytes: 1, crc: 0 };
+  }
+  open(name: string) {
+    const file = {
+      append: async () => {},
+      finish: async () => ({ name, bytes: 1, crc: 0 }),
+      abandon: async () => {
+        this.abandoned.push(name);
+      },
+    };
+    return new Promise<typeof file>((resolve) => {
+      this.opened = () => {
+        this.files.push(name);
+        resolve(file);
+      };
+    });
+  }
+  async *read(): AsyncIterable<Uint8Array> {}
+}
+
+describe('a base that is begun', () => {
+  for (const when of ['opens after the task has ended', 'has opened when the task ends, which it has not heard of yet']) {
+    it(`${when}: its file is let go`, async () => {
+      const storage = new Bases();
+      const region = await memory().open({ name: 'bases', tracked: true });
+      const state = region.task({ maxParallelism: 128, range: RANGE, undo: false });
+      const table = state.single('op', 'value');
+      let mail: (() => void)[] = [];
+      const acknowledged: TaskSnapshot[] = [];
+      const snapshots = new TaskSnapshots({
+        task: 'op-0',
+        uid: 'op',
+        attempt: 1,
+        range: RANGE,
+        // So many that the next checkpoint asks for a base.
+        handles: [{ range: RANGE, bases: [], deltas: Array.from({ length: 20 }, (_, id) => ({ id, file: { name: `delta-${id}`, bytes: 1, crc: 0 } })) }],
+        state,
+        storage,
+        io: systemIo(),
+        log: SILENT,
+        post: (fn) => void mail.push(fn),
+        wake: () => {},
+        acknowledge: (_, snapshot) => void acknowledged.push(snapshot),
+        decline: (_, error) => {
+          throw error;
+        },
+      });
+      const deliver = async (): Promise<void> => {
+        await new Promise((resolve) => setImmediate(resolve));
+        for (const fn of mail.splice(0)) fn();
+      };
+      table.insert('k', hashKey('k'), 1);
+      const snapshot = { vertex: 'op', subtask: 0, parallelism: 1, watermark: 0, processingTime: 0, ended: false };
+      snapshots.take({ id: 100, snapshot, operators: {}, writers: [] }, performance.now());
+      snapshots.work(Number.POSITIVE_INFINITY);
+      await snapshots.settled();
+      await deliver();
+      expect(acknowledged).toHaveLength(1);
+      await new Promise((resolve) => setImmediate(resolve));
+      if (when.startsWith('has opened')) storage.opened!();
+      await new Promise((resolve) => setImmediate(resolve));
+      // From now on mail is dropped.
+      mail = [];
+      snapshots.close();
+      if (when.startsWith('opens')) storage.opened!();
+      await new Promise((resolve) => setImmediate(resolve));
+      expect(storage.files).toHaveLength(1);
+      expect(storage.abandoned).toEqual(storage.files);
+      await region.close();
+    });
+  }
+});
