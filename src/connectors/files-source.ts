@@ -4,6 +4,10 @@
 // directories are looked through again every second and new files become new splits; a file should appear under its name when it is complete (write
 // it elsewhere, or hidden, and rename it), because what is appended to a file that was read to its end is not read.
 //
+// A file that has become shorter is another file under the same name (a log that was cut off to begin anew, `copytruncate`), and reading it as a new
+// one could repeat records as well as lose them. So it is FILE_CHANGED wherever it is seen: when reading goes on in it, when a read comes to its end
+// too soon, and with `watch` also later, for as long as the job runs.
+//
 // Invariants:
 // S1  a position counts bytes after decompression, and stands behind a whole record. A plain file goes on there by seeking, a .gz file by
 //     decompressing and passing over. The header of a csv file is part of the position.
@@ -43,6 +47,8 @@ export interface FilePosition {
 const BLOCK_BYTES = 256 * 1024;
 const BATCH_BYTES = 64 * 1024;
 const WATCH_EVERY_MS = 1000;
+/** Files whose size is asked for each time that directories are looked through: all of a few at once, many in turn. */
+const SIZES_AT_ONCE = 256;
 const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf]);
 
 export function filesSource<T>(options: FilesSourceOptions<T>, io: Io = systemIo()): Source<T, FileSplit, FilePosition> {
@@ -77,19 +83,37 @@ async function found(patterns: readonly string[], context: SourceContext): Promi
 }
 
 async function* watched(patterns: readonly string[], context: SourceContext, io: Io): AsyncGenerator<FileSplit[]> {
-  const seen = new Set<string>();
+  /** With the largest size that each had: 0 until it is asked for. The order is that of the turns. */
+  const seen = new Map<string, number>();
   while (!context.signal.aborted) {
     const fresh: FileSplit[] = [];
     for (const pattern of patterns) {
       for (const path of await filesOf(pattern)) {
         if (seen.has(path)) continue;
-        seen.add(path);
+        seen.set(path, 0);
         fresh.push({ path });
       }
     }
+    // Before a new file is handed out: what is read of it is compared with a size from before.
+    for (const { path } of fresh) await look(path, seen, context, io);
     if (fresh.length > 0) yield fresh;
+    for (const path of [...seen.keys()].slice(0, SIZES_AT_ONCE)) await look(path, seen, context, io);
     await pause(WATCH_EVERY_MS, context.signal, io);
   }
+}
+
+/** Puts the file at the end of the turns. One that is gone may be: it was read, or reading it fails. */
+async function look(path: string, seen: Map<string, number>, context: SourceContext, io: Io): Promise<void> {
+  const before = seen.get(path) ?? 0;
+  let size = before;
+  try {
+    ({ size } = await io.fs.stat(path));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw unreadable(path, error, context);
+  }
+  if (size < before) throw cutOff(path, before, size, context);
+  seen.delete(path);
+  seen.set(path, size);
 }
 
 function pause(ms: number, signal: AbortSignal, io: Io): Promise<void> {
@@ -170,7 +194,11 @@ async function* plain(path: string, start: number, context: ReadContext, io: Io)
     next = block();
     for (;;) {
       const bytes = await guarded(path, context, next);
-      if (bytes.length === 0) return;
+      if (bytes.length === 0) {
+        const { size: now } = await guarded(path, context, handle.stat());
+        if (now < Math.max(size, at)) throw cutOff(path, Math.max(size, at), now, context);
+        return;
+      }
       next = block();
       // Its failure is met when it is awaited.
       next.catch(() => {});
@@ -211,7 +239,7 @@ async function guarded<R>(path: string, context: ReadContext, answer: Promise<R>
   }
 }
 
-function unreadable(path: string, cause: unknown, context: ReadContext): MillraceError {
+function unreadable(path: string, cause: unknown, context: SourceContext | ReadContext): MillraceError {
   if ((cause as NodeJS.ErrnoException).code === 'ENOENT') {
     return new MillraceError('FILE_NOT_FOUND', `The file '${path}' is gone.`, { todo: 'Put it back: it was not read to its end.', uid: context.uid, cause });
   }
@@ -221,6 +249,13 @@ function unreadable(path: string, cause: unknown, context: ReadContext): Millrac
 function shorter(path: string, offset: number, size: number, context: ReadContext): MillraceError {
   return new MillraceError('FILE_CHANGED', `'${path}' was read up to byte ${offset} and has only ${size} bytes now.`, {
     todo: 'Put the file back as it was, or begin anew with restore none.',
+    uid: context.uid,
+  });
+}
+
+function cutOff(path: string, before: number, now: number, context: SourceContext | ReadContext): MillraceError {
+  return new MillraceError('FILE_CHANGED', `'${path}' was ${before} bytes long and is cut off at byte ${now} now; what stands in it since is not read.`, {
+    todo: 'Let files that are read never change: write what is new under another name, and start the job again.',
     uid: context.uid,
   });
 }

@@ -1,4 +1,4 @@
-import { mkdir, rename, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
@@ -6,6 +6,7 @@ import { type FilePosition, type FileSplit, filesSource } from '../../src/connec
 import { csv, json, msgpack, type Schema, text } from '../../src/connectors/formats.ts';
 import { frame } from '../../src/connectors/framing.ts';
 import { files } from '../../src/connectors/index.ts';
+import { type Io, systemIo } from '../../src/runtime/io.ts';
 import { batchesOf, type Letter, readContext, sourceContext, splitsOf, temporaryFolder, valuesOf } from './reading.ts';
 
 const names = (splits: FileSplit[], folder: string): string[] => splits.map(({ path }) => path.slice(folder.length + 1));
@@ -81,7 +82,82 @@ describe('the files of a source', () => {
   });
 });
 
+/** Time stands still: `paused` resolves when the source waits, and gives what ends that wait. */
+function still(): { port: Io; paused(): Promise<() => void> } {
+  const io = systemIo();
+  const waits: (() => void)[] = [];
+  let came = (): void => {};
+  const setTimeout = (fn: () => void): void => {
+    waits.push(fn);
+    came();
+  };
+  return {
+    port: { ...io, clock: { ...io.clock, setTimeout, clearTimeout: () => {} } },
+    async paused() {
+      while (waits.length === 0) {
+        await new Promise<void>((resolve) => {
+          came = resolve;
+        });
+      }
+      return waits.shift()!;
+    },
+  };
+}
+
+describe('a watched file that was read to its end', () => {
+  it('and is cut off then is FILE_CHANGED, with its name and both sizes', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.txt': 'one\ntwo\n', 'b.txt': 'x\n' });
+    const path = join(folder, 'a.txt');
+    const { port, paused } = still();
+    const attempt = new AbortController();
+    const source = filesSource<string>({ path: folder, watch: true, format: text() }, port);
+    const discovery = (source.splits(sourceContext({ signal: attempt.signal })) as AsyncIterable<FileSplit[]>)[Symbol.asyncIterator]();
+    expect(names((await discovery.next()).value, folder)).toEqual(['a.txt', 'b.txt']);
+    expect(await valuesOf(source, { path })).toEqual(['one', 'two']);
+    const next = discovery.next();
+    const failure = expect(next).rejects.toMatchObject({
+      code: 'FILE_CHANGED',
+      message: expect.stringMatching(/a\.txt' was 8 bytes long and is cut off at byte 4/),
+    });
+    const goOn = await paused();
+    await truncate(path, 4);
+    goOn();
+    await failure;
+  });
+
+  it('may be gone, and a shorter one in its place is FILE_CHANGED', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.txt': 'one\n' });
+    const path = join(folder, 'a.txt');
+    const { port, paused } = still();
+    const source = filesSource<string>({ path: folder, watch: true, format: text() }, port);
+    const discovery = (source.splits(sourceContext({})) as AsyncIterable<FileSplit[]>)[Symbol.asyncIterator]();
+    await discovery.next();
+    const next = discovery.next();
+    const failure = expect(next).rejects.toMatchObject({ code: 'FILE_CHANGED' });
+    let goOn = await paused();
+    await rm(path);
+    goOn();
+    goOn = await paused();
+    await writeFile(path, '');
+    goOn();
+    await failure;
+  });
+});
+
 describe('reading a file', () => {
+  it('that is cut off while it is read is FILE_CHANGED, not its end', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'a.ndjson': bytes });
+    const path = join(folder, 'a.ndjson');
+    const read = async (): Promise<void> => {
+      for await (const { position } of filesSource({ path }).read({ path }, undefined, readContext([])))
+        if (position.offset < 100_000) await truncate(path, 100_000);
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'FILE_CHANGED', message: expect.stringContaining('cut off at byte 100000') });
+  });
+
   it('gives its lines, with \\r\\n, blank lines and a last line without its end', async () => {
     const folder = await temporaryFolder();
     await tree(folder, { 'a.ndjson': '\ufeff{"n":1}\r\n\n{"n":2}\n{"n":"ö"}' });
