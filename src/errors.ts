@@ -17,6 +17,8 @@ export const CODES = {
   HANDLER_IS_ASYNC: { retryable: false },
   CONTEXT_USED_OUTSIDE_RECORD: { retryable: false },
   KEY_UNSUPPORTED: { retryable: false },
+  PARTITION_INVALID: { retryable: false },
+  ASYNC_TIMEOUT: { retryable: true },
   TIMESTAMP_MISSING: { retryable: false },
   TIMER_INVALID: { retryable: false },
   RECORD_TOO_LARGE: { retryable: false },

@@ -53,7 +53,7 @@ export {
   type Type,
   type,
 } from './api/process.ts';
-export type { Keyed, KeyedStream, OperatorSettings, ProcessedStream, Stream, Windowed, WindowedStream, WindowResults } from './api/stream.ts';
+export type { Keyed, KeyedStream, OperatorSettings, ProcessedStream, Stream, Windowed, WindowedStream, WindowResults } from './api/streams.ts';
 export { csv, type Format, json, msgpack, ndjson, type Schema, text } from './connectors/formats.ts';
 export { ingress } from './connectors/ingress.ts';
 export { type ErrorCode, MillraceError } from './errors.ts';

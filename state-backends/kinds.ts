@@ -78,6 +78,11 @@ export interface AccumulatorState<T, R> {
   clear(): void;
 }
 
+/** A map that every instance has the same copy of; only the broadcast side of its operator changes it. */
+export interface BroadcastMap<K, V> extends MapState<K, V> {}
+/** The same, to be read. */
+export interface ReadonlyBroadcastMap<K, V> extends Pick<MapState<K, V>, 'get' | 'has' | 'entries' | 'keys' | 'values' | 'size'> {}
+
 /** As the engine's aggregates. */
 export interface Aggregating<in T, A, out R> {
   create(): A;

@@ -2,11 +2,14 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { MillraceError } from '../errors.ts';
+import { GraphBuilder } from '../graph/builder.ts';
 import type { CheckpointInfo, JobResult, JobStatus, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
 import type { Node, WatermarkStrategy } from '../graph/node.ts';
 import { buildGraph, type Plan } from '../graph/plan.ts';
 import type { Source } from '../graph/source.ts';
-import { from, GraphBuilder, type Stream } from './stream.ts';
+import { checkStrategy } from './arguments.ts';
+import { from } from './stream.ts';
+import type { Stream } from './streams.ts';
 
 /** What a job's build function is given: the sources. */
 export interface StreamEnvironment {
@@ -102,7 +105,7 @@ function environment(builder: GraphBuilder, executor: Executor): StreamEnvironme
   const source = <T>(uid: string, of: Source<T>, watermarks?: WatermarkStrategy<T>): Stream<T> => {
     if (typeof (of as Partial<Source<T>> | undefined)?.read !== 'function')
       throw new MillraceError('PLAN_INVALID', `source('${uid}') needs a source.`, { uid });
-    checkStrategy(uid, watermarks);
+    checkStrategy(`The source '${uid}'`, uid, watermarks);
     return from<T>(
       builder,
       builder.add(uid, { kind: 'source', source: of as Source<unknown>, strategy: watermarks as WatermarkStrategy<unknown> | undefined }, []),
@@ -113,12 +116,4 @@ function environment(builder: GraphBuilder, executor: Executor): StreamEnvironme
     fromArray: (uid, values, watermarks) => source(uid, executor.arraySource(values), watermarks),
     fromAsync: (uid, make, watermarks) => source(uid, executor.iterableSource(make), watermarks),
   };
-}
-
-function checkStrategy<T>(uid: string, strategy: WatermarkStrategy<T> | undefined): void {
-  const { outOfOrderness, idleness } = strategy ?? {};
-  if (outOfOrderness !== undefined && !(outOfOrderness >= 0))
-    throw new MillraceError('OPTION_INVALID', `The source '${uid}': outOfOrderness must be milliseconds of 0 or more.`, { uid });
-  if (idleness !== undefined && !(idleness > 0))
-    throw new MillraceError('OPTION_INVALID', `The source '${uid}': idleness must be milliseconds above 0.`, { uid });
 }

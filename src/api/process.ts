@@ -2,7 +2,7 @@
 //
 // Types only, and the small values that carry them: `output`, `type`, `process`. The runtime calls definitions through `ProcessSpec` (graph/node.ts).
 
-import type { Handles, StateKind } from '../../state-backends/index.ts';
+import type { BroadcastMap, Handles, ReadonlyBroadcastMap, StateKind } from '../../state-backends/index.ts';
 import type { Logger, Metrics } from '../graph/context.ts';
 
 /** A named, typed output beside the main one; made by `output()`. */
@@ -55,6 +55,13 @@ export function type<X>(): Type<X> {
 
 export type KeyedStateSpec = Record<string, StateKind<unknown, 'keyed'>>;
 export type OperatorStateSpec = Record<string, StateKind<unknown, 'operator' | 'broadcast'>>;
+export type BroadcastStateSpec = Record<string, StateKind<unknown, 'keyed' | 'broadcast'>>;
+/** What the broadcast side of a connected process may use: nothing that is kept by key. */
+type BroadcastHandles<S> = Handles<{ readonly [N in keyof S as S[N] extends StateKind<unknown, 'broadcast'> ? N : never]: S[N] }>;
+/** What the other side may use: broadcast state to be read only. */
+type ReadingHandles<S> = {
+  readonly [N in keyof S]: S[N] extends StateKind<BroadcastMap<infer K, infer V>, 'broadcast'> ? ReadonlyBroadcastMap<K, V> : Handles<S>[N];
+};
 
 /** Where an operator's code runs. */
 export interface OperatorContext {
@@ -146,6 +153,33 @@ export interface KeyedProcess<K, T, R, S extends KeyedStateSpec = {}> extends Li
   onTimer?(timer: Timer, context: KeyedContext<K, R, Handles<S>>): void | undefined;
 }
 
+/** A keyed process with two inputs that share state and timers by key. Handlers are synchronous: HANDLER_IS_ASYNC. */
+export interface KeyedConnectedProcess<K, T, U, R, S extends KeyedStateSpec = {}> extends Lifecycle<R> {
+  state?: S;
+  onLeft(value: T, context: KeyedContext<K, R, Handles<S>>): void | undefined;
+  onRight(value: U, context: KeyedContext<K, R, Handles<S>>): void | undefined;
+  onTimer?(timer: Timer, context: KeyedContext<K, R, Handles<S>>): void | undefined;
+}
+/** A process with two inputs. Handlers are synchronous: HANDLER_IS_ASYNC. */
+export interface ConnectedProcess<T, U, R, S extends OperatorStateSpec = {}> extends Lifecycle<R> {
+  state?: S;
+  onLeft(value: T, context: RecordContext<R, Handles<S>>): void | undefined;
+  onRight(value: U, context: RecordContext<R, Handles<S>>): void | undefined;
+}
+/** A process beside a broadcast stream: `onRight` sees every record of that in every instance, and alone may change broadcast state, the same way in each. */
+export interface BroadcastProcess<T, U, R, S extends OperatorStateSpec = {}> extends Lifecycle<R> {
+  state?: S;
+  onLeft(value: T, context: RecordContext<R, ReadingHandles<S>>): void | undefined;
+  onRight(value: U, context: RecordContext<R, BroadcastHandles<S>>): void | undefined;
+}
+/** A keyed process beside a broadcast stream; `onRight` has no key, no keyed state and no timers. */
+export interface KeyedBroadcastProcess<K, T, U, R, S extends BroadcastStateSpec = {}> extends Lifecycle<R> {
+  state?: S;
+  onLeft(value: T, context: KeyedContext<K, R, ReadingHandles<S>>): void | undefined;
+  onRight(value: U, context: RecordContext<R, BroadcastHandles<S>>): void | undefined;
+  onTimer?(timer: Timer, context: KeyedContext<K, R, ReadingHandles<S>>): void | undefined;
+}
+
 /**
  * A keyed process that stands alone: key, record and emitted type are given, its state is inferred (hence the two calls).
  * @example
@@ -167,6 +201,10 @@ export interface KeyedProcess<K, T, R, S extends KeyedStateSpec = {}> extends Li
  * }).run();
  * assert.deepEqual(out, ['ada']);
  */
-export function process<K, T, R>(): <S extends KeyedStateSpec = {}>(definition: KeyedProcess<K, T, R, S>) => KeyedProcess<K, T, R, S> {
+export function process<K, T, R>(): <S extends KeyedStateSpec = {}>(definition: KeyedProcess<K, T, R, S>) => KeyedProcess<K, T, R, S>;
+export function process<K, T, U, R>(): <S extends KeyedStateSpec = {}>(
+  definition: KeyedConnectedProcess<K, T, U, R, S>,
+) => KeyedConnectedProcess<K, T, U, R, S>;
+export function process(): <D>(definition: D) => D {
   return (definition) => definition;
 }

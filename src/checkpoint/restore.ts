@@ -11,11 +11,13 @@ import { MillraceError } from '../errors.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
 import { isKeyed, nameOf } from '../graph/node.ts';
 import type { Graph, Vertex } from '../graph/plan.ts';
+import { redistribute } from '../runtime/parts.ts';
 import type { OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
 import type { CheckpointMetadata } from './metadata.ts';
+import type { Pointer } from './registry.ts';
 
 export interface Candidate {
-  readonly checkpoint: CheckpointInfo;
+  readonly checkpoint: Pointer;
   /** Undefined: whole. Else what is wrong with it, naming the file. */
   readonly fault: Error | undefined;
   /** Undefined: it cannot be read. */
@@ -26,6 +28,23 @@ export interface Candidate {
 export function newestWhole(candidates: readonly Candidate[]): { chosen: Candidate | undefined; passedOver: readonly Candidate[] } {
   const index = candidates.findIndex((c) => c.fault === undefined);
   return index === -1 ? { chosen: undefined, passedOver: candidates } : { chosen: candidates[index], passedOver: candidates.slice(0, index) };
+}
+
+export interface WriterIdentity {
+  readonly lineage: string;
+  readonly writer: string;
+  readonly data: unknown;
+}
+
+/**
+ * E4: the writers of a sink that may have committed one of the candidates: those of the plan, those that a metadata file names, and as many as a pointer says,
+ * since of a checkpoint whose metadata is gone nothing else tells that it was made with more of them.
+ */
+export function writersToAsk(uid: string, parallelism: number, lineage: string, candidates: readonly Candidate[]): WriterIdentity[] {
+  const count = Math.max(parallelism, ...candidates.map((c) => c.checkpoint.writers?.[uid] ?? 0));
+  const counted = Array.from({ length: count }, (_, i) => ({ writer: String(i), lineage, data: undefined }));
+  const named = candidates.flatMap((c) => c.metadata?.tasks ?? []).flatMap((t) => t.operators[uid]?.writers ?? []);
+  return [...new Map([...counted, ...named].map(({ writer, lineage: its, data }) => [`${its}/${writer}`, { writer, lineage: its, data }])).values()];
 }
 
 /** E4: refuses where a sink has committed past the checkpoint fallen back to. */
@@ -71,7 +90,8 @@ export function unclaimed(metadata: CheckpointMetadata, graph: Graph): string[] 
   const known = new Set(graph.vertices.flatMap((v) => v.nodes.map(nameOf)));
   const stored = new Set<string>();
   for (const task of metadata.tasks) {
-    for (const uid of Object.keys(task.operators)) stored.add(uid);
+    // What `timestamps()` keeps is made anew, and its name changes with the program.
+    for (const uid of Object.keys(task.operators)) if (!uid.startsWith('timestamps.')) stored.add(uid);
     if (task.keyed !== undefined && (task.keyed.handle.bases.length > 0 || task.keyed.handle.deltas.length > 0)) stored.add(task.keyed.uid);
   }
   return [...stored].filter((uid) => !known.has(uid));
@@ -97,9 +117,12 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
     const keyed = keyedOld.filter((t) => meets(t.keyed!.range, range));
     const taken = isKeyed(head.step) ? keyed : takenOver(vertex, old, splits[subtask]!, subtask);
     const operators: Record<string, OperatorSnapshot> = {};
+    const parts: Record<string, Record<string, readonly unknown[]>> = {};
     for (const node of vertex.nodes) {
       const uid = nameOf(node);
       const snapshots = gather(metadata, uid);
+      const given = snapshots.map((s) => s.parts).filter((p) => p !== undefined);
+      if (given.length > 0) parts[uid] = redistribute(given, { subtask, parallelism, maxParallelism });
       const writers = snapshots.flatMap((s) => s.writers ?? []).filter((w) => Number(w.writer) % parallelism === subtask);
       const letters = subtask === 0 ? snapshots.flatMap((s) => s.deadLetters ?? []) : [];
       operators[uid] = {
@@ -115,6 +138,7 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
       processingTime: Math.max(0, ...metadata.tasks.map((t) => t.processingTime)),
       ended: !metadata.drained && taken.length > 0 && taken.every((t) => t.ended) && splits[subtask]!.every((s) => s.finished),
       operators,
+      parts,
       handles: keyed.map((t) => t.keyed!.handle),
     };
   });
@@ -134,8 +158,10 @@ function takenOver(vertex: Vertex, old: readonly TaskSnapshot[], splits: readonl
   return old.length === vertex.parallelism ? old.filter((t) => t.subtask === subtask) : old;
 }
 
+/** Of all old instances, in their order. */
 function gather(metadata: CheckpointMetadata, uid: string): OperatorSnapshot[] {
-  return metadata.tasks.flatMap((t: TaskSnapshot) => t.operators[uid] ?? []);
+  const tasks: readonly TaskSnapshot[] = metadata.tasks.filter((t) => t.operators[uid] !== undefined);
+  return [...tasks].sort((a, b) => a.subtask - b.subtask).map((t) => t.operators[uid]!);
 }
 
 function meets(a: KeyGroupRange, b: KeyGroupRange): boolean {

@@ -44,6 +44,16 @@ export interface RegionOptions {
   readonly onDeadLetter: (letter: DeadLetter) => void;
 }
 
+/** Which instances of the next vertex an instance sends to. */
+function targets({ exchange, from, to }: Edge, sender: number): number[] {
+  const all = Array.from({ length: to.parallelism }, (_, i) => i);
+  if (exchange === 'forward') return [sender];
+  if (exchange !== 'rescale') return all;
+  // Each sender has a share of the receivers, or several senders share one.
+  if (from.parallelism >= to.parallelism) return [Math.floor((sender * to.parallelism) / from.parallelism)];
+  return all.filter((receiver) => Math.floor((receiver * from.parallelism) / to.parallelism) === sender);
+}
+
 /** Longer than a task waits for its own calls to settle. */
 const SHUTDOWN_MS = 8000;
 
@@ -76,7 +86,6 @@ export class RegionAttempt {
     const vertices = options.graph.vertices.filter((v) => v.region === options.number);
     const tasksOf = new Map<Vertex, Task[]>(vertices.map((v) => [v, []]));
     const channels = new Map<Edge, Channel[][]>();
-    const targets = (edge: Edge, from: number): number[] => (edge.exchange === 'forward' ? [from] : Array.from({ length: edge.to.parallelism }, (_, i) => i));
     for (const vertex of vertices) {
       for (const edge of vertex.outputs) {
         const wake = (v: Vertex, i: number) => (): void => tasksOf.get(v)![i]?.wake();

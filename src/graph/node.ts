@@ -3,11 +3,18 @@
 // What: data. A node names its inputs; keyBy, union and the exchanges are no nodes but properties of inputs. Settings (`parallelism`, `onError`, …) are the
 // only fields that change after a node was added, and only while the program's build function runs.
 
-import type { ErrorPolicy, Key, PolicyFn } from './job.ts';
+import type { Backoff, ErrorPolicy, Key, PolicyFn } from './job.ts';
 import type { Sink, TransactionalSink } from './sink.ts';
 import type { Source } from './source.ts';
 
-export type Exchange = 'forward' | 'hash' | 'rebalance';
+/**
+ * How records go from the instances of one operator to those of the next: to the same one, by key, in turn, in turn within a share, at random, to all, or to
+ * the one that a function names.
+ */
+export type Exchange = 'forward' | 'hash' | 'rebalance' | 'rescale' | 'shuffle' | 'broadcast' | 'custom';
+
+/** Which input of an operator that has two: what `onLeft` sees, or `onRight`. */
+export type Port = 'left' | 'right';
 
 export interface Input {
   readonly node: Node;
@@ -16,6 +23,10 @@ export interface Input {
   readonly exchange: Exchange;
   /** Of a hash exchange. */
   readonly key: ((value: unknown) => Key) | undefined;
+  /** Of a custom exchange. */
+  readonly partition?: ((value: unknown, instances: number) => number) | undefined;
+  /** 'left' by default. */
+  readonly port?: Port | undefined;
 }
 
 /** The main output's name. A side output is named by the user, so never the empty string. */
@@ -39,6 +50,28 @@ export interface WatermarkStrategy<T> {
   idleness?: number;
   /** Makes a generator for each split, instead of outOfOrderness. */
   generator?(): WatermarkGenerator<T>;
+  /** Splits of all sources of the group wait where they are more than `maxDrift` milliseconds ahead of its slowest. */
+  align?: { group: string; maxDrift: number };
+}
+
+/** How often, and how long apart, something is tried again. */
+export interface RetryPolicy {
+  /** Tries in all, the first included. */
+  attempts: number;
+  /** Milliseconds between them: { initial: 100, max: 10,000, factor: 2, jitter: 0.1 } by default. */
+  backoff?: Backoff;
+  /** Which errors are worth it; all by default. */
+  retryable?(error: unknown): boolean;
+}
+/** How `asyncMap` asks. */
+export interface AsyncMapOptions {
+  /** Calls open at once in an instance, 100 by default; more records wait. */
+  capacity?: number;
+  /** Milliseconds of processing time for a record, retries included; none by default. Then its signal aborts and TIMEOUT goes to `onError`. */
+  timeout?: number;
+  /** True (default): results leave in the order of the records. False: as they come, but never past a watermark. */
+  ordered?: boolean;
+  retry?: RetryPolicy;
 }
 
 /** An aggregate of your own. Accumulators are plain data; all functions are synchronous. */
@@ -66,14 +99,28 @@ export interface WindowSpec {
   /** Early results each `earlyCount` elements; 0: none. */
   readonly earlyCount: number;
   readonly fn: AnyAggregate;
-  /** True for `reduce`: the accumulator is undefined or a value. */
   readonly lateOutput: string;
+  /** `windowAll`: one instance, and results have no key. */
+  readonly all: boolean;
+}
+
+/** Joins right records whose timestamp is in [left + lower, left + upper], of the same key. */
+export interface IntervalJoinSpec {
+  readonly lower: number;
+  readonly upper: number;
+  /** Left records that met nobody are joined with undefined at their expiry. */
+  readonly outer: boolean;
+  readonly fn: (left: unknown, right: unknown) => unknown;
 }
 
 /** A process definition as the runtime calls it; the typed forms stand in `api`. */
 export interface ProcessSpec {
   readonly state: Record<string, unknown>;
-  readonly onRecord: (value: unknown, context: unknown) => unknown;
+  /** Of a process with one input. */
+  readonly onRecord?: (value: unknown, context: unknown) => unknown;
+  /** Of a process with two. */
+  readonly onLeft?: (value: unknown, context: unknown) => unknown;
+  readonly onRight?: (value: unknown, context: unknown) => unknown;
   readonly onTimer?: (timer: { at: number; domain: 'event' | 'processing' }, context: unknown) => unknown;
   readonly onStart?: (context: unknown) => unknown;
   readonly onWatermark?: (time: number, context: unknown) => unknown;
@@ -89,7 +136,16 @@ export type Step =
   | { readonly kind: 'reduce'; readonly fn: (left: unknown, right: unknown) => unknown }
   | { readonly kind: 'aggregate'; readonly fn: AnyAggregate }
   | { readonly kind: 'window'; readonly spec: WindowSpec }
-  | { readonly kind: 'process'; readonly keyed: boolean; readonly spec: ProcessSpec }
+  | { readonly kind: 'split'; readonly branches: readonly { readonly name: string; readonly fn: (value: unknown) => unknown }[] }
+  /** `inputs`: one, two, or two of which the right one is broadcast. */
+  | { readonly kind: 'process'; readonly keyed: boolean; readonly inputs: 'one' | 'two' | 'broadcast'; readonly spec: ProcessSpec }
+  | { readonly kind: 'intervalJoin'; readonly spec: IntervalJoinSpec }
+  | {
+      readonly kind: 'asyncMap';
+      readonly fn: (value: unknown, signal: AbortSignal) => Promise<unknown>;
+      readonly options: AsyncMapOptions;
+    }
+  | { readonly kind: 'timestamps'; readonly strategy: WatermarkStrategy<unknown> }
   | { readonly kind: 'sink'; readonly sink: Sink<unknown> | TransactionalSink<unknown> }
   | { readonly kind: 'forEach'; readonly fn: (value: unknown) => void | Promise<void> };
 
@@ -112,5 +168,12 @@ export function nameOf(node: Node): string {
 
 /** Steps that keep state by key: they run at the head of a vertex, behind a hash exchange. */
 export function isKeyed(step: Step): boolean {
-  return step.kind === 'reduce' || step.kind === 'aggregate' || step.kind === 'window' || (step.kind === 'process' && step.keyed);
+  return (
+    step.kind === 'reduce' || step.kind === 'aggregate' || step.kind === 'window' || step.kind === 'intervalJoin' || (step.kind === 'process' && step.keyed)
+  );
+}
+
+/** Steps that begin a vertex: they keep state by key, have two inputs, or keep event time in their own hands. */
+export function isHead(step: Step): boolean {
+  return isKeyed(step) || step.kind === 'asyncMap' || step.kind === 'timestamps' || (step.kind === 'process' && step.inputs !== 'one');
 }

@@ -4,12 +4,12 @@
 //
 // Invariants:
 //  P1  A vertex is a tree of nodes: a head, and nodes that consume a node of the vertex by a forward input at the same parallelism.
-//  P2  A keyed step, a source, and a node with several inputs are always heads.
+//  P2  A source, a step that keeps state by key or event time in its own hands (`isHead`), and a node with several inputs are always heads.
 //  P3  Building twice from the same program gives the same plan, with the same ids and hash.
 
 import { createHash } from 'node:crypto';
 import { MillraceError } from '../errors.ts';
-import { type Exchange, type Input, isKeyed, MAIN, type Node, nameOf } from './node.ts';
+import { type Exchange, type Input, isHead, MAIN, type Node, nameOf, type Port } from './node.ts';
 
 export interface Vertex {
   readonly id: string;
@@ -32,6 +32,8 @@ export interface Edge {
   readonly output: string;
   readonly exchange: Exchange;
   readonly key: Input['key'];
+  readonly partition: Input['partition'];
+  readonly port: Port;
 }
 
 /** The graph as data, JSON-serialisable: vertices are what runs in one task, edges how records go between them. */
@@ -66,7 +68,7 @@ export function buildGraph(nodes: readonly Node[], defaults: { parallelism: numb
     const inherited = only !== undefined && only.exchange === 'forward' ? parallelismOf.get(only.node) : undefined;
     const parallelism = node.parallelism ?? inherited ?? defaults.parallelism;
     parallelismOf.set(node, parallelism);
-    const chained = only !== undefined && only.exchange === 'forward' && !isKeyed(node.step) && parallelism === inherited && node.chain !== 'never';
+    const chained = only !== undefined && only.exchange === 'forward' && !isHead(node.step) && parallelism === inherited && node.chain !== 'never';
     if (chained) {
       const vertex = vertexOf.get(only.node)!;
       vertex.nodes.push(node);
@@ -85,7 +87,17 @@ export function buildGraph(nodes: readonly Node[], defaults: { parallelism: numb
     for (const input of node.inputs) {
       const from = vertexOf.get(input.node)!;
       const exchange = input.exchange === 'forward' && from.parallelism !== parallelism ? 'rebalance' : input.exchange;
-      const edge: Edge = { index: edges.length, from, to: vertex, node: input.node, output: input.output, exchange, key: input.key };
+      const edge: Edge = {
+        index: edges.length,
+        from,
+        to: vertex,
+        node: input.node,
+        output: input.output,
+        exchange,
+        key: input.key,
+        partition: input.partition,
+        port: input.port ?? 'left',
+      };
       edges.push(edge);
       from.outputs.push(edge);
       vertex.inputs.push(edge);

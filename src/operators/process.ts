@@ -155,7 +155,7 @@ export function processOperator(environment: OperatorEnvironment, spec: ProcessS
   const record = fresh<RecordDependencies, Operator['process']>(
     recording,
     `process-${uid}`,
-  )({ context, onRecord: (value, ctx) => spec.onRecord(value, ctx), setCurrent, reject });
+  )({ context, onRecord: (value, ctx) => spec.onRecord!(value, ctx), setCurrent, reject });
   const fire = (table: TimerTable, domainName: 'event' | 'processing', until: number, deadline: number): 'done' | 'more' | Promise<void> =>
     fireTimers(table, until, deadline, ({ time, key, hash }) => {
       if (spec.onTimer === undefined) return;

@@ -18,7 +18,7 @@
 //  N3  The loop stops between units only, and returns the index of the next record.
 
 import type { Key } from '../graph/job.ts';
-import { DEAD_LETTERS, MAIN, type Node } from '../graph/node.ts';
+import { DEAD_LETTERS, isHead, MAIN, type Node, type Port } from '../graph/node.ts';
 import type { Vertex } from '../graph/plan.ts';
 import { compile } from './fresh.ts';
 import type { Emit, Operator } from './operator.ts';
@@ -49,6 +49,8 @@ export interface SplitTimes {
 export interface Chain {
   /** Processes records from … to − 1 and returns the index of the first that was not. */
   run(columns: Columns, from: number, to: number, split: SplitTimes | undefined): number;
+  /** The same for records of the right input. */
+  runRight(columns: Columns, from: number, to: number): number;
   /** Index into the vertex's nodes of the code that ran last. */
   readonly at: () => number;
   /** Index of the record that ran last. */
@@ -70,8 +72,8 @@ export interface ChainParts {
   readonly asyncHandler: (result: unknown) => unknown;
 }
 
-const isOperator = (node: Node): boolean =>
-  node.step.kind === 'reduce' || node.step.kind === 'aggregate' || node.step.kind === 'window' || node.step.kind === 'process';
+/** Steps that are objects; the others are text. */
+const isOperator = ({ step }: Node): boolean => isHead(step) || step.kind === 'process';
 
 export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<Node, Operator>; outputOf(node: Node, name: string): Emit | undefined } {
   const { vertex } = parts;
@@ -98,7 +100,7 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
     });
     return lines.join('\n');
   };
-  const step = (node: Node, v: string, t: string, keyed = false): string => {
+  const step = (node: Node, v: string, t: string, method: 'process' | 'processRight' = 'process', keyed = false): string => {
     const n = at.get(node)!;
     switch (node.step.kind) {
       case 'map':
@@ -109,13 +111,21 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
       }
       case 'flatMap':
         return `at = ${n}; const r${n} = ${bind(`f${n}`, node.step.fn)}(${v}); if (typeof r${n}?.then === 'function') settle(r${n});\nfor (const v${n} of r${n}) {\n${emit(node, MAIN, `v${n}`, t)}\nat = ${n};\n}`;
+      case 'split': {
+        const tests = node.step.branches.map(({ name, fn }, b) => {
+          const p = `p${n}_${b}`;
+          const body = emit(node, name, v, t);
+          return `at = ${n}; const ${p} = ${bind(`f${n}_${b}`, fn)}(${v}); if (${p} === true || settle(${p})) {\n${body}\n} else {`;
+        });
+        return `${tests.join('\n')}${' }'.repeat(tests.length)}`;
+      }
       case 'sink':
       case 'forEach':
         return `at = ${n}; ${bind(`sink${n}`, parts.sinks.get(node))}(${v}, ${t});`;
       case 'source':
         return emit(node, MAIN, v, t);
       default:
-        return keyed ? `at = ${n}; op${n}.process(${v}, ${t}, keys[i], hashes[i]);` : `at = ${n}; op${n}.process(${v}, ${t}, undefined, 0);`;
+        return `at = ${n}; op${n}.${method}(${v}, ${t}, ${keyed ? 'keys[i], hashes[i]' : 'undefined, 0'});`;
     }
   };
 
@@ -142,23 +152,19 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
   if (stamp !== undefined) bind('timestampOf', stamp);
   const assigned = source === undefined ? 'timestamps[i]' : 'timestamps === undefined ? NaN : timestamps[i]';
   const timed = source?.strategy !== undefined;
-  const record = [
-    'const v = values[i];',
+  const byKey = (port: Port): boolean => vertex.inputs.some((e) => e.exchange === 'hash' && e.port === port);
+  const first = [
     stamp === undefined ? `const t = ${assigned};` : `at = 0; const t = timestampOf(v, ${assigned});`,
     timed ? 'if (t > newest) newest = t; if (perRecord) split.onRecord(v, t);' : '',
-    step(
-      head,
-      'v',
-      't',
-      vertex.inputs.some((e) => e.exchange === 'hash'),
-    ),
+    step(head, 'v', 't', 'process', byKey('left')),
   ].join('\n');
-  const loop =
+  const loop = (record: string): string =>
     parts.units === undefined
-      ? `for (; i < to; i++) {\n${record}\nif (control.full) { i++; break; }\n}`
+      ? `for (; i < to; i++) {\nconst v = values[i];\n${record}\nif (control.full) { i++; break; }\n}`
       : `for (; i < to; i++) {
 units.begin();
 try {
+const v = values[i];
 ${record}
 } catch (error) {
 units.failed(error, at, values[i], keys === undefined ? undefined : keys[i], timestamps === undefined ? NaN : timestamps[i]);
@@ -167,7 +173,7 @@ continue;
 units.commit();
 if (control.full) { i++; break; }
 }`;
-  const keyed = isOperator(head) && vertex.inputs.some((e) => e.exchange === 'hash');
+  const two = vertex.inputs.some((e) => e.port === 'right');
   const body = `
 let at = 0;
 let last = 0;
@@ -175,19 +181,33 @@ ${operatorNodes.map((node) => `let op${at.get(node)};`).join(' ')}
 ${emitters.join('\n')}
 function run(columns, from, to, split) {
 const { values, timestamps, keys, hashes } = columns;
-${keyed ? `if (op${at.get(head)}.ahead !== undefined) op${at.get(head)}.ahead(hashes, from, to);` : ''}
+${isOperator(head) && byKey('left') && !two ? `if (op${at.get(head)}.ahead !== undefined) op${at.get(head)}.ahead(hashes, from, to);` : ''}
 ${timed ? 'let newest = split.maxTimestamp; const perRecord = split.perRecord;' : ''}
 let i = from;
 try {
-${loop}
+${loop(first)}
 } finally {
 last = i;
 ${timed ? 'split.maxTimestamp = newest;' : ''}
 }
 return i;
 }
+function runRight(columns, from, to) {
+${
+  two
+    ? `const { values, timestamps, keys, hashes } = columns;
+let i = from;
+try {
+${loop(`const t = timestamps[i];\n${step(head, 'v', 't', 'processRight', byKey('right'))}`)}
+} finally {
+last = i;
+}
+return i;`
+    : ''
+}
+}
 return {
-chain: { run, at: () => at, index: () => last, setAt: (n) => { at = n; } },
+chain: { run, runRight, at: () => at, index: () => last, setAt: (n) => { at = n; } },
 emitters: { ${[...emitterNames].map(([key, fn]) => `${JSON.stringify(key)}: ${fn}`).join(', ')} },
 bind(ops) { ${operatorNodes.map((node, k) => `op${at.get(node)} = ops[${k}];`).join(' ')} },
 };`;

@@ -6,12 +6,18 @@ import type { Key as StateKey, TaskState } from '../../state-backends/index.ts';
 import type { Logger, Metrics } from '../graph/context.ts';
 import type { Key } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
+import type { StatePart } from './parts.ts';
 
 export type Emit = (value: unknown, timestamp: number) => void;
+
+/** What an input says of event time. */
+export type TimeEvent = { readonly kind: 'watermark'; readonly time: number } | { readonly kind: 'idle' } | { readonly kind: 'active' };
 
 export interface Operator {
   /** `key` and `hash` only at the head of a vertex behind a hash exchange. */
   process(value: unknown, timestamp: number, key: Key, hash: number): void;
+  /** Of an operator with two inputs: a record of the right one. */
+  processRight?(value: unknown, timestamp: number, key: Key, hash: number): void;
   /** A hint: records with these hashes come next. Only at the head of a vertex behind a hash exchange. */
   ahead?(hashes: Int32Array, from: number, to: number): void;
   /** Before and after a slice of work: outside of it, contexts that users hold throw CONTEXT_USED_OUTSIDE_RECORD. */
@@ -29,6 +35,19 @@ export interface Operator {
   /** After the last record and the final watermark. */
   end?(): void;
   stop?(): void | Promise<void>;
+  /**
+   * Only of a head that keeps event time in its own hands: it is told what the input says instead of the task, and passes on what is to go on with
+   * `environment.time`. The watermark +∞ must go on in the end.
+   */
+  onTime?(event: TimeEvent): void;
+  /** Every 200 ms of processing time, or after each batch where time is to be repeatable. Only of one that has `onTime`. */
+  tick?(now: number): void;
+  /** True: no more records now; `environment.wake` when that has changed. Barriers and time that stand behind a record wait with it. */
+  readonly blocked?: boolean;
+  /** True: something is still to come of what it was given; the end of data waits for it. */
+  readonly holding?: boolean;
+  /** What of it is kept outside of keyed state, at a barrier; see `parts.ts`. Immutable from then on. */
+  snapshot?(): Readonly<Record<string, StatePart>>;
   /** What this operator counts, for metrics. */
   readonly counts?: Readonly<Record<string, number>>;
 }
@@ -56,6 +75,25 @@ export interface OperatorEnvironment {
   readonly unit: (run: () => void, subject: () => unknown, key: Key | undefined, timestamp: number) => boolean;
   /** Tell the task that a processing-time timer may be due earlier than it knows. */
   readonly timersChanged: () => void;
+  /** What the old instances' `snapshot` gave under that name, redistributed to this one; undefined where nothing was restored. */
+  readonly restored: (name: string) => readonly unknown[] | undefined;
+  /** Only of an operator that has `onTime`: this goes on. */
+  readonly time: (event: TimeEvent) => void;
+  /** Runs `fn` once the watermark that was passed on last has left, at once where none is on its way: what is emitted then stands behind it. */
+  readonly afterTime: (fn: () => void) => void;
+  /** Leave the loop over records after the one that runs: `blocked` may have changed. */
+  readonly attention: () => void;
+  /** Something that came from outside is to be worked on: runs `fn` in a turn of this attempt's task, as a handler's code. */
+  readonly post: (fn: () => void) => void;
+  /** Ends the task: an error of no record, or one whose policy has been asked. */
+  readonly fail: (error: unknown) => void;
+  /** Asks the policy of this operator about a record that failed outside of the chain: 'skipped' has made its dead letter; else the task ends. */
+  readonly failed: (error: unknown, record: unknown, key: Key | undefined, timestamp: number) => void;
+  readonly clock: { setTimeout(fn: () => void, ms: number): unknown; clearTimeout(handle: unknown): void };
+  /** True where time is told after each batch, not by the clock. */
+  readonly timeEachBatch: boolean;
+  /** Aborted when the attempt ends. */
+  readonly signal: AbortSignal;
 }
 
 export type OperatorFactory = (environment: OperatorEnvironment) => Operator;

@@ -8,6 +8,7 @@
 import { canonicalKey, groupOf, hashKey, instanceOf } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { Key } from '../graph/job.ts';
+import type { Exchange } from '../graph/node.ts';
 import { BATCH_SIZE, type Batch, takeBatch } from './batch.ts';
 import type { Channel, Event } from './channel.ts';
 import { fresh } from './fresh.ts';
@@ -56,6 +57,9 @@ interface AddDependencies {
   readonly limit: number;
   readonly last: LastKey | undefined;
   readonly first: boolean;
+  readonly partition: (value: unknown, instances: number) => number;
+  readonly refuse: (target: unknown, instances: number) => never;
+  readonly random: () => number;
 }
 
 /** Free of outside names: see fresh.ts. */
@@ -127,9 +131,49 @@ const addInTurn = ({ builders, limit }: AddDependencies) => {
   };
 };
 
+const addToAll = ({ builders, limit }: AddDependencies) => {
+  const { batches, control } = builders;
+  return (value: unknown, timestamp: number): void => {
+    for (let i = 0; i < batches.length; i++) {
+      const batch = batches[i]!;
+      batch.add(value, timestamp);
+      if (batch.size >= limit) control.full = true;
+    }
+  };
+};
+
+const addAtRandom = ({ builders, limit, random }: AddDependencies) => {
+  const { batches, control } = builders;
+  return (value: unknown, timestamp: number): void => {
+    const batch = batches[Math.floor(random() * batches.length)]!;
+    batch.add(value, timestamp);
+    if (batch.size >= limit) control.full = true;
+  };
+};
+
+const addByFunction = ({ builders, limit, partition, refuse }: AddDependencies) => {
+  const { batches, control } = builders;
+  return (value: unknown, timestamp: number): void => {
+    const batch = batches[partition(value, batches.length)] ?? refuse(partition(value, batches.length), batches.length);
+    batch.add(value, timestamp);
+    if (batch.size >= limit) control.full = true;
+  };
+};
+
+/** What adds a record, for each exchange. */
+function adding(exchange: Exchange, targets: number): (dependencies: AddDependencies) => (value: unknown, timestamp: number) => void {
+  if (exchange === 'hash') return targets === 1 ? addKeyedToOne : addKeyed;
+  if (exchange === 'custom') return addByFunction;
+  if (targets === 1) return addToOne;
+  if (exchange === 'broadcast') return addToAll;
+  return exchange === 'shuffle' ? addAtRandom : addInTurn;
+}
+
 export interface OutputOptions {
-  readonly exchange: 'forward' | 'hash' | 'rebalance';
+  readonly exchange: Exchange;
   readonly key: ((value: unknown) => Key) | undefined;
+  readonly partition: ((value: unknown, instances: number) => number) | undefined;
+  readonly random: () => number;
   /** One for each target task; a forward edge has one. */
   readonly channels: readonly Channel[];
   readonly maxParallelism: number;
@@ -149,7 +193,7 @@ export function openOutput(options: OutputOptions): Output {
   const marks = new Array<number>(channels.length).fill(0);
   const targets = Int32Array.from({ length: maxParallelism }, (_, group) => instanceOf(group, channels.length, maxParallelism));
   let records = 0;
-  const make = keyed ? (channels.length === 1 ? addKeyedToOne : addKeyed) : channels.length === 1 ? addToOne : addInTurn;
+  const make = adding(exchange, channels.length);
   const add = fresh<AddDependencies, (value: unknown, timestamp: number) => void>(
     make,
     `output-${options.name}`,
@@ -162,6 +206,15 @@ export function openOutput(options: OutputOptions): Output {
     limit: BATCH_SIZE,
     last: options.last,
     first: options.first ?? false,
+    partition: options.partition ?? (() => 0),
+    random: options.random,
+    refuse: (target, instances) => {
+      rejectThenable(target, options.to);
+      throw new MillraceError('PARTITION_INVALID', `The partition function in front of '${options.to}' gave ${shown(target)} for ${instances} instances.`, {
+        uid: options.to,
+        todo: 'It must give a whole number from 0 to instances − 1.',
+      });
+    },
   });
   return {
     add,

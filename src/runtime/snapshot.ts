@@ -6,6 +6,7 @@
 import type { FileRef, Handle, KeyGroupRange } from '../../state-backends/index.ts';
 import type { DeadLetter } from '../graph/job.ts';
 import type { SplitTime } from '../time/generators.ts';
+import type { StatePart } from './parts.ts';
 
 export interface SplitSnapshot {
   readonly id: string;
@@ -37,6 +38,8 @@ export interface OperatorSnapshot {
   readonly writers?: readonly WriterSnapshot[];
   readonly deadLetters?: readonly DeadLetter[];
   readonly deadLettersDropped?: number;
+  /** What the operator keeps outside of keyed state. */
+  readonly parts?: Readonly<Record<string, StatePart>>;
 }
 
 export interface TaskSnapshot {
@@ -59,6 +62,8 @@ export interface TaskRestore {
   readonly processingTime: number;
   readonly ended: boolean;
   readonly operators: Readonly<Record<string, OperatorSnapshot>>;
+  /** By uid, then by name: what operators are given back of their parts. */
+  readonly parts: Readonly<Record<string, Readonly<Record<string, readonly unknown[]>>>>;
   /** All old handles whose range meets this task's. */
   readonly handles: readonly Handle[];
 }

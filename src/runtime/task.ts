@@ -29,7 +29,7 @@ import { forEachSink } from './for-each.ts';
 import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
 import type { Io } from './io.ts';
-import type { Operator, OperatorFactory } from './operator.ts';
+import type { Operator, OperatorFactory, TimeEvent } from './operator.ts';
 import { type Control, type LastKey, type Output, openOutput } from './output.ts';
 import { PlainSink } from './plain-sink.ts';
 import type { SinkRunner } from './sink-runner.ts';
@@ -110,6 +110,8 @@ export class Task {
   readonly #nodes: readonly Node[];
   readonly #control: Control = { full: false };
   readonly #gate: Gate | undefined;
+  /** By channel of the gate: true where it brings records of the right input. */
+  readonly #right: readonly boolean[];
   readonly #outputs: readonly Output[];
   readonly #sinks = new Map<Node, SinkRunner>();
   readonly #letters: DeadLetters;
@@ -119,6 +121,9 @@ export class Task {
   #ticking: unknown;
   readonly #chain: Chain;
   readonly #operators: readonly Operator[];
+  readonly #operatorOf: ReadonlyMap<Node, Operator>;
+  /** The head, where it keeps event time in its own hands. */
+  readonly #timekeeper: Operator | undefined;
   readonly #outputOf: (node: Node, name: string) => ((value: unknown, timestamp: number) => void) | undefined;
   readonly #reader: SourceReader | undefined;
   #keyed: TaskState | undefined;
@@ -128,6 +133,7 @@ export class Task {
   // records
   #batch: Batch | undefined;
   #columns: Columns | undefined;
+  #batchRight = false;
   #at = 0;
   #chunk = 256;
   #lastFlush = 0;
@@ -170,12 +176,15 @@ export class Task {
             this.#watermark,
             options.blocking,
           );
+    this.#right = options.inputs.flatMap(({ edge, channels }) => channels.map(() => edge.port === 'right'));
     const keyed = options.outputs.filter(({ edge }) => edge.exchange === 'hash');
     const last: LastKey | undefined = keyed.length > 1 ? { key: Number.NaN, hash: 0 } : undefined;
     this.#outputs = options.outputs.map(({ edge, channels }) =>
       openOutput({
         exchange: edge.exchange,
         key: edge.key,
+        partition: edge.partition,
+        random: () => options.io.random(),
         channels,
         maxParallelism: options.maxParallelism,
         control: this.#control,
@@ -229,6 +238,9 @@ export class Task {
     this.#chain = built.chain;
     this.#outputOf = built.outputOf;
     this.#operators = [...built.operators.values()];
+    this.#operatorOf = built.operators;
+    const head = built.operators.get(vertex.head);
+    this.#timekeeper = head?.onTime === undefined ? undefined : head;
     this.#reader = this.#openReader();
     for (const node of this.#nodes) {
       const snapshot = restore?.operators[nameOf(node)];
@@ -288,6 +300,22 @@ export class Task {
       metrics: options.metrics,
       unit: (run, subject, key, timestamp) => this.#unit(index, run, subject, key, timestamp),
       timersChanged: () => this.#armAlarm(),
+      restored: (name) => options.restore?.parts[uid]?.[name],
+      time: (event) => this.#timePasses(event),
+      afterTime: (fn) => this.#afterAdvancing(() => this.#entered(fn)),
+      attention: () => {
+        this.#control.full = true;
+      },
+      post: (fn) => this.#post(() => this.#entered(fn)),
+      fail: (error) => this.#failLater(error),
+      failed: (error, record, key, timestamp) => {
+        const failure = this.#units.failure(error, node, record, key);
+        if (failure !== undefined) throw failure;
+        this.#skipped(node, error, record, key, timestamp);
+      },
+      clock: options.io.clock,
+      timeEachBatch: options.watermarkEachBatch,
+      signal: this.#abort.signal,
     });
   }
 
@@ -415,6 +443,7 @@ export class Task {
     // Nothing fires now: what was due had fired before the snapshot, and a timer set for the past waits for the next watermark, as it would have without a crash.
     if (this.#watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#watermark });
     this.#armAlarm();
+    if (!this.#options.watermarkEachBatch && (this.#strategy !== undefined || this.#timekeeper?.tick !== undefined)) this.#tick();
     if (this.#reader === undefined) return;
     if (this.#quiet) {
       this.#reader.complete = true;
@@ -422,7 +451,6 @@ export class Task {
       const { subtask, vertex, assign } = this.#options;
       if (subtask === 0) for (let other = 1; other < vertex.parallelism; other++) assign(other, [], true);
     } else this.#reader.start(known, counts);
-    if (!this.#options.watermarkEachBatch && this.#strategy !== undefined) this.#tick();
   }
 
   get #strategy() {
@@ -454,7 +482,11 @@ export class Task {
     if (this.#advancing !== undefined) return this.#advance(deadline);
     if (this.#alarm !== undefined && this.#ending !== 'ended' && !this.#quiet && this.#alarm.at <= this.now() && !this.#fireProcessing(deadline))
       return !this.#waiting;
-    if (this.#ending === 'advancing') return this.#endData();
+    if (this.#ending === 'advancing' && this.#timekeeper?.holding !== true) return this.#endData();
+    if (this.#timekeeper?.blocked === true) {
+      this.#flush(true);
+      return false;
+    }
     if (this.#batch !== undefined) return this.#processBatch();
     if (this.#reader !== undefined) return this.#readStep();
     return this.#pollStep();
@@ -498,6 +530,7 @@ export class Task {
       this.#batch = element;
       this.#columns = element;
       this.#at = 0;
+      this.#batchRight = this.#right[this.#gate!.channel]!;
       this.#processBatch();
     }
     return true;
@@ -510,6 +543,7 @@ export class Task {
     releaseBatch(batch);
     this.#batch = undefined;
     this.#columns = undefined;
+    if (this.#options.watermarkEachBatch) this.#tickTimekeeper();
     return true;
   }
 
@@ -520,7 +554,7 @@ export class Task {
     this.#enter();
     let next: number;
     try {
-      next = this.#chain.run(columns, from, to, split?.clock);
+      next = this.#batchRight ? this.#chain.runRight(columns, from, to) : this.#chain.run(columns, from, to, split?.clock);
     } catch (error) {
       const index = this.#chain.index();
       if (split !== undefined && error instanceof TaskFailure && error.policy === 'stop') {
@@ -639,12 +673,18 @@ export class Task {
     this.#ticking = clock.setTimeout(
       () =>
         this.#post(() => {
-          if (this.#state !== 'running' || this.#ending !== 'no') return;
-          this.#sourceTime();
+          if (this.#state !== 'running' || this.#ending === 'ended') return;
+          if (this.#reader === undefined) this.#tickTimekeeper();
+          else this.#sourceTime();
           this.#tick();
         }),
       WATERMARK_INTERVAL_MS,
     );
+  }
+
+  #tickTimekeeper(): void {
+    const keeper = this.#timekeeper;
+    if (keeper?.tick !== undefined && !this.#quiet) this.#entered(() => keeper.tick!(this.now()));
   }
 
   #endOfInput(): boolean {
@@ -674,9 +714,9 @@ export class Task {
       case 'idle':
       case 'active': {
         const { watermark, idle } = event.kind === 'watermark' ? gate.watermark(event.time) : event.kind === 'idle' ? gate.idle() : gate.active();
-        if (idle === false) this.#signal({ kind: 'active' });
-        if (watermark !== undefined) this.#advanceTo(watermark);
-        if (idle === true) this.#afterAdvancing(() => this.#signal({ kind: 'idle' }));
+        if (idle === false) this.#timeArrives({ kind: 'active' });
+        if (watermark !== undefined) this.#timeArrives({ kind: 'watermark', time: watermark });
+        if (idle === true) this.#timeArrives({ kind: 'idle' });
         break;
       }
       case 'end-of-data':
@@ -693,6 +733,16 @@ export class Task {
         }
         break;
     }
+  }
+
+  #timeArrives(event: TimeEvent): void {
+    if (this.#timekeeper === undefined || this.#quiet) this.#timePasses(event);
+    else this.#entered(() => this.#timekeeper!.onTime!(event));
+  }
+
+  #timePasses(event: TimeEvent): void {
+    if (event.kind === 'watermark') this.#advanceTo(event.time);
+    else this.#afterAdvancing(() => this.#signal(event));
   }
 
   readonly #after: (() => void)[] = [];
@@ -813,7 +863,9 @@ export class Task {
       const uid = nameOf(node);
       const letters = this.#letters.snapshot(uid);
       const splits = node.step.kind === 'source' ? { splits: this.#reader!.snapshot() } : undefined;
-      if (letters !== undefined || splits !== undefined) operators[uid] = { ...letters, ...splits };
+      const parts = this.#operatorOf.get(node)?.snapshot?.();
+      if (letters !== undefined || splits !== undefined || parts !== undefined)
+        operators[uid] = { ...letters, ...splits, ...(parts === undefined ? {} : { parts }) };
     }
     const { vertex, subtask } = this.#options;
     this.#endedAt.set(id, this.#ending === 'ended');
