@@ -79,10 +79,15 @@ export class Place {
   }
 
   start(args: readonly string[], environment: Record<string, string> = {}): Running {
+    return this.spawn(process.execPath, [MAIN, ...args], environment);
+  }
+
+  /** Any command, in this folder and with its temporary folder. */
+  spawn(command: string, args: readonly string[], environment: Record<string, string> = {}): Running {
     const env: NodeJS.ProcessEnv = { ...process.env, TMPDIR: this.temporary, TMP: this.temporary, TEMP: this.temporary, MILLRACE_DEBUG: '', ...environment };
     // What vitest sets for itself is not for the processes it tests.
     delete env.NODE_OPTIONS;
-    const running = new Running(spawn(process.execPath, [MAIN, ...args], { cwd: this.folder, env, stdio: ['ignore', 'pipe', 'pipe'] }));
+    const running = new Running(spawn(command, args, { cwd: this.folder, env, stdio: ['ignore', 'pipe', 'pipe'] }));
     this.#children.push(running);
     return running;
   }
