@@ -23,7 +23,7 @@ import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import type { TaskMail } from '../runtime/task.ts';
 import { judgeAck, nextId, nextTrigger, superseded, type TaskFacts, triggerTargets } from './decisions.ts';
-import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata } from './metadata.ts';
+import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, writersOf } from './metadata.ts';
 import type { Registry } from './registry.ts';
 import type { DirectoryStorage } from './storage.ts';
 
@@ -425,7 +425,7 @@ export class Coordinator {
       const bytes = filesNamed(metadata).reduce((sum, f) => sum + f.bytes, 0);
       const info = { id: pending.id, path, bytes, startedAt: pending.startedAt, durationMs: io.clock.now() - pending.startedAt };
       await io.step('checkpoint.register');
-      await registry.add(info, lineage);
+      await registry.add({ ...info, writers: writersOf(metadata) }, lineage);
       await io.step('checkpoint.registered');
       return info;
     };

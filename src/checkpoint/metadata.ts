@@ -70,6 +70,16 @@ export function filesNamed(metadata: CheckpointMetadata): FileRef[] {
   return [...files.values()];
 }
 
+/** By uid of a transactional sink: how many writers it has, counted up to the highest that has anything pending. Their names are numbers from 0. */
+export function writersOf(metadata: CheckpointMetadata): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const task of metadata.tasks) {
+    for (const [uid, operator] of Object.entries(task.operators))
+      for (const { writer } of operator.writers ?? []) counts[uid] = Math.max(counts[uid] ?? 0, Number(writer) + 1);
+  }
+  return counts;
+}
+
 /** The same checkpoint with its files under other names. */
 export function withFiles(metadata: CheckpointMetadata, rename: (file: FileRef) => FileRef): CheckpointMetadata {
   const renamed = <R extends { readonly file: FileRef }>(ref: R): R => ({ ...ref, file: rename(ref.file) });

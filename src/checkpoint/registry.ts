@@ -17,8 +17,14 @@ import type { Io } from '../runtime/io.ts';
 const RESERVED = 16;
 const WAIT_STEP_MS = 200;
 
+/** What a start must know of a checkpoint also where its metadata cannot be read. */
+export interface Pointer extends CheckpointInfo {
+  /** By uid of a transactional sink: its writers 0 … n − 1 may have committed this checkpoint. Pointers of older versions do not say. */
+  readonly writers?: Readonly<Record<string, number>>;
+}
+
 /** A pointer, with the lineage that it belongs to: `latest` never crosses lineages. */
-export interface Registered extends CheckpointInfo {
+export interface Registered extends Pointer {
   readonly lineage: string;
 }
 
@@ -96,7 +102,7 @@ export class Registry {
     this.#reserved = id + RESERVED - 1;
   }
 
-  async add(checkpoint: CheckpointInfo, lineage: string): Promise<void> {
+  async add(checkpoint: Pointer, lineage: string): Promise<void> {
     const registered: Registered = { ...checkpoint, lineage };
     await this.#put(`checkpoint/${String(checkpoint.id).padStart(19, '0')}`, registered);
   }

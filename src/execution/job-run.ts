@@ -32,7 +32,7 @@ import { type JobStep, jobLifecycle } from './lifecycle.ts';
 import { MetricRegistry } from './metrics.ts';
 import { RegionAttempt } from './region.ts';
 import { DEFAULT_RESTARTS, decideRestart, type RestartPolicy } from './restarts.ts';
-import { type Chosen, Snapshots } from './snapshots.ts';
+import { bare, type Chosen, Snapshots } from './snapshots.ts';
 
 export interface JobDefinition {
   readonly name: string;
@@ -691,12 +691,8 @@ export class JobRun {
   /** Completed and still retained, oldest first. */
   async checkpoints(): Promise<CheckpointInfo[]> {
     if (this.#snapshots === undefined || this.#system === undefined || this.#ending !== undefined) return [];
-    return this.#snapshots.registry.checkpoints();
+    return (await this.#snapshots.registry.checkpoints()).map(bare);
   }
-}
-
-function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): CheckpointInfo {
-  return { id, path, bytes, startedAt, durationMs };
 }
 
 /** Beginning anew beside checkpoints that nobody registered would repeat what their sinks have committed, and sweep them away. */

@@ -6,8 +6,8 @@
 import { basename, dirname, isAbsolute, resolve } from 'node:path';
 import type { FileRef } from '../../state-backends/index.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
-import { Registry } from '../checkpoint/registry.ts';
-import { type Candidate, newestWhole, refuseDuplicates } from '../checkpoint/restore.ts';
+import { type Pointer, Registry } from '../checkpoint/registry.ts';
+import { type Candidate, newestWhole, refuseDuplicates, writersToAsk } from '../checkpoint/restore.ts';
 import { DirectoryStorage } from '../checkpoint/storage.ts';
 import { asError, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
@@ -21,6 +21,11 @@ import { MetricRegistry } from './metrics.ts';
 export interface Chosen {
   readonly info: CheckpointInfo;
   readonly metadata: CheckpointMetadata;
+}
+
+/** What others are told of a checkpoint. */
+export function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): CheckpointInfo {
+  return { id, path, bytes, startedAt, durationMs };
 }
 
 export class Snapshots {
@@ -92,7 +97,7 @@ export class Snapshots {
       // What is newer than the restored one is not of this history any more.
       for (const { checkpoint } of passedOver) await this.registry.remove(checkpoint.id);
     }
-    return { info: chosen.checkpoint, metadata: chosen.metadata! };
+    return { info: bare(chosen.checkpoint), metadata: chosen.metadata! };
   }
 
   /**
@@ -107,7 +112,7 @@ export class Snapshots {
       if (info === undefined) throw this.#notFound(String(which), registered);
       const examined = await this.#examine(info);
       if (examined.fault !== undefined) throw examined.fault;
-      return { info, metadata: examined.metadata! };
+      return { info: bare(info), metadata: examined.metadata! };
     }
     const path = isAbsolute(String(which)) ? String(which) : resolve(String(which));
     const exists = await this.#io.fs.stat(path).then(
@@ -120,7 +125,7 @@ export class Snapshots {
     const info = registered.find((c) => c.path === path) ?? { id: metadata.id, path, bytes: 0, startedAt: metadata.startedAt, durationMs: metadata.durationMs };
     const examined = await this.#examine(info);
     if (examined.fault !== undefined) throw examined.fault;
-    return { info, metadata: examined.metadata! };
+    return { info: bare(info), metadata: examined.metadata! };
   }
 
   async #import(path: string, attempt: number): Promise<Chosen> {
@@ -151,7 +156,7 @@ export class Snapshots {
     });
   }
 
-  async #examine(checkpoint: CheckpointInfo): Promise<Candidate> {
+  async #examine(checkpoint: Pointer): Promise<Candidate> {
     // Also of one that is damaged: its writers are to be asked (protocols 4).
     let metadata: CheckpointMetadata | undefined;
     try {
@@ -172,11 +177,7 @@ export class Snapshots {
       for (const node of vertex.nodes) {
         if (node.step.kind !== 'sink' || !isTransactional(node.step.sink)) continue;
         const uid = nameOf(node);
-        const stored = candidates.flatMap((c) => c.metadata?.tasks ?? []).flatMap((t) => t.operators[uid]?.writers ?? []);
-        const own = Array.from({ length: vertex.parallelism }, (_, i) => ({ writer: String(i), lineage, data: undefined as unknown }));
-        const identities = new Map([...own, ...stored].map((w) => [`${w.lineage}/${w.writer}`, w]));
-        for (const identity of identities.values()) {
-          const { writer, lineage: its, data } = identity;
+        for (const { writer, lineage: its, data } of writersToAsk(uid, vertex.parallelism, lineage, candidates)) {
           markers.push({ uid, writer, marker: await this.#askMarker(node.step.sink, { uid, writer, lineage: its, attempt, restored: data }) });
         }
       }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { CheckpointMetadata } from '../../src/checkpoint/metadata.ts';
-import { newestWhole, refuseDuplicates, restoreVertex, settleMaxParallelism, unclaimed } from '../../src/checkpoint/restore.ts';
+import { type CheckpointMetadata, writersOf } from '../../src/checkpoint/metadata.ts';
+import { newestWhole, refuseDuplicates, restoreVertex, settleMaxParallelism, unclaimed, writersToAsk } from '../../src/checkpoint/restore.ts';
 import type { Graph, Vertex } from '../../src/graph/plan.ts';
 import { buildGraph } from '../../src/graph/plan.ts';
 import type { OperatorSnapshot, SplitSnapshot, TaskSnapshot } from '../../src/runtime/snapshot.ts';
@@ -163,6 +163,20 @@ describe('which checkpoint', () => {
     expect(() => refuseDuplicates(info(2), [bad(3)], [{ uid: 'out', writer: '0', marker: 3 }])).toThrow(
       /file of 3.*sink 'out', writer 0, up to checkpoint 3.*from: 2/,
     );
+  });
+
+  it('asks of a sink every writer that may have committed: of the plan, named by metadata, and counted by a pointer', () => {
+    const names = (...candidates: Parameters<typeof writersToAsk>[3]): string[] =>
+      writersToAsk('out', 1, 'l', candidates).map((w) => `${w.lineage}/${w.writer}`);
+    const adopted = { lineage: 'other', writer: '1', segments: [], data: undefined };
+    const own = { ...adopted, lineage: 'l', writer: '0', data: 'its data' };
+    const named = metadata([task('sum', 0, 1, { operators: { out: { writers: [own, adopted] } } })]);
+    expect(names(whole(1))).toEqual(['l/0']);
+    expect(names({ ...whole(1), metadata: named })).toEqual(['l/0', 'other/1']);
+    expect(names(whole(1), { ...bad(2), checkpoint: { ...info(2), writers: { out: 3, elsewhere: 9 } } })).toEqual(['l/0', 'l/1', 'l/2']);
+    expect(writersToAsk('out', 1, 'l', [{ ...whole(1), metadata: named }])[0]).toMatchObject({ data: 'its data' });
+    expect(writersOf(named)).toEqual({ out: 2 });
+    expect(writersOf(metadata([task('sum', 0, 1)]))).toEqual({});
   });
 
   it('key groups: the stored number, else the one asked for, else the default', () => {

@@ -79,27 +79,30 @@ describe('protocols 4: falling back to the checkpoint before duplicates everythi
     }
   }
 
-  it('asks also the writers that only the damaged checkpoint names, where it was made at a larger parallelism', async () => {
-    const folder = await temporaryFolder();
-    const feed = new Feed<number>({ bounded: false, splits: ['a', 'b', 'c', 'd'] });
-    const store = new Store<number>();
-    const copy = job('sums', (env) => {
-      env.source('in', feed).sink('out', store);
+  for (const kind of ['segment', 'metadata'] as const) {
+    it(`${kind}: asks also the writers that only the damaged checkpoint has, where it was made at a larger parallelism`, async () => {
+      const folder = await temporaryFolder();
+      const feed = new Feed<number>({ bounded: false, splits: ['a', 'b', 'c', 'd'] });
+      const store = new Store<number>();
+      const copy = job('sums', (env) => {
+        env.source('in', feed).sink('out', store);
+      });
+      const narrow = ends(await copy.start({ parallelism: 2, checkpoints: checkpointsIn(folder) }));
+      await feed.push([1], undefined, 'a').taken();
+      await narrow.stop();
+      const wide = ends(await copy.start({ parallelism: 4, checkpoints: checkpointsIn(folder) }));
+      await feed.push([2], undefined, 'd').taken();
+      const { id, path } = await wide.checkpoint();
+      await store.until((r) => r.length === 2);
+      expect(store.commits.map((c) => c.writer)).toEqual(['0', '3']);
+      await crash(wide, folder);
+      const bad = kind === 'metadata' ? [path, `${path}.copy`] : [await newest(folder, 'segment', id)];
+      for (const file of bad) await damage(file, 'empty');
+      const error = await rejection(copy.start({ parallelism: 2, checkpoints: checkpointsIn(folder) }));
+      expect(error.code).toBe('RESTORE_WOULD_DUPLICATE');
+      expect(error.message).toContain(`writer 3, up to checkpoint ${id}`);
     });
-    const narrow = ends(await copy.start({ parallelism: 2, checkpoints: checkpointsIn(folder) }));
-    await feed.push([1], undefined, 'a').taken();
-    await narrow.stop();
-    const wide = ends(await copy.start({ parallelism: 4, checkpoints: checkpointsIn(folder) }));
-    await feed.push([2], undefined, 'd').taken();
-    const { id } = await wide.checkpoint();
-    await store.until((r) => r.length === 2);
-    expect(store.commits.map((c) => c.writer)).toEqual(['0', '3']);
-    await crash(wide, folder);
-    await damage(await newest(folder, 'segment', id), 'flip');
-    const error = await rejection(copy.start({ parallelism: 2, checkpoints: checkpointsIn(folder) }));
-    expect(error.code).toBe('RESTORE_WOULD_DUPLICATE');
-    expect(error.message).toContain(`writer 3, up to checkpoint ${id}`);
-  });
+  }
 
   it('closes every writer that it asks, also one that cannot answer', async () => {
     const folder = await temporaryFolder();
