@@ -24,6 +24,8 @@ export interface Clock {
 export interface Io {
   readonly fs: typeof fs;
   readonly clock: Clock;
+  /** Milliseconds since some instant, finely: what slices of work are measured with. A simulated one stands still while code runs. */
+  elapsed(): number;
   random(): number;
   /** A named step: resolves at once unless a fault is set at it. */
   step(name: string): Promise<void> | undefined;
@@ -37,7 +39,7 @@ export const systemClock: Clock = {
 
 /** The real world. Faults come from MILLRACE_FAULTS. */
 export function systemIo(): Io {
-  const io: Io = { fs, clock: systemClock, random: Math.random, step: () => undefined };
+  const io: Io = { fs, clock: systemClock, elapsed: () => performance.now(), random: Math.random, step: () => undefined };
   const faults = process.env.MILLRACE_FAULTS;
   return faults === undefined || faults === '' ? io : withFaults(io, faults);
 }

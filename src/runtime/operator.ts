@@ -13,6 +13,12 @@ export type Emit = (value: unknown, timestamp: number) => void;
 /** What an input says of event time. */
 export type TimeEvent = { readonly kind: 'watermark'; readonly time: number } | { readonly kind: 'idle' } | { readonly kind: 'active' };
 
+/** Something that takes part in a unit beside the state. */
+export interface Participant {
+  mark(): void;
+  rollback(): void;
+}
+
 export interface Operator {
   /** `key` and `hash` only at the head of a vertex behind a hash exchange. */
   process(value: unknown, timestamp: number, key: Key, hash: number): void;
@@ -75,6 +81,8 @@ export interface OperatorEnvironment {
   readonly unit: (run: () => void, subject: () => unknown, key: Key | undefined, timestamp: number) => boolean;
   /** Tell the task that a processing-time timer may be due earlier than it knows. */
   readonly timersChanged: () => void;
+  /** What the operator keeps outside of its state and must undo with a unit. */
+  readonly participate: (participant: Participant) => void;
   /** What the old instances' `snapshot` gave under that name, redistributed to this one; undefined where nothing was restored. */
   readonly restored: (name: string) => readonly unknown[] | undefined;
   /** Only of an operator that has `onTime`: this goes on. */

@@ -164,7 +164,6 @@ export class SourceReader {
             reading.timestamps = result.value.timestamps;
             reading.at = 0;
             reading.next = result.value.position;
-            if (result.value.values.length === 0) this.consumed(reading);
           }
         }),
       (error) => failed(error),

@@ -65,7 +65,7 @@ interface Sweeping {
   readonly file: BaseFile;
   /** Nothing to do before a promise has settled. */
   waiting: boolean;
-  /** performance.now() of the next slice. */
+  /** When the next slice is due, by `io.elapsed()`. */
   next: number;
 }
 
@@ -80,6 +80,8 @@ export class TaskSnapshots {
   #pauseMs = 0;
   #sweeping: Sweeping | undefined;
   #sweepOpening = false;
+  /** The timer of the next slice. */
+  #again: unknown;
   /** Of the base that is made, from the moment it is open. */
   #baseFile: BaseFile | undefined;
   #closed = false;
@@ -105,25 +107,25 @@ export class TaskSnapshots {
     if (this.#options.storage !== undefined) this.#options.state?.freeze(taken.id);
     this.#taken.push(taken);
     this.#encoding = true;
-    this.#pauseMs = performance.now() - begunMs;
+    this.#pauseMs = this.#options.io.elapsed() - begunMs;
   }
 
   /** True where `work` has something to do at once. */
   get busy(): boolean {
     const sweeping = this.#sweeping;
-    return this.#encoding || (sweeping !== undefined && !sweeping.waiting && sweeping.next <= performance.now());
+    return this.#encoding || (sweeping !== undefined && !sweeping.waiting && sweeping.next <= this.#options.io.elapsed());
   }
 
   work(deadline: number): void {
     if (this.#encoding) this.#encode(deadline);
-    if (this.#sweeping !== undefined) this.#sweep(this.#sweeping);
+    if (this.#sweeping !== undefined) this.#sweep(this.#sweeping, deadline);
   }
 
   #encode(deadline: number): void {
-    const { state, storage } = this.#options;
-    const begun = performance.now();
+    const { state, storage, io } = this.#options;
+    const begun = io.elapsed();
     const done = state === undefined || storage === undefined || state.encode(Math.min(deadline, begun + ENCODE_SLICE_MS));
-    this.#pauseMs = Math.max(this.#pauseMs, performance.now() - begun);
+    this.#pauseMs = Math.max(this.#pauseMs, io.elapsed() - begun);
     if (!done) return;
     this.#encoding = false;
     if (state !== undefined && storage !== undefined) this.#unsaved.push(...state.takeDeltas());
@@ -191,17 +193,18 @@ export class TaskSnapshots {
     );
   }
 
-  #sweep(sweeping: Sweeping): void {
-    const begun = performance.now();
+  #sweep(sweeping: Sweeping, deadline: number): void {
+    const { io } = this.#options;
+    const begun = io.elapsed();
     if (sweeping.waiting || sweeping.next > begun) return;
     const { sweep, file } = sweeping;
-    const outcome = sweep.step(begun + SWEEP_SLICE_MS);
-    const ended = performance.now();
+    const outcome = sweep.step(Math.min(deadline, begun + SWEEP_SLICE_MS));
+    const ended = io.elapsed();
     this.#pauseMs = Math.max(this.#pauseMs, ended - begun);
     sweeping.next = ended + SWEEP_PAUSE_MS;
     const blocks = sweep.take();
     if (outcome === 'again' && blocks.length === 0) {
-      setTimeout(this.#options.wake, SWEEP_PAUSE_MS).unref();
+      this.#again = io.clock.setTimeout(this.#options.wake, SWEEP_PAUSE_MS);
       return;
     }
     sweeping.waiting = true;
@@ -259,6 +262,7 @@ export class TaskSnapshots {
 
   close(): void {
     this.#closed = true;
+    if (this.#again !== undefined) this.#options.io.clock.clearTimeout(this.#again);
     this.#sweeping?.sweep.cancel();
     this.#abandonBase();
     this.#sweeping = undefined;

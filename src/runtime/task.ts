@@ -29,7 +29,7 @@ import { forEachSink } from './for-each.ts';
 import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
 import type { Io } from './io.ts';
-import type { Operator, OperatorFactory, TimeEvent } from './operator.ts';
+import type { Operator, OperatorFactory, Participant, TimeEvent } from './operator.ts';
 import { type Control, type LastKey, type Output, openOutput } from './output.ts';
 import { PlainSink } from './plain-sink.ts';
 import type { SinkRunner } from './sink-runner.ts';
@@ -115,6 +115,7 @@ export class Task {
   readonly #outputs: readonly Output[];
   readonly #sinks = new Map<Node, SinkRunner>();
   readonly #letters: DeadLetters;
+  readonly #participants: Participant[] = [];
   readonly #units: UnitRunner;
   readonly #abort = new AbortController();
   /** Of the next look at event time. */
@@ -215,10 +216,11 @@ export class Task {
       acknowledge: (id, snapshot, pauseMs) => options.reports.ack(id, snapshot, pauseMs),
       decline: (id, error) => options.reports.declined(id, error),
     });
+    this.#participants.push(...this.#outputs, ...this.#sinks.values());
     this.#units = new UnitRunner({
       nodes: this.#nodes,
       state: this.#keyed,
-      participants: [...this.#outputs, ...this.#sinks.values()],
+      participants: this.#participants,
       attempt: options.attempt,
       skipped: (node, error, record, key, timestamp) => this.#skipped(node, error, record, key, timestamp),
     });
@@ -300,6 +302,7 @@ export class Task {
       metrics: options.metrics,
       unit: (run, subject, key, timestamp) => this.#unit(index, run, subject, key, timestamp),
       timersChanged: () => this.#armAlarm(),
+      participate: (participant) => void this.#participants.push(participant),
       restored: (name) => options.restore?.parts[uid]?.[name],
       time: (event) => this.#timePasses(event),
       afterTime: (fn) => this.#afterAdvancing(() => this.#entered(fn)),
@@ -550,7 +553,7 @@ export class Task {
   /** Runs the chain over at most a chunk; gives the index of the first record not processed. */
   #run(columns: Columns, from: number, size: number, split: SplitReading | undefined): number {
     const to = Math.min(size, from + this.#chunk);
-    const begun = performance.now();
+    const begun = this.#options.io.elapsed();
     this.#enter();
     let next: number;
     try {
@@ -568,7 +571,7 @@ export class Task {
       this.#leave();
     }
     this.counts.recordsIn += next - from;
-    const ended = performance.now();
+    const ended = this.#options.io.elapsed();
     if (ended - begun > 2 * CHUNK_MS) this.#chunk = Math.max(1, this.#chunk >> 1);
     else if (ended - begun < CHUNK_MS / 2 && this.#chunk < CHUNK_MAX) this.#chunk *= 2;
     this.#flush(ended - this.#lastFlush > FLUSH_MS, ended);
@@ -584,7 +587,7 @@ export class Task {
     } finally {
       this.#draining = false;
     }
-    if (all) this.#lastFlush = now === 0 ? performance.now() : now;
+    if (all) this.#lastFlush = now === 0 ? this.#options.io.elapsed() : now;
   }
 
   #unit(index: number, run: () => void, subject: () => unknown, key: Key | undefined, timestamp: number): boolean {
@@ -849,7 +852,7 @@ export class Task {
 
   #barrier(barrier: Barrier): void {
     const { id } = barrier;
-    const begun = performance.now();
+    const begun = this.#options.io.elapsed();
     if (id <= this.#aborted) {
       this.#signal({ kind: 'cancel', id });
       return;
@@ -919,10 +922,14 @@ export class Task {
     this.#snapshots.close();
     const stopped = Promise.allSettled(this.#operators.map(async (operator) => operator.stop?.()));
     // What runs is awaited for a while; what has not settled by then is fenced by the attempt in every outside name (protocols 8).
+    let late: unknown;
     await Promise.race([
       Promise.allSettled([this.#snapshots.settled(), ...[...this.#sinks.values()].map((sink) => sink.settled())]),
-      new Promise((resolve) => setTimeout(resolve, SETTLE_MS).unref()),
+      new Promise<void>((resolve) => {
+        late = clock.setTimeout(resolve, SETTLE_MS);
+      }),
     ]);
+    clock.clearTimeout(late);
     const closed = Promise.allSettled([...this.#sinks.values()].map((sink) => sink.close()));
     for (const outcome of [...(await stopped), ...(await closed)]) {
       if (outcome.status === 'rejected')

@@ -12,12 +12,7 @@ import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { ErrorPolicy, Key } from '../graph/job.ts';
 import { type Node, nameOf } from '../graph/node.ts';
 import type { Units } from './chain.ts';
-
-/** Something that takes part in a unit beside the state. */
-export interface Participant {
-  mark(): void;
-  rollback(): void;
-}
+import type { Participant } from './operator.ts';
 
 /** Ends the task and tells the job what to do about it. */
 export class TaskFailure extends Error {

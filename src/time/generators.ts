@@ -7,6 +7,11 @@
 
 import type { WatermarkGenerator, WatermarkStrategy } from '../graph/node.ts';
 
+/** A generator that also says whether its split is idle, where no wait decides it. */
+export interface CommandedGenerator extends WatermarkGenerator<unknown> {
+  readonly idle: boolean;
+}
+
 /** What of a split's event time is stored in a snapshot. */
 export interface SplitTime {
   readonly maxTimestamp: number;
@@ -21,7 +26,7 @@ export class SplitClock {
   /** Processing time of the last record, for idleness. */
   lastRecordAt = 0;
   readonly #bound: number;
-  readonly #custom: WatermarkGenerator<unknown> | undefined;
+  readonly #custom: (WatermarkGenerator<unknown> & Partial<CommandedGenerator>) | undefined;
 
   constructor(strategy: WatermarkStrategy<unknown>, restored?: SplitTime) {
     this.#bound = strategy.outOfOrderness ?? 0;
@@ -40,8 +45,12 @@ export class SplitClock {
   }
 
   onPeriodic(now: number): void {
-    if (this.#custom === undefined) this.#raise(this.maxTimestamp - this.#bound - 1);
-    else this.#raise(this.#custom.onPeriodic?.(now));
+    if (this.#custom === undefined) {
+      this.#raise(this.maxTimestamp - this.#bound - 1);
+      return;
+    }
+    this.#raise(this.#custom.onPeriodic?.(now));
+    if (this.#custom.idle !== undefined) this.idle = this.#custom.idle;
   }
 
   #raise(to: number | undefined): void {
