@@ -12,6 +12,7 @@
 //  C3  Nothing is told to tasks before the pointer is registered. If the pointer's outcome is unknown the job fails over, and nothing is deleted.
 //  C4  When every task of the job has seen its last record a checkpoint is taken at once; if it aborts, another one is.
 //  C5  From the request of a drained checkpoint on no other is taken until that one is.
+//  C6  Commits are awaited of a checkpoint that a restart would begin from; those of one that has been fallen back from are refused.
 
 import { type ActorRefFrom, createActor, setup } from 'xstate';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
@@ -566,6 +567,25 @@ export class Coordinator {
     await this.#writing;
     if (this.#options.registry !== undefined) this.#removeSuperseded();
     await this.#pruning;
+  }
+
+  /**
+   * Tasks begin again from `checkpoint`, the newest there is now. Where that is an older one than completed last, whoever waits for commits of a later one waits
+   * for what will never come.
+   */
+  wentBack(checkpoint: CheckpointInfo | undefined): void {
+    const id = checkpoint?.id ?? 0;
+    if (this.#completed?.id === checkpoint?.id) return;
+    this.#completed = checkpoint;
+    for (const awaiting of this.#awaitingCommits.filter((a) => a.id > id)) {
+      this.#awaitingCommits.splice(this.#awaitingCommits.indexOf(awaiting), 1);
+      awaiting.request.reject(
+        new MillraceError(
+          'CHECKPOINT_FAILED',
+          `Checkpoint ${awaiting.id} cannot be used any more, and its sinks had not committed it: the job goes on from ${id}.`,
+        ),
+      );
+    }
   }
 
   /** Newest id that was ever handed out. */

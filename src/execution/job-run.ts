@@ -399,7 +399,7 @@ export class JobRun {
     const markers = this.#slots.flatMap((s) => s.attempt!.markers);
     for (const slot of pending) {
       slot.running = true;
-      this.#coordinatorRef!.tell({ kind: 'tasks', tasks: slot.attempt!.coordinated(), markers, restoredId: this.#coordinator!.completed?.id ?? 0 });
+      this.#coordinatorRef!.tell({ kind: 'tasks', tasks: slot.attempt!.coordinated(), markers, restoredId: slot.attempt!.restoredId });
       slot.attempt!.go();
     }
     if (this.status === 'starting' || this.status === 'restarting') this.#step('opened');
@@ -520,6 +520,7 @@ export class JobRun {
     if (this.#snapshots !== undefined) {
       this.#attempt = await this.#snapshots.registry.nextAttempt();
       chosen = await this.#snapshots.latest(graph, this.#attempt, this.#lineage);
+      this.#coordinator!.wentBack(chosen?.info);
     } else this.#attempt += 1;
     this.#restarting.delete(slot);
     await this.#open(slot, graph, chosen);

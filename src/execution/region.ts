@@ -60,6 +60,8 @@ const SHUTDOWN_MS = 8000;
 export class RegionAttempt {
   readonly number: number;
   readonly attempt: number;
+  /** Of the checkpoint that it began from, 0 without one: up to it every sink has committed once its tasks are open. */
+  readonly restoredId: number;
   readonly tasks: readonly Task[];
   readonly coordinated: () => CoordinatedTask[];
   readonly #state: RegionState;
@@ -82,6 +84,7 @@ export class RegionAttempt {
   private constructor(options: RegionOptions, state: RegionState) {
     this.number = options.number;
     this.attempt = options.attempt;
+    this.restoredId = options.metadata?.id ?? 0;
     this.#state = state;
     const vertices = options.graph.vertices.filter((v) => v.region === options.number);
     const tasksOf = new Map<Vertex, Task[]>(vertices.map((v) => [v, []]));
@@ -122,7 +125,7 @@ export class RegionAttempt {
           outputs: vertex.outputs.map((edge) => ({ edge, channels: channels.get(edge)![subtask]! })),
           operators: options.operators,
           restore: restored?.tasks[subtask],
-          restoredId: options.metadata?.id ?? 0,
+          restoredId: this.restoredId,
           usedId: options.metadata?.lineage === options.lineage ? options.usedId : 0,
           lastCheckpoint: options.lastCheckpoint,
           assign: (instance, splits, last) => tasksOf.get(vertex)![instance]!.ref.tell({ kind: 'assign', splits, last }),

@@ -161,6 +161,35 @@ describe('protocols 4: falling back to the checkpoint before duplicates everythi
     expect(store.records).toEqual([1, 11]);
   });
 
+  it('a stop does not count as committed what was fallen back from: its last checkpoint is taken again', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    const watch = new Watch();
+    const running = ends(await sums(feed, store).start({ checkpoints: checkpointsIn(folder), restarts: RESTARTS, onEvent: watch.onEvent }));
+    await feed.push([1]).taken();
+    const first = await running.checkpoint();
+    await store.until((r) => r.length === 1);
+    await feed.push([10]).taken();
+    // The last checkpoint is damaged while its commit fails: the region goes back to the one before.
+    store.before = async (_, checkpoint) => {
+      store.before = () => {};
+      await damage(await newest(folder, 'delta', checkpoint), 'flip');
+      throw new Error('the store is down');
+    };
+    const { checkpoint, status } = await running.stop();
+    expect(status).toBe('stopped');
+    expect(watch.of('restart').length).toBeGreaterThan(0);
+    expect(store.records).toEqual([1, 11]);
+    expect(checkpoint!.id).toBeGreaterThan(first.id + 1);
+    // What the stop names is there, whole and the newest.
+    const next = ends(await sums(feed, store).start({ checkpoints: checkpointsIn(folder) }));
+    expect(next.restoredFrom).toEqual(checkpoint);
+    await feed.push([100]).taken();
+    await next.stop();
+    expect(store.records).toEqual([1, 11, 111]);
+  });
+
   it('one whole copy of the metadata is enough', async () => {
     for (const which of ['', '.copy']) {
       const folder = await temporaryFolder();
