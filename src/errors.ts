@@ -63,6 +63,7 @@ export const CODES = {
   CONTROL_UNAUTHORIZED: { retryable: false },
   CONTROL_NOT_FOUND: { retryable: false },
   JOB_NOT_FOUND: { retryable: true },
+  JOB_AMBIGUOUS: { retryable: false },
   // set by tests
   FAULT_INJECTED: { retryable: true },
 } as const satisfies Record<string, { retryable: boolean }>;

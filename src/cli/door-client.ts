@@ -52,8 +52,8 @@ export function choose(name: string | undefined, jobs: readonly FoundJob[]): Fou
       todo: 'Start one with millrace run, or name a door with --url.',
     });
   if (meant.length > 1)
-    throw new MillraceError('JOB_NOT_FOUND', `${name === undefined ? 'Several jobs run' : `Several jobs are named '${name}'`}: ${list}.`, {
-      todo: name === undefined ? 'Say which one is meant.' : 'Say which one is meant by its id.',
+    throw new MillraceError('JOB_AMBIGUOUS', `${name === undefined ? 'Several jobs run' : `Several jobs are named '${name}'`}: ${list}.`, {
+      todo: name === undefined ? 'Say which one is meant, by its name or id.' : 'Say which one is meant by its id.',
     });
   throw new MillraceError('JOB_NOT_FOUND', `No job '${name}' runs on this machine; there is ${list}.`, { todo: 'Correct the name.' });
 }

@@ -101,7 +101,7 @@ describe('which job is meant', () => {
     await ticking('two');
     const { code, stderr } = await place.run('stop');
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^JOB_NOT_FOUND: Several jobs run: one \(id \w+, process \d+\), two \(.*\)\. Say which one is meant\.\n$/);
+    expect(stderr).toMatch(/^JOB_AMBIGUOUS: Several jobs run: one \(id \w+, process \d+\), two \(.*\)\. Say which one is meant, by its name or id\.\n$/);
     expect((await place.run('stop', 'two')).stdout).toMatch(/^two: stopped/);
     expect((await place.run('tree')).stdout).toContain('└ one');
     expect((await place.run('tree', 'three')).stderr).toMatch(/^JOB_NOT_FOUND: No job 'three' runs on this machine; there is one \(/);
