@@ -3,6 +3,7 @@
 //
 // Exit codes: 0 the job finished, was stopped or cancelled, or the question was answered; 1 it failed; 2 the command line means nothing.
 
+import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { MillraceError } from '../errors.ts';
 import { cancelCommand, checkpointsCommand, jobsCommand, type LookFlags, stopCommand, treeCommand } from './look-commands.ts';
@@ -48,6 +49,7 @@ async function main(argv: readonly string[]): Promise<number> {
 function command(run: (path: string, flags: RunFlags) => Promise<void>): Command {
   const program = new Command('millrace')
     .description('Runs jobs, looks at those that run, and stops them.')
+    .version(versionOf(), '-V, --version', 'print the version of Millrace')
     .exitOverride()
     .configureOutput({ writeErr: () => {}, outputError: () => {} })
     .configureHelp({ helpWidth: 110 });
@@ -83,6 +85,11 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>): Command
     .option('--json', 'answer with JSON')
     .action((flags: LookFlags) => jobsCommand(flags));
   return program;
+}
+
+/** From the package.json of the package that this file lies in, built or not. */
+function versionOf(): string {
+  return (createRequire(import.meta.url)('millrace/package.json') as { version: string }).version;
 }
 
 function usage(message: string, own: readonly string[]): MillraceError {

@@ -1,5 +1,7 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { build, Place, type Running, TICKING } from './millrace-process.ts';
+import { build, Place, ROOT, type Running, TICKING } from './millrace-process.ts';
 
 let place: Place;
 beforeAll(build, 180_000);
@@ -118,6 +120,11 @@ describe('which job is meant', () => {
     const ended = await place.run(...args);
     expect(ended.stderr.trimEnd()).toMatch(error);
     expect({ code: ended.code, stdout: ended.stdout }).toEqual({ code, stdout: '' });
+  });
+
+  it('--version says which Millrace it is', async () => {
+    const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
+    for (const option of ['--version', '-V']) expect(await place.run(option)).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' });
   });
 
   it('help says what there is', async () => {
