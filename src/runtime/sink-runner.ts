@@ -5,8 +5,8 @@
 import { MillraceError, messageOf } from '../errors.ts';
 import type { SinkContext } from '../graph/sink.ts';
 import type { Io } from './io.ts';
+import type { Participant } from './operator.ts';
 import type { WriterSnapshot } from './snapshot.ts';
-import type { Participant } from './units.ts';
 
 export interface SinkRunner extends Participant {
   add(value: unknown, timestamp: number): void;
