@@ -100,7 +100,8 @@ export class MillraceError extends Error {
   /** Whether trying the same again can help. */
   readonly retryable: boolean;
 
-  constructor(code: ErrorCode, sentence: string, details: ErrorDetails = {}) {
+  constructor(code: ErrorCode, said: string, details: ErrorDetails = {}) {
+    const sentence = oneStop(said);
     super(details.todo === undefined ? sentence : `${sentence} ${details.todo}`, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = 'MillraceError';
     this.sentence = sentence;
@@ -109,6 +110,11 @@ export class MillraceError extends Error {
     this.todo = details.todo;
     this.retryable = details.retryable ?? CODES[code].retryable;
   }
+}
+
+/** A sentence that ends with the message of another error, which may be a sentence itself, has one full stop. */
+function oneStop(sentence: string): string {
+  return sentence.replace(/(?<!\.)([.!?])\.$/, '$1');
 }
 
 export function messageOf(error: unknown): string {

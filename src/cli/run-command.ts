@@ -12,7 +12,7 @@
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobEvent, JobResult, RunOptions } from '../graph/job.ts';
 import { type LoadedJob, loadJob } from './job-module.ts';
-import { checkpointsOf, countOf, durationOf, portOf, restoreOf, stateOf } from './option-values.ts';
+import { checkpointsOf, countOf, durationOf, portOf, refuseRestoreWithout, restoreOf, stateOf } from './option-values.ts';
 import { errorLine, type Said, saying } from './said.ts';
 
 export interface RunFlags {
@@ -37,7 +37,7 @@ export async function runCommand(path: string, flags: RunFlags, moduleArguments:
   const job = await loadJob(path, moduleArguments);
   // Of code that the job does not call: it ends the process as in Node, with a sentence instead of a stack.
   process.on('uncaughtException', (error) => {
-    said.error(new MillraceError('MODULE_FAILED', `The module ${path} threw outside of its job: ${messageOf(error)}`, { cause: error }));
+    said.error(new MillraceError('MODULE_FAILED', `The module ${path} threw outside of its job: ${messageOf(error)}.`, { cause: error }));
     process.exit(1);
   });
   const end = await runJob(job, optionsOf(job, asked, said), said, flags.wait === true);
@@ -57,12 +57,13 @@ interface Asked {
 function parsed(flags: RunFlags): Asked {
   if (flags.state !== undefined) stateOf(flags.state);
   const checkpoints = { directory: flags.checkpoints, every: flags.every === undefined ? undefined : durationOf(flags.every, '--every') };
-  checkpointsOf(checkpoints, undefined);
+  const restore = flags.restore === undefined ? undefined : restoreOf(flags.restore);
+  refuseRestoreWithout(checkpointsOf(checkpoints, undefined), restore);
   return {
     parallelism: flags.parallelism === undefined ? undefined : countOf(flags.parallelism, '--parallelism'),
     state: flags.state,
     checkpoints,
-    restore: flags.restore === undefined ? undefined : restoreOf(flags.restore),
+    restore,
     port: flags.port === undefined ? undefined : portOf(flags.port),
   };
 }
@@ -72,10 +73,12 @@ function optionsOf(job: LoadedJob, asked: Asked, said: Said): RunOptions {
   const { defaults } = job;
   const token = process.env.MILLRACE_TOKEN;
   const control = defaults.control === false && asked.port === undefined ? false : { ...(token === undefined ? {} : { token }), ...defaults.control };
+  const checkpoints = checkpointsOf(asked.checkpoints, defaults.checkpoints);
+  refuseRestoreWithout(checkpoints, asked.restore);
   return {
     parallelism: asked.parallelism,
     ...(asked.state === undefined ? {} : { state: stateOf(asked.state) }),
-    checkpoints: checkpointsOf(asked.checkpoints, defaults.checkpoints),
+    checkpoints,
     restore: asked.restore,
     control: control === false || asked.port === undefined ? control : { ...control, port: asked.port },
     logger: defaults.logger ?? warningsTo(said),
@@ -236,8 +239,10 @@ function sayResult(job: string, result: JobResult, said: Said): void {
   if (result.checkpoint !== undefined && result.status !== 'cancelled')
     parts.push(`checkpoint ${result.checkpoint.id}, taken ${clockTime(result.checkpoint.startedAt)}`);
   if (result.restarts > 0) parts.push(`${result.restarts} restart${result.restarts === 1 ? '' : 's'}`);
-  if (result.cause !== undefined) parts.push(`because of ${errorLine(result.cause)}`);
-  said.line(parts.join(', '), { job, event: 'ended', ...result, cause: result.cause === undefined ? undefined : errorLine(result.cause) });
+  // Of the program's own code where it has no code: onError('stop') hands on what a function threw.
+  const cause = result.cause === undefined ? undefined : errorLine(result.cause, 'USER_FUNCTION_FAILED');
+  if (cause !== undefined) parts.push(`because of ${cause}`);
+  said.line(parts.join(', '), { job, event: 'ended', ...result, cause });
 }
 
 export function clockTime(at: CheckpointInfo['startedAt']): string {

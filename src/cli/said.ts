@@ -1,6 +1,6 @@
 // What the command says: short lines on standard error, errors as `CODE: sentence`, or each as one line of JSON. Standard output belongs to results.
 
-import { messageOf } from '../errors.ts';
+import { type ErrorCode, messageOf } from '../errors.ts';
 
 export interface Said {
   /** A line for people, and the same as data for --json. */
@@ -18,19 +18,23 @@ export function saying(json: boolean, write: (text: string) => void = (text) => 
   };
 }
 
-export function describedError(error: unknown): { code: string; message: string; todo: string | null; retryable: boolean } {
+/** `otherwise`: the code of an error that has none. */
+export function describedError(
+  error: unknown,
+  otherwise: ErrorCode = 'RUNTIME_FAILED',
+): { code: string; message: string; todo: string | null; retryable: boolean } {
   const { code, todo, retryable } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>;
   const full = messageOf(error);
   return {
-    code: typeof code === 'string' ? code : 'RUNTIME_FAILED',
+    code: typeof code === 'string' ? code : otherwise,
     message: oneLine(typeof todo === 'string' && full.endsWith(todo) ? full.slice(0, -todo.length) : full),
     todo: typeof todo === 'string' ? todo : null,
     retryable: retryable === true,
   };
 }
 
-export function errorLine(error: unknown): string {
-  const { code, message, todo } = describedError(error);
+export function errorLine(error: unknown, otherwise?: ErrorCode): string {
+  const { code, message, todo } = describedError(error, otherwise);
   return `${code}: ${message}${todo === null ? '' : ` ${todo}`}`;
 }
 

@@ -40,6 +40,7 @@ describe('what is printed', () => {
     expect(errorLine(new MillraceError('SOURCE_FAILED', 'It\n  broke.', { todo: 'Look.' }))).toBe('SOURCE_FAILED: It broke. Look.');
     expect(errorLine(new Error('plain'))).toBe('RUNTIME_FAILED: plain');
     expect(errorLine(Object.assign(new Error('held'), { code: 'STATE_IO' }))).toBe('STATE_IO: held');
+    expect(errorLine(new Error('plain'), 'USER_FUNCTION_FAILED')).toBe('USER_FUNCTION_FAILED: plain');
     expect(errorLine('thrown')).toBe('RUNTIME_FAILED: thrown');
   });
 

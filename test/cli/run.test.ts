@@ -128,6 +128,16 @@ describe('millrace run', () => {
     expect(place.announced()).toEqual([]);
   });
 
+  it('says why a job stopped by policy: with the code of the error, or as a failure of the program, and one full stop', async () => {
+    const stopping = (error: string): string =>
+      `import { job } from 'millrace';
+       export default job('policy', (env) => { env.fromArray('in', [1]).map(() => { throw ${error}; }).onError('stop').forEach('out', () => {}); });`;
+    place.write('plain.mjs', stopping(`new Error('It broke.')`));
+    expect((await place.run('run', 'plain.mjs', '--no-checkpoints')).stderr).toMatch(/^policy: stopped, .*because of USER_FUNCTION_FAILED: It broke\.$/m);
+    place.write('coded.mjs', stopping(`Object.assign(new Error('It broke.'), { code: 'MILL_STOOD' })`));
+    expect((await place.run('run', 'coded.mjs', '--no-checkpoints')).stderr).toMatch(/^policy: stopped, .*because of MILL_STOOD: It broke\.$/m);
+  });
+
   it('keeps the job’s own checkpoints, events and logger unless told otherwise', async () => {
     const module = place.write(
       'own.mjs',
@@ -138,7 +148,8 @@ describe('millrace run', () => {
     const { stdout } = await place.run('run', module);
     expect(stdout).toMatch(/^status running$[\s\S]*^status finished$/m);
     expect([place.has('elsewhere/own'), place.has('.millrace')]).toEqual([true, false]);
-    expect((await place.run('run', module, '--no-checkpoints')).stderr).toContain('own: begins anew, without checkpoints');
+    for (const restore of [[], ['--restore', 'none']])
+      expect((await place.run('run', module, '--no-checkpoints', ...restore)).stderr).toContain('own: begins anew, without checkpoints');
   });
 
   it('keeps state in LevelDB when told, and leaves none of it behind', async () => {
@@ -191,6 +202,15 @@ describe('what cannot be run', () => {
     ['an unknown state backend', ONCE, ['--state', 'floppy'], 2, /^OPTION_INVALID: 'floppy' is no state backend\. Write memory, level or level:DIRECTORY\.$/],
     ['a port beyond all', ONCE, ['--port', '70000'], 2, /^OPTION_INVALID: '70000' is no port/],
     ['--every without checkpoints', ONCE, ['--no-checkpoints', '--every', '1s'], 2, /^OPTION_INVALID: --every and --no-checkpoints exclude each other/],
+    ['--restore without checkpoints', ONCE, ['--no-checkpoints', '--restore', '7'], 2, /^OPTION_INVALID: --restore needs checkpoints.*or leave --restore out/],
+    ['--restore latest without checkpoints', ONCE, ['--no-checkpoints', '--restore', 'latest'], 2, /^OPTION_INVALID: --restore needs checkpoints/],
+    [
+      '--restore of a job that has switched checkpoints off',
+      ONCE.replace(/\);$/, ', { checkpoints: false });'),
+      ['--restore', '7'],
+      2,
+      /^OPTION_INVALID: --restore needs checkpoints/,
+    ],
     [
       'an unknown checkpoint',
       ONCE,

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import * as actors from '../../actors/errors.ts';
-import { CODES } from '../../src/errors.ts';
+import { CODES, MillraceError } from '../../src/errors.ts';
 import { STATE_CODES } from '../../state-backends/state-error.ts';
 import { ROOT, sourceFiles } from './source-tree.ts';
 
@@ -30,6 +30,14 @@ describe('docs/errors.md', () => {
       expect(`${code}: ${meaning}`).toMatch(/: [A-Z`].*\.$/);
       expect(`${code}: ${todo}`).toMatch(/: [A-Z`].*\.$/);
     }
+  });
+});
+
+describe('a sentence', () => {
+  it('that ends with the message of another error ends with one full stop', () => {
+    const ended = ['It broke', 'It broke.', 'Why?', 'and so on...'].map((said) => new MillraceError('SOURCE_FAILED', `It failed: ${said}.`, { todo: 'Look.' }));
+    expect(ended.map(({ sentence }) => sentence)).toEqual(['It failed: It broke.', 'It failed: It broke.', 'It failed: Why?', 'It failed: and so on....']);
+    expect(ended[1]!.message).toBe('It failed: It broke. Look.');
   });
 });
 
