@@ -63,6 +63,15 @@ export function checkpointsOf(
   };
 }
 
+/** Without checkpoints a job begins anew, whatever there is to restore: that must not be a surprise. `none` asks for just that. */
+export function refuseRestoreWithout(checkpoints: CheckpointOptions | false, restore: RunOptions['restore']): void {
+  if (checkpoints !== false || restore === undefined || restore === 'none') return;
+  throw invalid(
+    '--restore needs checkpoints, and this run has none.',
+    'Leave --no-checkpoints out, or name a directory with --checkpoints where the job itself has switched them off; or leave --restore out to begin anew.',
+  );
+}
+
 function invalid(sentence: string, todo: string): MillraceError {
   return new MillraceError('OPTION_INVALID', sentence, { todo });
 }
