@@ -60,11 +60,18 @@ export interface Job {
   run(options?: RunOptions): Promise<JobResult>;
 }
 
+interface JobDefinition {
+  readonly name: string;
+  build(): Node[];
+}
+
+const DEFINITION = Symbol('definition');
+
 /** What a job needs from outside: the sources behind `fromArray` and `fromAsync`, and who runs it. */
 export interface Executor {
   arraySource<T>(values: readonly T[]): Source<T>;
   iterableSource<T>(make: () => AsyncIterable<T>): Source<T>;
-  start(definition: { name: string; build(): Node[] }, options: RunOptions): Promise<RunningJob>;
+  start(definition: JobDefinition, options: RunOptions): Promise<RunningJob>;
 }
 
 export type JobFunction = (name: string, build: (env: StreamEnvironment) => void, defaults?: RunOptions) => Job;
@@ -81,8 +88,10 @@ export function jobsOf(executor: Executor): JobFunction {
       build(environment(builder, executor));
       return builder.nodes;
     };
-    const start = (options: RunOptions = {}): Promise<RunningJob> => executor.start({ name, build: nodes }, { ...defaults, ...defined(options) });
-    return {
+    const definition: JobDefinition = { name, build: nodes };
+    const start = (options: RunOptions = {}): Promise<RunningJob> => executor.start(definition, { ...defaults, ...defined(options) });
+    const job: Job & { [DEFINITION]: JobDefinition } = {
+      [DEFINITION]: definition,
       name,
       defaults,
       plan: (options = {}) => {
@@ -93,7 +102,15 @@ export function jobsOf(executor: Executor): JobFunction {
       start: async (options) => start(options),
       run: async (options) => (await start(options)).finished,
     };
+    return job;
   };
+}
+
+/** Of what `job()` gave: its name, and its nodes with fresh closures at each call. For those that run a job in another way. */
+export function definitionOf(job: Job): JobDefinition {
+  const definition = (job as Partial<{ [DEFINITION]: JobDefinition }> | undefined)?.[DEFINITION];
+  if (definition === undefined) throw new MillraceError('PLAN_INVALID', 'This is no job.', { todo: 'Give what job() has returned.' });
+  return definition;
 }
 
 /** Options given as undefined do not hide defaults. */

@@ -12,7 +12,7 @@ import { basename, join } from 'node:path';
 import { Level } from 'level';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobResult } from '../graph/job.ts';
-import type { Io } from '../runtime/io.ts';
+import type { Io, ValueStore } from '../runtime/io.ts';
 
 const RESERVED = 16;
 const WAIT_STEP_MS = 200;
@@ -31,12 +31,12 @@ export interface Registered extends Pointer {
 export type Outcome = 'running' | 'finished' | 'stopped' | 'cancelled' | 'failed';
 
 export class Registry {
-  readonly #db: Level<string, unknown>;
+  readonly #db: ValueStore;
   readonly #directory: string;
   readonly #io: Io;
   #reserved = 0;
 
-  private constructor(db: Level<string, unknown>, directory: string, io: Io) {
+  private constructor(db: ValueStore, directory: string, io: Io) {
     this.#db = db;
     this.#directory = directory;
     this.#io = io;
@@ -44,6 +44,7 @@ export class Registry {
 
   /** Fails with JOB_ALREADY_RUNNING where another process, or this one, holds it; with `wait` it waits until that ends or `signal` aborts. */
   static async open(directory: string, job: string, io: Io, options: { wait: boolean; signal?: AbortSignal | undefined }): Promise<Registry> {
+    if (io.openStore !== undefined) return new Registry(await io.openStore(join(directory, 'registry')), directory, io);
     for (;;) {
       const db = new Level<string, unknown>(join(directory, 'registry'), { valueEncoding: 'json' });
       try {

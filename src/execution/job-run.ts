@@ -45,6 +45,8 @@ export interface Internals {
   /** Which operator a step of the plan becomes. */
   readonly operators: (node: Node) => OperatorFactory;
   readonly io?: Io;
+  /** The actor system of the host; one on the machine's clock by default. */
+  readonly createSystem?: typeof createSystem;
   readonly watermarkEachBatch?: boolean;
 }
 
@@ -293,7 +295,7 @@ export class JobRun {
     });
     for (let number = 0; number < this.#graph.regions; number++)
       this.#slots.push({ number, attempt: undefined, ref: undefined, running: false, restarts: 0, wanted: 0 });
-    this.#system = createSystem({ name: 'host', random: () => this.#io.random(), onFailure: () => {} });
+    this.#system = (this.#internals.createSystem ?? createSystem)({ name: 'host', random: () => this.#io.random(), onFailure: () => {} });
     const supervisorOfJob = defineActor<JobMail>(
       (context) => {
         this.#context = context;

@@ -21,8 +21,20 @@ export interface Clock {
   clearTimeout(handle: unknown): void;
 }
 
+/** Few small values under ordered keys, durable where `sync` is asked for. */
+export interface ValueStore {
+  get(key: string): Promise<unknown>;
+  put(key: string, value: unknown, options: { sync: boolean }): Promise<void>;
+  del(key: string, options: { sync: boolean }): Promise<void>;
+  batch(entries: ({ type: 'put'; key: string; value: unknown } | { type: 'del'; key: string })[], options: { sync: boolean }): Promise<void>;
+  values(range: { gt: string; lt: string }): AsyncIterable<unknown>;
+  close(): Promise<void>;
+}
+
 export interface Io {
   readonly fs: typeof fs;
+  /** Opens the store in that folder; undefined: LevelDB does. */
+  readonly openStore?: (folder: string) => Promise<ValueStore>;
   readonly clock: Clock;
   /** Milliseconds since some instant, finely: what slices of work are measured with. A simulated one stands still while code runs. */
   elapsed(): number;
