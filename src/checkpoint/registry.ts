@@ -13,6 +13,7 @@ import { Level } from 'level';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobResult } from '../graph/job.ts';
 import type { Io, ValueStore } from '../runtime/io.ts';
+import { DirectoryStorage } from './storage.ts';
 
 const RESERVED = 16;
 const WAIT_STEP_MS = 200;
@@ -51,10 +52,7 @@ export class Registry {
         await db.open();
       } catch (error) {
         if ((error as { cause?: { code?: string } }).cause?.code !== 'LEVEL_LOCKED') {
-          throw new MillraceError('CHECKPOINT_DIRECTORY', `The registry in ${directory} cannot be opened: ${messageOf((error as Error).cause ?? error)}.`, {
-            cause: error,
-            todo: 'Check the directory and its rights.',
-          });
+          throw await cannotOpen(directory, error as Error, io);
         }
         if (!options.wait || options.signal?.aborted === true) throw await alreadyRunning(directory, job, io);
         await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, WAIT_STEP_MS));
@@ -157,6 +155,24 @@ export class Registry {
     await this.#io.fs.rm(join(this.#directory, 'owner.json'), { force: true });
     await this.#db.close();
   }
+}
+
+/** Where it is damaged, the checkpoints beside it are whole as a rule: the sentence names the newest. Their names carry attempts and ids, so that both go on. */
+async function cannotOpen(directory: string, error: Error, io: Io): Promise<MillraceError> {
+  const cause = (error.cause ?? error) as Error & { code?: string };
+  const damaged = cause.code === 'LEVEL_CORRUPTION' || /no such file/i.test(cause.message);
+  const sentence = `The registry in ${directory} ${damaged ? 'is damaged' : 'cannot be opened'}: ${messageOf(cause)}.`;
+  if (!damaged) return new MillraceError('CHECKPOINT_DIRECTORY', sentence, { cause: error, todo: 'Check the directory and its rights.' });
+  const { metadata } = await new DirectoryStorage(directory, io, false).found();
+  const away = `Move ${join(directory, 'registry')} away`;
+  return new MillraceError('CHECKPOINT_DIRECTORY', sentence, {
+    cause: error,
+    retryable: false,
+    todo:
+      metadata === undefined
+        ? `${away}; there is no checkpoint beside it, so the job then begins anew.`
+        : `${away}, keep the rest, and restore the newest checkpoint by its path: --restore ${metadata} (restore: { from: '${metadata}' }).`,
+  });
 }
 
 async function alreadyRunning(directory: string, job: string, io: Io): Promise<MillraceError> {

@@ -1,9 +1,11 @@
-import { rm } from 'node:fs/promises';
+import { readdir, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { job } from 'millrace';
+import { files } from 'millrace/connectors';
 import { describe, expect, it } from 'vitest';
 import { checkpointsIn, ends, Feed, rejection, Store, temporaryFolder } from './lab.ts';
+import { published } from './processes.ts';
 
 const sums = (feed: Feed<number>, store: Store<number>) =>
   job('sums', (env) => {
@@ -48,5 +50,32 @@ describe('protocols 4: checkpoints that the registry does not know of any more',
     expect(error.code).toBe('CHECKPOINT_DIRECTORY');
     expect(error.message).toContain(`chk-${id}-a`);
     expect(store.records).toEqual([1, 11]);
+  });
+
+  // LevelDB says of each another thing.
+  it.each([
+    ['a manifest that is garbage', (name: string) => name.startsWith('MANIFEST-'), (path: string) => writeFile(path, 'garbage, and more of it than a header')],
+    ['a manifest that is gone', (name: string) => name.startsWith('MANIFEST-'), (path: string) => rm(path)],
+    ['a pointer to the manifest that is cut off', (name: string) => name === 'CURRENT', (path: string) => truncate(path, 3)],
+  ])('a registry that is damaged, %s: the sentence says how to go on, and that loses and repeats nothing', async (_, damaged, damage) => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const out = join(folder, 'out');
+    const copy = job('copy', (env) => void env.source('in', feed).sink('out', files.sink({ directory: out })));
+    for (const n of [1, 2]) {
+      const running = ends(await copy.start({ checkpoints: checkpointsIn(folder) }));
+      await feed.push([n]).taken();
+      await running.stop();
+    }
+    const registry = join(checkpointsIn(folder).directory, 'copy', 'registry');
+    for (const name of await readdir(registry)) if (damaged(name)) await damage(join(registry, name));
+    const error = await rejection(copy.start({ checkpoints: checkpointsIn(folder) }));
+    expect(error).toMatchObject({ code: 'CHECKPOINT_DIRECTORY', retryable: false, message: expect.stringContaining(`Move ${registry} away, keep the rest`) });
+    const [, newest] = /--restore (\S+)/.exec(error.message)!;
+    await rename(registry, `${registry}-damaged`);
+    const again = ends(await copy.start({ checkpoints: checkpointsIn(folder), restore: { from: newest! } }));
+    await feed.push([3]).taken();
+    await again.stop();
+    expect((await published<number>(out)).toSorted()).toEqual([1, 2, 3]);
   });
 });
