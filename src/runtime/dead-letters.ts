@@ -8,24 +8,16 @@ const KEPT = 1000;
 export class DeadLetters {
   readonly #kept = new Map<string, DeadLetter[]>();
   readonly #dropped = new Map<string, number>();
-  readonly #onLetter: (letter: DeadLetter) => void;
 
-  constructor(onLetter: (letter: DeadLetter) => void) {
-    this.#onLetter = onLetter;
-  }
-
-  /** `read`: somebody consumes them as a stream; then none is kept. */
-  add(letter: DeadLetter, read: boolean): void {
-    if (!read) {
-      const kept = this.#kept.get(letter.uid) ?? [];
-      this.#kept.set(letter.uid, kept);
-      kept.push(letter);
-      if (kept.length > KEPT) {
-        kept.shift();
-        this.#dropped.set(letter.uid, (this.#dropped.get(letter.uid) ?? 0) + 1);
-      }
+  /** Of an operator whose letters nobody consumes as a stream. */
+  keep(letter: DeadLetter): void {
+    const kept = this.#kept.get(letter.uid) ?? [];
+    this.#kept.set(letter.uid, kept);
+    kept.push(letter);
+    if (kept.length > KEPT) {
+      kept.shift();
+      this.#dropped.set(letter.uid, (this.#dropped.get(letter.uid) ?? 0) + 1);
     }
-    this.#onLetter(letter);
   }
 
   restore(uid: string, snapshot: OperatorSnapshot): void {
@@ -37,6 +29,13 @@ export class DeadLetters {
     const kept = this.#kept.get(uid);
     return kept === undefined ? undefined : { deadLetters: [...kept], deadLettersDropped: this.#dropped.get(uid) ?? 0 };
   }
+}
+
+/** The snapshot with letters that are newer than its own. */
+export function withLetters(snapshot: OperatorSnapshot, newer: readonly DeadLetter[]): OperatorSnapshot {
+  const all = [...(snapshot.deadLetters ?? []), ...newer];
+  const deadLetters = all.slice(-KEPT);
+  return { ...snapshot, deadLetters, deadLettersDropped: (snapshot.deadLettersDropped ?? 0) + all.length - deadLetters.length };
 }
 
 export function deadLetter(

@@ -3,8 +3,10 @@
 // Invariants:
 //  W1  Calls to the writer never overlap, and records keep their order.
 //  W2  A barrier's part of the snapshot resolves when every record in front of it has been written, and a flush that began after that has resolved.
-//  W3  A call that failed fails the task and everybody who waits for records to be written; nothing is written behind it.
+//  W3  The letter of a record in front of a barrier goes with that barrier, however late its call settles.
+//  W4  A call that failed fails the task and everybody who waits for records to be written; nothing is written behind it.
 
+import type { DeadLetter } from '../graph/job.ts';
 import type { Sink, SinkWriter } from '../graph/sink.ts';
 import { isThenable } from './handlers.ts';
 import { limitOverdraft, OVERDRAFT_STEP } from './overdraft.ts';
@@ -25,6 +27,8 @@ export class PlainSink implements SinkRunner {
   #closed = false;
   #mark = 0;
   #written = 0;
+  /** Barriers that wait for records in front of them to be written, with the letters of those that were not. */
+  #barriers: { readonly before: number; readonly letters: DeadLetter[] }[] = [];
   /** The call that runs; calls are never made at once. */
   #running: Promise<void> | undefined;
   /** Set by a call that failed: what waits for records to be written must not wait for ever. */
@@ -127,13 +131,21 @@ export class PlainSink implements SinkRunner {
     while (this.#written < count) await this.#proceed();
   }
 
-  barrier(): () => Promise<undefined> {
+  barrier(): () => Promise<{ readonly letters: readonly DeadLetter[] }> {
     // What was written before the barrier is safe once a flush that begins after it has resolved; records behind it may be in it too.
     const before = this.records;
+    const letters: DeadLetter[] = [];
+    this.#barriers = this.#barriers.filter((barrier) => barrier.before > this.#written);
+    if (before > this.#written) this.#barriers.push({ before, letters });
     return async () => {
       await this.#flushed(before);
-      return undefined;
+      return { letters };
     };
+  }
+
+  /** The writer has refused a record, the `index`-th that was added, and goes on behind it. */
+  refused(index: number, letter: DeadLetter): void {
+    for (const { before, letters } of this.#barriers) if (index < before) letters.push(letter);
   }
 
   async #flushed(count: number): Promise<void> {

@@ -3,10 +3,18 @@
 // Invariant: nothing reaches a writer inside a unit; `rollback` forgets what the unit added.
 
 import { MillraceError, messageOf } from '../errors.ts';
+import type { DeadLetter } from '../graph/job.ts';
 import type { SinkContext } from '../graph/sink.ts';
 import type { Io } from './io.ts';
 import type { Participant } from './operator.ts';
 import type { WriterSnapshot } from './snapshot.ts';
+
+/** What of a sink belongs into the snapshot of its operator. */
+export interface SinkSnapshot {
+  readonly writers?: readonly WriterSnapshot[];
+  /** Of records in front of the barrier, known only since. */
+  readonly letters?: readonly DeadLetter[];
+}
 
 export interface SinkRunner extends Participant {
   add(value: unknown, timestamp: number): void;
@@ -16,7 +24,7 @@ export interface SinkRunner extends Participant {
   /** True where the task must take no more records for now. */
   readonly behind: boolean;
   /** The synchronous part of a barrier. Gives what belongs into the snapshot once what it returns has been uploaded. */
-  barrier(id: number): () => Promise<readonly WriterSnapshot[] | undefined>;
+  barrier(id: number): () => Promise<SinkSnapshot>;
   /** Commits up to and including `id`; resolves when that is done. */
   complete(id: number): Promise<void>;
   /** The end of a finished or drained job, after the last commit. */

@@ -25,14 +25,16 @@ import {
 } from '../../state-backends/index.ts';
 import { messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
+import { withLetters } from './dead-letters.ts';
 import type { Io } from './io.ts';
-import type { OperatorSnapshot, SnapshotStorage, TaskSnapshot, WriterSnapshot } from './snapshot.ts';
+import type { SinkSnapshot } from './sink-runner.ts';
+import type { OperatorSnapshot, SnapshotStorage, TaskSnapshot } from './snapshot.ts';
 
 export interface TakenSnapshot {
   readonly id: number;
   readonly snapshot: Omit<TaskSnapshot, 'keyed' | 'operators'>;
   readonly operators: Readonly<Record<string, OperatorSnapshot>>;
-  readonly writers: readonly { readonly uid: string; readonly upload: () => Promise<readonly WriterSnapshot[] | undefined> }[];
+  readonly sinks: readonly { readonly uid: string; readonly upload: () => Promise<SinkSnapshot> }[];
 }
 
 export interface TaskSnapshotsOptions {
@@ -151,9 +153,10 @@ export class TaskSnapshots {
         this.#unsaved.shift();
       }
       const operators: Record<string, OperatorSnapshot> = { ...taken.operators };
-      for (const { uid: sink, upload } of taken.writers) {
-        const writers = await upload();
+      for (const { uid: sink, upload } of taken.sinks) {
+        const { writers, letters = [] } = await upload();
         if (writers !== undefined) operators[sink] = { ...operators[sink], writers };
+        if (letters.length > 0) operators[sink] = withLetters(operators[sink] ?? {}, letters);
       }
       this.#files = at(this.#files, id);
       const keyed = state === undefined ? undefined : { uid, range, handle: handleOf(this.#files, range) };

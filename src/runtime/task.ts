@@ -168,7 +168,7 @@ export class Task {
     this.#watermark = restore?.watermark ?? Number.NEGATIVE_INFINITY;
     this.#processingTime = restore?.processingTime ?? 0;
     this.#quiet = restore?.ended ?? false;
-    this.#letters = new DeadLetters((letter) => options.reports.deadLetter(letter));
+    this.#letters = new DeadLetters();
     this.#gate =
       vertex.inputs.length === 0
         ? undefined
@@ -267,12 +267,14 @@ export class Task {
       metrics: options.metrics,
     });
     const common = { uid, lineage: options.lineage, context, io: options.io, wake: () => this.wake(), failed: (error: unknown) => this.#failLater(error) };
-    if (node.step.kind === 'forEach')
-      return new PlainSink(
-        forEachSink(node.step.fn, (error, record, timestamp) => this.#forEachFailed(node, error, record, timestamp)),
+    if (node.step.kind === 'forEach') {
+      const each: PlainSink = new PlainSink(
+        forEachSink(node.step.fn, (error, record, timestamp, index) => each.refused(index, this.#forEachFailed(node, error, record, timestamp))),
         options.subtask,
         common,
       );
+      return each;
+    }
     const { sink } = node.step as Extract<Node['step'], { kind: 'sink' }>;
     if (!isTransactional(sink)) return new PlainSink(sink, options.subtask, common);
     return new TransactionalSinkRunner(sink, options.subtask, {
@@ -614,9 +616,9 @@ export class Task {
   #skipped(node: Node, error: unknown, record: unknown, key: Key | undefined, timestamp: number): void {
     const uid = nameOf(node);
     const letter = deadLetter(uid, record, key, timestamp, error, this.now(), this.#options.lastCheckpoint());
-    this.counts.deadLetters += 1;
     const emit = this.#outputOf(node, DEAD_LETTERS);
-    this.#letters.add(letter, emit !== undefined);
+    if (emit === undefined) this.#letters.keep(letter);
+    this.#tellLetter(letter);
     // A unit of its own: whoever reads dead letters has a policy too.
     if (emit !== undefined)
       this.#entered(() =>
@@ -630,12 +632,20 @@ export class Task {
       );
   }
 
-  #forEachFailed(node: Node, error: unknown, record: unknown, timestamp: number): void {
+  #tellLetter(letter: DeadLetter): void {
+    this.counts.deadLetters += 1;
+    this.#options.reports.deadLetter(letter);
+  }
+
+  /** Nobody reads these letters as a stream. Kept at once, for every barrier from now on; the sink brings it to those that have passed and wait for the record. */
+  #forEachFailed(node: Node, error: unknown, record: unknown, timestamp: number): DeadLetter {
     const failure = this.#units.failure(error, node, record, undefined);
     if (failure !== undefined) throw failure;
-    // A synchronous function fails within a turn, in front of any barrier that comes next: so does its letter. The letter of an asynchronous one comes when it comes.
-    if (this.#draining) this.#skipped(node, error, record, undefined, timestamp);
-    else this.#post(() => this.#skipped(node, error, record, undefined, timestamp));
+    const letter = deadLetter(nameOf(node), record, undefined, timestamp, error, this.now(), this.#options.lastCheckpoint());
+    this.#letters.keep(letter);
+    if (this.#draining) this.#tellLetter(letter);
+    else this.#post(() => this.#tellLetter(letter));
+    return letter;
   }
 
   // ── sources ──
@@ -858,7 +868,7 @@ export class Task {
       return;
     }
     this.#flush(false);
-    const writers = [...this.#sinks].map(([node, sink]) => ({ uid: nameOf(node), upload: sink.barrier(id) }));
+    const sinks = [...this.#sinks].map(([node, sink]) => ({ uid: nameOf(node), upload: sink.barrier(id) }));
     this.#signal({ kind: 'barrier', barrier });
     const ended = this.#ending === 'ended' && !this.#drained;
     const operators: Record<string, OperatorSnapshot> = {};
@@ -874,7 +884,7 @@ export class Task {
     this.#endedAt.set(id, this.#ending === 'ended');
     if (barrier.stop && this.#reader !== undefined) this.#reader.stopped = true;
     const snapshot = { vertex: vertex.id, subtask, parallelism: vertex.parallelism, watermark: this.#watermark, processingTime: this.now(), ended };
-    this.#snapshots.take({ id, snapshot, operators, writers }, begun);
+    this.#snapshots.take({ id, snapshot, operators, sinks }, begun);
   }
 
   // ── completion ──

@@ -153,7 +153,7 @@ export class TransactionalSinkRunner implements SinkRunner {
     this.#mark = 0;
   }
 
-  barrier(id: number): () => Promise<readonly WriterSnapshot[]> {
+  barrier(id: number): () => Promise<{ readonly writers: readonly WriterSnapshot[] }> {
     this.#seal();
     const own = this.#own!;
     if (this.#chunkRecords > 0) {
@@ -188,7 +188,7 @@ export class TransactionalSinkRunner implements SinkRunner {
         }
         snapshots.push({ writer: identity.name, lineage: identity.lineage, segments: stored, data });
       }
-      return snapshots;
+      return { writers: snapshots };
     };
   }
 
