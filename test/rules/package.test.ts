@@ -1,4 +1,6 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { satisfies } from './node-range.ts';
@@ -36,6 +38,27 @@ describe('the packed package', () => {
     expect(project.run(process.execPath, 'use.mjs')).toEqual({ output: '', status: 0 });
   });
 });
+
+it('a clone that was never built is built when it is packed or published', () => {
+  const clone = mkdtempSync(join(tmpdir(), 'millrace-clone-'));
+  try {
+    const sources = ['src', 'actors', 'state-backends', 'scripts', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json'];
+    for (const name of sources) cpSync(join(ROOT, name), join(clone, name), { recursive: true });
+    symlinkSync(join(ROOT, 'node_modules'), join(clone, 'node_modules'), 'junction');
+    const { stdout, stderr } = spawnSync('npm', ['pack', '--json', '--dry-run', '--loglevel=error'], {
+      cwd: clone,
+      encoding: 'utf8',
+      shell: process.platform === 'win32',
+    });
+    // npm 10 says before its JSON which script it runs.
+    const [{ files }] = JSON.parse(stdout.slice(stdout.search(/^\[/m))) as [{ files: { path: string }[] }];
+    expect({ built: files.map(({ path }) => path).filter((path) => /^dist\/src\/(index|cli\/main)\.js$/.test(path)), stderr }).toMatchObject({
+      built: ['dist/src/cli/main.js', 'dist/src/index.js'],
+    });
+  } finally {
+    rmSync(clone, { recursive: true, force: true });
+  }
+}, 180_000);
 
 describe('package-lock.json', () => {
   const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
