@@ -16,6 +16,7 @@ export const CODES = {
   USER_FUNCTION_FAILED: { retryable: true },
   HANDLER_IS_ASYNC: { retryable: false },
   CONTEXT_USED_OUTSIDE_RECORD: { retryable: false },
+  STATE_USED_AFTER_CALLBACK: { retryable: false },
   KEY_UNSUPPORTED: { retryable: false },
   PARTITION_INVALID: { retryable: false },
   ASYNC_TIMEOUT: { retryable: true },
