@@ -48,6 +48,8 @@ export interface Internals {
   /** The actor system of the host; one on the machine's clock by default. */
   readonly createSystem?: typeof createSystem;
   readonly watermarkEachBatch?: boolean;
+  /** Asked about each notice of a checkpoint's completion or abort to a task: true where it gets lost on its way. None does by default. */
+  readonly loses?: () => boolean;
 }
 
 interface Deferred<T> {
@@ -133,6 +135,10 @@ export class JobRun {
   get restoredFrom(): CheckpointInfo | undefined {
     return this.#restoredFrom;
   }
+  /** Its end has begun; `finished` settles when it is over. */
+  get ending(): boolean {
+    return this.#ending !== undefined;
+  }
   get plan() {
     return this.#graph.plan;
   }
@@ -193,6 +199,10 @@ export class JobRun {
   async #prepare(): Promise<JobResult | undefined> {
     const options = this.#options;
     const checkpoints = options.checkpoints === undefined ? false : options.checkpoints;
+    if (checkpoints === false && typeof options.restore === 'object')
+      throw new MillraceError('CHECKPOINTS_OFF', `The job '${this.name}' is to be restored, but runs without checkpoints.`, {
+        todo: 'Start it with checkpoints: { directory }.',
+      });
     const nodes = this.#graph.vertices.flatMap((v) => v.nodes);
     if (checkpoints === false) {
       const unbounded = nodes.some((n) => n.step.kind === 'source' && !n.step.source.bounded);
@@ -217,7 +227,9 @@ export class JobRun {
     const found = await this.#snapshots.storage.found();
     if (restore === 'latest' && found.metadata !== undefined && (await registry.lineage()) === undefined)
       throw registryLost(this.#snapshots.storage.directory, found.metadata);
-    this.#attempt = await registry.nextAttempt(found.attempt);
+    // What wrote the snapshot is fenced by a larger attempt, wherever it lies (protocols 5).
+    const behind = typeof restore === 'object' ? await this.#snapshots.attemptBehind(restore.from) : 0;
+    this.#attempt = await registry.nextAttempt(Math.max(found.attempt, behind));
     await this.#io.step('job.attempt');
     const stored = restore === 'latest' && outcome !== 'cancelled' ? await registry.lineage() : undefined;
     // `latest` goes on with the lineage that it finds; a start without a snapshot, or from a named one, begins a new one (protocols 5).
@@ -350,6 +362,7 @@ export class JobRun {
       storage: this.#snapshots?.storage,
       blocking: !(typeof checkpoints === 'object' && checkpoints.mode === 'at-least-once'),
       watermarkEachBatch: this.#internals.watermarkEachBatch ?? false,
+      loses: this.#internals.loses,
       metadata: chosen?.metadata,
       usedId: this.#coordinator!.usedId,
       lastCheckpoint: () => this.#coordinator?.completed?.id,

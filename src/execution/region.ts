@@ -5,7 +5,7 @@
 //
 // Invariant Q1: every name that leaves the process (files, writers, databases) carries the attempt.
 
-import { type Behaviour, type Supervising, supervisor } from '../../actors/index.ts';
+import { type ActorRef, type Behaviour, type Supervising, supervisor } from '../../actors/index.ts';
 import { type Backend, type RegionState, rangeOf, type StateBackend } from '../../state-backends/index.ts';
 import type { CoordinatedTask } from '../checkpoint/coordinator.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
@@ -18,7 +18,7 @@ import { Channel } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
-import { Task, type TaskReports } from '../runtime/task.ts';
+import { Task, type TaskMail, type TaskReports } from '../runtime/task.ts';
 import type { MetricRegistry } from './metrics.ts';
 
 export interface RegionOptions {
@@ -36,6 +36,8 @@ export interface RegionOptions {
   readonly storage: SnapshotStorage | undefined;
   readonly blocking: boolean;
   readonly watermarkEachBatch: boolean;
+  /** Asked about each notice of a checkpoint's completion or abort: true where it gets lost. */
+  readonly loses?: (() => boolean) | undefined;
   readonly metadata: CheckpointMetadata | undefined;
   /** Newest checkpoint id that was ever handed out. */
   readonly usedId: number;
@@ -52,6 +54,17 @@ function targets({ exchange, from, to }: Edge, sender: number): number[] {
   // Each sender has a share of the receivers, or several senders share one.
   if (from.parallelism >= to.parallelism) return [Math.floor((sender * to.parallelism) / from.parallelism)];
   return all.filter((receiver) => Math.floor((receiver * from.parallelism) / to.parallelism) === sender);
+}
+
+/** The way to a task on which notices get lost; triggers do not, since a lost one is the same as a slow one. */
+function losing(ref: ActorRef<TaskMail>, loses: () => boolean): ActorRef<TaskMail> {
+  return {
+    path: ref.path,
+    tell: (mail) => {
+      if ((mail.kind !== 'complete' && mail.kind !== 'abort') || !loses()) ref.tell(mail);
+    },
+    ask: (make, options) => ref.ask(make, options),
+  };
 }
 
 /** Longer than a task waits for its own calls to settle. */
@@ -146,7 +159,7 @@ export class RegionAttempt {
             .filter((_, from) => targets(edge, from).includes(subtask))
             .map((t) => t.name),
         );
-        return { name: task.name, ref: task.ref, attempt: this.attempt, upstream };
+        return { name: task.name, ref: options.loses === undefined ? task.ref : losing(task.ref, options.loses), attempt: this.attempt, upstream };
       });
   }
 
