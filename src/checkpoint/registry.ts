@@ -47,6 +47,7 @@ export class Registry {
   static async open(directory: string, job: string, io: Io, options: { wait: boolean; signal?: AbortSignal | undefined }): Promise<Registry> {
     if (io.openStore !== undefined) return new Registry(await io.openStore(join(directory, 'registry')), directory, io);
     for (;;) {
+      await refuseWithoutCurrent(directory, io);
       const db = new Level<string, unknown>(join(directory, 'registry'), { valueEncoding: 'json' });
       try {
         await db.open();
@@ -155,6 +156,19 @@ export class Registry {
     await this.#io.fs.rm(join(this.#directory, 'owner.json'), { force: true });
     await this.#db.close();
   }
+}
+
+/** LevelDB makes a new database where CURRENT is missing, and forgets what lies beside it. A database that never got so far has no tables. */
+async function refuseWithoutCurrent(directory: string, io: Io): Promise<void> {
+  let names: string[];
+  try {
+    names = await io.fs.readdir(join(directory, 'registry'));
+  } catch (error) {
+    if ((error as { code?: string }).code === 'ENOENT') return;
+    throw error;
+  }
+  if (!names.includes('CURRENT') && names.some((name) => name.endsWith('.ldb')))
+    throw await cannotOpen(directory, Object.assign(new Error('its file CURRENT is gone'), { code: 'LEVEL_CORRUPTION' }), io);
 }
 
 /** Where it is damaged, the checkpoints beside it are whole as a rule: the sentence names the newest. Their names carry attempts and ids, so that both go on. */

@@ -8,7 +8,7 @@ import type { FileRef } from '../../state-backends/index.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
 import { type Pointer, Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates, writersToAsk } from '../checkpoint/restore.ts';
-import { DirectoryStorage } from '../checkpoint/storage.ts';
+import { attemptOf, DirectoryStorage } from '../checkpoint/storage.ts';
 import { asError, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type { CheckpointInfo, CheckpointOptions, RunOptions } from '../graph/job.ts';
@@ -126,6 +126,21 @@ export class Snapshots {
     const examined = await this.#examine(info);
     if (examined.fault !== undefined) throw examined.fault;
     return { info: bare(info), metadata: examined.metadata! };
+  }
+
+  /** The newest attempt that may have written beside the metadata file at that path; 0 where it is none, or of this directory. */
+  async attemptBehind(which: string | number): Promise<number> {
+    if (typeof which === 'number' || /^\d+$/.test(which)) return 0;
+    const path = resolve(which);
+    const own = attemptOf(basename(path)) ?? 0;
+    if (dirname(path) === this.storage.checkpoints) return own;
+    try {
+      return Math.max(own, (await new DirectoryStorage(dirname(dirname(path)), this.#io, false).found()).attempt);
+    } catch (error) {
+      // No checkpoint directory any more, but a copy of what was in it.
+      if ((error as { code?: string }).code === 'ENOENT') return own;
+      throw error;
+    }
   }
 
   async #import(path: string, attempt: number): Promise<Chosen> {

@@ -56,6 +56,7 @@ describe('protocols 4: checkpoints that the registry does not know of any more',
   it.each([
     ['a manifest that is garbage', (name: string) => name.startsWith('MANIFEST-'), (path: string) => writeFile(path, 'garbage, and more of it than a header')],
     ['a manifest that is gone', (name: string) => name.startsWith('MANIFEST-'), (path: string) => rm(path)],
+    ['a pointer to the manifest that is gone', (name: string) => name === 'CURRENT', (path: string) => rm(path)],
     ['a pointer to the manifest that is cut off', (name: string) => name === 'CURRENT', (path: string) => truncate(path, 3)],
   ])('a registry that is damaged, %s: the sentence says how to go on, and that loses and repeats nothing', async (_, damaged, damage) => {
     const folder = await temporaryFolder();
@@ -77,5 +78,31 @@ describe('protocols 4: checkpoints that the registry does not know of any more',
     await feed.push([3]).taken();
     await again.stop();
     expect((await published<number>(out)).toSorted()).toEqual([1, 2, 3]);
+  });
+
+  it('a checkpoint that is restored into another directory after many starts: its writers are fenced by a larger attempt, and every record is there once', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const out = join(folder, 'out');
+    const copy = job('copy', (env) => void env.source('in', feed).sink('out', files.sink({ directory: out })));
+    let path = '';
+    for (const n of [1, 2, 3]) {
+      const running = ends(await copy.start({ checkpoints: checkpointsIn(folder) }));
+      await feed.push([n]).taken();
+      path = (await running.stop()).checkpoint!.path;
+    }
+    const elsewhere = ends(await copy.start({ checkpoints: { directory: join(folder, 'elsewhere') }, restore: { from: path } }));
+    await feed.push([4]).taken();
+    await elsewhere.stop();
+    expect((await published<number>(out)).toSorted()).toEqual([1, 2, 3, 4]);
+  });
+
+  it('is refused where the run has no checkpoints of its own: it would begin anew in silence', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    await ran(folder, feed, store);
+    const error = await rejection(sums(feed, store).start({ checkpoints: false, restore: { from: 1 } }));
+    expect(error).toMatchObject({ code: 'CHECKPOINTS_OFF', retryable: false });
   });
 });
