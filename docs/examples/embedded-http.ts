@@ -1,6 +1,8 @@
 // A service with a job inside: requests are its records, its results are served, and its control door is mounted under /millrace.
 //
-//   node --import ./scripts/typescript.mjs docs/examples/embedded-http.ts
+// In a clone of Millrace, after npm run build:  node --import ./scripts/typescript.mjs docs/examples/embedded-http.ts
+// Beside an installed millrace: copy this file into your project; node embedded-http.ts (from Node 22.18 on; before it, with your TypeScript runner).
+//
 //   POST /hits {"page": "/"}    GET /pages    GET /millrace/jobs
 
 import { createServer, type Server } from 'node:http';
@@ -69,5 +71,5 @@ export async function serve(options: { port?: number; checkpoints: string; windo
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const service = await serve({ port: 8080, checkpoints: '.millrace' });
   console.log('http://127.0.0.1:8080/pages');
-  process.once('SIGINT', () => void service.close());
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void service.close());
 }
