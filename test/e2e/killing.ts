@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Settings } from './job-process.ts';
 import { ONLY_CPU, preludeOf, type Step } from './steps.ts';
 import { type Input, Trial } from './trial.ts';
-import { WORKLOADS, type Workload } from './workloads.ts';
+import { WORKLOADS } from './workloads.ts';
 
 /** Parallelisms of the first, the second and the last run. */
 const COURSES: readonly (readonly [number, number, number])[] = [
@@ -22,7 +22,7 @@ export interface Course {
 }
 
 /** The turn's backend, workload and parallelisms for a step: every step meets others in each round. */
-export function courseOf(step: Step, turn: number): { workload: Workload; large: boolean; course: Course } {
+export function courseOf(step: Step, turn: number): { workload: (typeof WORKLOADS)[number]; large: boolean; course: Course } {
   const backend = (['memory', 'level'] as const)[Math.floor(turn / 2) % 2]!;
   // Bases are made of deltas of some size.
   if (step.name.startsWith('base.')) return { workload: 'wc', large: true, course: { backend, parallelism: [1, 2, 4], pace: 100 } };

@@ -8,7 +8,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Settings } from './job-process.ts';
 import { kept } from './kept.ts';
 import { canonical, expectedOf, inputOf, referenceOf, updatesOf } from './oracle.ts';
-import { OUTPUTS, type Workload } from './workloads.ts';
+import { outputsOf, type Workload } from './workloads.ts';
 
 const program = fileURLToPath(new URL('./job-process.ts', import.meta.url));
 /** For `node --import`. */
@@ -122,7 +122,7 @@ export class Trial {
   /** Every published row, in the canonical form. */
   rows(): string {
     const rows: string[] = [];
-    for (const output of OUTPUTS[this.settings.workload]) {
+    for (const output of outputsOf(this.settings.workload)) {
       const folder = join(this.settings.output, output);
       for (const name of readdirSync(folder)) {
         if (!name.startsWith('.')) rows.push(...readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1));
@@ -131,13 +131,14 @@ export class Trial {
     return canonical(rows);
   }
 
-  /** The canonical output: of a running count, the last row of each word. */
+  /** The canonical output: of running updates, the last row of each key. */
   output(rows = this.rows()): string {
-    if (this.settings.workload !== 'wc') return rows;
-    const last = new Map<string, { count: number; row: string }>();
+    const { workload } = this.settings;
+    if (workload !== 'wc' && workload !== 'q4') return rows;
+    const last = new Map<string | number, { count: number; row: string }>();
     for (const row of rows.split('\n').slice(0, -1)) {
-      const { word, count } = JSON.parse(row) as { word: string; count: number };
-      if (count > (last.get(word)?.count ?? 0)) last.set(word, { count, row });
+      const { key, count } = updateOf(row);
+      if (count > (last.get(key)?.count ?? 0)) last.set(key, { count, row });
     }
     return canonical([...last.values()].map(({ row }) => row));
   }
@@ -149,6 +150,7 @@ export class Trial {
     const rows = this.rows();
     const output = this.output(rows);
     if (updates !== undefined) wrong.push(...difference(rows, updates));
+    if (this.settings.workload === 'q4') wrong.push(...miscounted(rows));
     if (output !== final) wrong.push('the canonical output differs', ...difference(output, final));
     wrong.push(...(await this.leftovers()));
     return wrong;
@@ -159,7 +161,7 @@ export class Trial {
     const { workload, output, checkpoints, state } = this.settings;
     const wrong = (await kept(join(checkpoints, workload))).map((name) => `checkpoints: ${name}`);
     for (const name of readdirSync(state)) wrong.push(`state: ${name} is left`);
-    for (const folder of OUTPUTS[workload]) {
+    for (const folder of outputsOf(workload)) {
       const markers = join(output, folder, '.millrace');
       for (const name of existsSync(markers) ? readdirSync(markers) : []) {
         if (/\.(tmp|fenced-\d+)$/.test(name)) wrong.push(`output: ${folder}/${name} is left`);
@@ -172,6 +174,25 @@ export class Trial {
   remove(): void {
     rmSync(this.folder, { recursive: true, force: true });
   }
+}
+
+/** A row of a workload that counts on: what it is about, and how many there were so far. */
+function updateOf(row: string): { key: string | number; count: number } {
+  const { word, category, count } = JSON.parse(row) as { word?: string; category?: number; count: number };
+  return { key: word ?? category!, count };
+}
+
+/** Of q4, whose intermediate sums depend on the order in which auctions close: each count from 1 on must be there for each category, once. */
+function miscounted(rows: string): string[] {
+  const counts = new Map<string | number, number[]>();
+  for (const row of rows.split('\n').slice(0, -1)) {
+    const { key, count } = updateOf(row);
+    const held = counts.get(key);
+    if (held === undefined) counts.set(key, [count]);
+    else held.push(count);
+  }
+  const wrong = [...counts].filter(([, held]) => held.sort((a, b) => a - b).some((count, index) => count !== index + 1));
+  return wrong.map(([key, held]) => `category ${key} has ${held.length} updates, up to a count of ${held.at(-1)}, and not each once`);
 }
 
 /** Both sorted: how many rows are missing and how many are there too often, with an example of each. */

@@ -2,15 +2,38 @@
 //
 //   wc    running word count: one update for each record, so the k-th occurrence of a word gives the row (word, k), exactly once
 //   cpu   metrics of hosts: tumbling 5 minutes of sum, count and average; sliding 60 minutes every minute of the maximum; two outputs
+//   q0 …  the queries of Nexmark, as they stand in docs/examples/nexmark
 //
 // `pace` slows the source down, so that checkpoints, kills and stops find the job in its middle.
 
 import { join } from 'node:path';
-import { hours, type Job, job, max, minutes, type RunOptions, type Source, sliding, tumbling } from 'millrace';
+import { hours, type Job, job, max, minutes, type RunOptions, type Source, type Stream, sliding, tumbling } from 'millrace';
 import { files } from 'millrace/connectors';
+import { type Event, eventTime } from '../../docs/examples/nexmark/events.ts';
+import { bids } from '../../docs/examples/nexmark/q0.ts';
+import { inEuros } from '../../docs/examples/nexmark/q1.ts';
+import { selectedBids } from '../../docs/examples/nexmark/q2.ts';
+import { localItems } from '../../docs/examples/nexmark/q3.ts';
+import { categoryPrices } from '../../docs/examples/nexmark/q4.ts';
+import { hotItems } from '../../docs/examples/nexmark/q5.ts';
+import { highestBids } from '../../docs/examples/nexmark/q7.ts';
 
-export type Workload = 'wc' | 'cpu';
-export const WORKLOADS: readonly Workload[] = ['wc', 'cpu'];
+const QUERIES = {
+  q0: bids,
+  q1: inEuros,
+  q2: selectedBids,
+  q3: localItems,
+  q4: categoryPrices,
+  q5: hotItems,
+  q7: highestBids,
+} as const satisfies Record<string, (events: Stream<Event>) => Stream<unknown>>;
+
+export type Query = keyof typeof QUERIES;
+/** Each query, from its events to its results. */
+export const QUERY: Readonly<Record<Query, (events: Stream<Event>) => Stream<unknown>>> = QUERIES;
+export type Workload = 'wc' | 'cpu' | Query;
+export const WORKLOADS = ['wc', 'cpu'] as const satisfies readonly Workload[];
+export const NEXMARK = Object.keys(QUERIES) as readonly Query[];
 
 export interface Places {
   /** The folder of the input files. */
@@ -36,10 +59,28 @@ interface Metric {
 }
 
 /** The folders that the workload's sinks write to, below `output`. */
-export const OUTPUTS: Readonly<Record<Workload, readonly string[]>> = { wc: ['counts'], cpu: ['avg5m', 'max60m'] };
+export function outputsOf(workload: Workload): readonly string[] {
+  if (workload === 'cpu') return ['avg5m', 'max60m'];
+  return workload === 'wc' ? ['counts'] : ['results'];
+}
 
 export function jobOf(workload: Workload, places: Places, defaults?: RunOptions): Job {
-  return workload === 'wc' ? wc(places, defaults) : cpu(places, defaults);
+  if (workload === 'wc') return wc(places, defaults);
+  return workload === 'cpu' ? cpu(places, defaults) : nexmark(workload, places, defaults);
+}
+
+function nexmark(query: Query, { input, output, pace, onRecord }: Places, defaults?: RunOptions): Job {
+  return job(
+    query,
+    (env) => {
+      const events = env.source('events', paced(files.source<Event>({ path: input }), pace), eventTime).map((event) => {
+        onRecord?.();
+        return event;
+      });
+      QUERY[query](events).sink('results', files.sink({ directory: join(output, 'results') }));
+    },
+    defaults,
+  );
 }
 
 function wc({ input, output, pace, onRecord }: Places, defaults?: RunOptions): Job {
