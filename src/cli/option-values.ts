@@ -63,11 +63,11 @@ export function checkpointsOf(
   };
 }
 
-/** Without checkpoints a job begins anew, whatever there is to restore: that must not be a surprise. `none` asks for just that. */
+/** Without checkpoints every run begins anew, also with `latest`, which is what nobody need say. A checkpoint that was named must not be passed over in silence. */
 export function refuseRestoreWithout(checkpoints: CheckpointOptions | false, restore: RunOptions['restore']): void {
-  if (checkpoints !== false || restore === undefined || restore === 'none') return;
+  if (checkpoints !== false || typeof restore !== 'object') return;
   throw invalid(
-    '--restore needs checkpoints, and this run has none.',
+    '--restore with a checkpoint needs checkpoints, and this run has none.',
     'Leave --no-checkpoints out, or name a directory with --checkpoints where the job itself has switched them off; or leave --restore out to begin anew.',
   );
 }

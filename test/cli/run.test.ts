@@ -148,7 +148,7 @@ describe('millrace run', () => {
     const { stdout } = await place.run('run', module);
     expect(stdout).toMatch(/^status running$[\s\S]*^status finished$/m);
     expect([place.has('elsewhere/own'), place.has('.millrace')]).toEqual([true, false]);
-    for (const restore of [[], ['--restore', 'none']])
+    for (const restore of [[], ['--restore', 'none'], ['--restore', 'latest']])
       expect((await place.run('run', module, '--no-checkpoints', ...restore)).stderr).toContain('own: begins anew, without checkpoints');
   });
 
@@ -202,14 +202,19 @@ describe('what cannot be run', () => {
     ['an unknown state backend', ONCE, ['--state', 'floppy'], 2, /^OPTION_INVALID: 'floppy' is no state backend\. Write memory, level or level:DIRECTORY\.$/],
     ['a port beyond all', ONCE, ['--port', '70000'], 2, /^OPTION_INVALID: '70000' is no port/],
     ['--every without checkpoints', ONCE, ['--no-checkpoints', '--every', '1s'], 2, /^OPTION_INVALID: --every and --no-checkpoints exclude each other/],
-    ['--restore without checkpoints', ONCE, ['--no-checkpoints', '--restore', '7'], 2, /^OPTION_INVALID: --restore needs checkpoints.*or leave --restore out/],
-    ['--restore latest without checkpoints', ONCE, ['--no-checkpoints', '--restore', 'latest'], 2, /^OPTION_INVALID: --restore needs checkpoints/],
+    [
+      '--restore without checkpoints',
+      ONCE,
+      ['--no-checkpoints', '--restore', '7'],
+      2,
+      /^OPTION_INVALID: --restore with a checkpoint needs checkpoints.*or leave --restore out/,
+    ],
     [
       '--restore of a job that has switched checkpoints off',
       ONCE.replace(/\);$/, ', { checkpoints: false });'),
       ['--restore', '7'],
       2,
-      /^OPTION_INVALID: --restore needs checkpoints/,
+      /^OPTION_INVALID: --restore with a checkpoint needs checkpoints/,
     ],
     [
       'an unknown checkpoint',
