@@ -2,7 +2,7 @@
 //
 // Every code stands in `docs/errors.md` and in CODES; a test keeps the two in step. Errors of user code are never wrapped away: they are the `cause`.
 
-/** Whether a retry can help is a property of the code, unless the thrower knows better. */
+/** Whether a retry can help is a property of the code, unless the thrower or a cause knows better. */
 export const CODES = {
   // plan and options
   JOB_NAME_INVALID: { retryable: false },
@@ -54,6 +54,7 @@ export const CODES = {
   FILE_CHANGED: { retryable: false },
   FILE_UNREADABLE: { retryable: true },
   FILE_EXISTS: { retryable: false },
+  MARKER_LOST: { retryable: false },
   BUCKET_INVALID: { retryable: false },
   DIRECTORY_UNWRITABLE: { retryable: true },
   // command line and control door
@@ -78,7 +79,7 @@ export interface ErrorDetails {
   /** The operator that it happened in. */
   readonly uid?: string;
   readonly cause?: unknown;
-  /** Default: what the code says. */
+  /** Default: what the code says, unless a cause says that trying again cannot help. */
   readonly retryable?: boolean;
 }
 
@@ -109,8 +110,25 @@ export class MillraceError extends Error {
     this.code = code;
     this.uid = details.uid;
     this.todo = details.todo;
-    this.retryable = details.retryable ?? CODES[code].retryable;
+    // What user code throws has a policy, whatever was behind it.
+    this.retryable = details.retryable ?? (CODES[code].retryable && (code === 'USER_FUNCTION_FAILED' || !isHopeless(details.cause)));
   }
+}
+
+/**
+ * What the system says of paths and rights, the same at every try. Not among them: a disk that fails or is full, too many open files, what is gone or busy. The
+ * same in state-backends.
+ */
+export const HOPELESS_ERRNOS: ReadonlySet<unknown> = new Set(['ENOTDIR', 'EISDIR', 'EACCES', 'ENAMETOOLONG', 'EROFS']);
+
+/** Whether an error, or what it was caused by, says that trying again cannot help. The nearest that knows decides. */
+function isHopeless(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 10; at = at.cause, depth++) {
+    const { code, retryable } = at as { code?: unknown; retryable?: unknown };
+    if (typeof retryable === 'boolean') return !retryable;
+    if (HOPELESS_ERRNOS.has(code)) return true;
+  }
+  return false;
 }
 
 /** A sentence that ends with the message of another error, which may be a sentence itself, has one full stop. */

@@ -2,7 +2,7 @@
 //
 // Codes that the engine has too mean the same there; this folder imports nothing of it and so has its own class.
 
-/** Whether a retry can help is a property of the code. */
+/** Whether a retry can help is a property of the code, and of the disk's own error where there is one. */
 export const STATE_CODES = {
   KEY_UNSUPPORTED: { retryable: false },
   CONTEXT_USED_OUTSIDE_RECORD: { retryable: false },
@@ -12,6 +12,9 @@ export const STATE_CODES = {
   STATE_MISUSED: { retryable: false },
   STATE_IO: { retryable: true },
 } as const satisfies Record<string, { retryable: boolean }>;
+
+/** What the system says of paths and rights, the same at every try. Not among them: a disk that fails or is full, too many open files. */
+export const HOPELESS_ERRNOS: ReadonlySet<unknown> = new Set(['ENOTDIR', 'EISDIR', 'EACCES', 'ENAMETOOLONG', 'EROFS']);
 
 /** The stable names of the errors of state; docs/errors.md says of each what it means and what to do. */
 export type StateErrorCode = keyof typeof STATE_CODES;
@@ -27,6 +30,6 @@ export class StateError extends Error {
     this.name = 'StateError';
     this.code = code;
     this.todo = details.todo;
-    this.retryable = STATE_CODES[code].retryable;
+    this.retryable = STATE_CODES[code].retryable && !HOPELESS_ERRNOS.has((details.cause as { code?: unknown } | undefined)?.code);
   }
 }

@@ -73,7 +73,18 @@ export class DirectoryStorage implements SnapshotStorage {
     const { fs } = this.#io;
     const hidden = join(folder, `.${name}`);
     const final = join(folder, name);
-    const handle = await fs.open(hidden, 'wx');
+    let handle: Handle;
+    try {
+      handle = await fs.open(hidden, 'wx');
+    } catch (cause) {
+      if ((cause as { code?: string }).code !== 'ENOENT') throw cause;
+      // Made at the start and by nobody since: a restart would not find it either.
+      throw new MillraceError('CHECKPOINT_DIRECTORY', `The folder ${folder} is gone: ${messageOf(cause)}.`, {
+        cause,
+        retryable: false,
+        todo: 'Who removes it? Bring its files back, or start anew.',
+      });
+    }
     let bytes = 0;
     let crc = 0;
     return {
@@ -117,7 +128,10 @@ export class DirectoryStorage implements SnapshotStorage {
     } catch (cause) {
       // Gone or unreadable on the disk is damage; too many open files or missing rights are not, and another checkpoint would not help.
       if (['ENOENT', 'EIO'].includes((cause as { code?: string }).code ?? '')) throw corrupt(path, messageOf(cause), cause);
-      throw cause;
+      throw new MillraceError('CHECKPOINT_DIRECTORY', `The snapshot file ${path} cannot be opened: ${messageOf(cause)}.`, {
+        cause,
+        todo: 'Check the rights of the checkpoint directory, and how many files this process may open.',
+      });
     }
     try {
       let crc = 0;

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import * as actors from '../../actors/errors.ts';
-import { CODES, MillraceError } from '../../src/errors.ts';
-import { STATE_CODES } from '../../state-backends/state-error.ts';
+import { CODES, HOPELESS_ERRNOS, MillraceError } from '../../src/errors.ts';
+import { HOPELESS_ERRNOS as HOPELESS_FOR_STATE, STATE_CODES } from '../../state-backends/state-error.ts';
 import { ROOT, sourceFiles } from './source-tree.ts';
 
 const page = readFileSync(join(ROOT, 'docs/errors.md'), 'utf8');
@@ -42,6 +42,10 @@ describe('a sentence', () => {
 });
 
 describe('a code', () => {
+  it('of the system that no restart can help is the same in both', () => {
+    expect([...HOPELESS_ERRNOS]).toEqual([...HOPELESS_FOR_STATE]);
+  });
+
   it('that two parts share means the same in both', () => {
     for (const [code, { retryable }] of Object.entries(STATE_CODES)) {
       if (code in CODES) expect({ code, retryable }).toEqual({ code, retryable: CODES[code as keyof typeof CODES].retryable });
