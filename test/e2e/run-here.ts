@@ -18,3 +18,13 @@ export function startHere(trial: Trial, settings: Partial<Omit<Settings, 'pace'>
 export async function runHere(trial: Trial, settings: Partial<Settings> = {}): Promise<JobResult> {
   return (await startHere(trial, settings)).finished;
 }
+
+/** The pace of a source that waits for something to happen, without stopping: at first a little, then longer. */
+export function slowUntil(done: () => boolean): () => number {
+  let batches = 0;
+  return () => {
+    batches += 1;
+    if (done()) return 0;
+    return batches < 40 ? 10 : 300;
+  };
+}

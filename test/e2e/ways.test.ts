@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from 'vitest';
-import { startHere } from './run-here.ts';
+import { slowUntil, startHere } from './run-here.ts';
 import { FOUR, Input, Trial } from './trial.ts';
 import { WORKLOADS } from './workloads.ts';
 
@@ -67,13 +67,3 @@ it('goes on at the same parallelism when the source instance that finds the file
   trial.remove();
   input.remove();
 });
-
-/** The pace of a source that waits for something to happen, without stopping: at first a little, then longer. */
-function slowUntil(done: () => boolean): () => number {
-  let batches = 0;
-  return () => {
-    batches += 1;
-    if (done()) return 0;
-    return batches < 40 ? 10 : 300;
-  };
-}
