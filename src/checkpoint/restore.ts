@@ -91,10 +91,15 @@ export function unclaimed(metadata: CheckpointMetadata, graph: Graph): string[] 
   const stored = new Set<string>();
   for (const task of metadata.tasks) {
     // What `timestamps()` keeps is made anew, and its name changes with the program.
-    for (const uid of Object.keys(task.operators)) if (!uid.startsWith('timestamps.')) stored.add(uid);
+    for (const [uid, snapshot] of Object.entries(task.operators)) if (!uid.startsWith('timestamps.') && holds(snapshot)) stored.add(uid);
     if (task.keyed !== undefined && (task.keyed.handle.bases.length > 0 || task.keyed.handle.deltas.length > 0)) stored.add(task.keyed.uid);
   }
   return [...stored].filter((uid) => !known.has(uid));
+}
+
+/** An operator whose parts are all empty has lost nothing. */
+function holds({ parts, ...others }: OperatorSnapshot): boolean {
+  return Object.keys(others).length > 0 || Object.values(parts ?? {}).some(({ items }) => items.length > 0);
 }
 
 export interface VertexRestore {

@@ -1,6 +1,7 @@
 // Whether and when a region restarts after a failure: pure (OTP's intensity, exponential backoff).
 
 import type { Backoff } from '../graph/job.ts';
+import { DEFAULT_WAITS, waitBefore } from '../time/backoff.ts';
 
 export interface RestartPolicy {
   readonly max: number;
@@ -8,7 +9,7 @@ export interface RestartPolicy {
   readonly backoff: Required<Backoff>;
 }
 
-export const DEFAULT_RESTARTS: RestartPolicy = { max: 5, within: 600_000, backoff: { initial: 100, max: 10_000, factor: 2, jitter: 0.1 } };
+export const DEFAULT_RESTARTS: RestartPolicy = { max: 5, within: 600_000, backoff: DEFAULT_WAITS };
 
 export type RestartDecision = { readonly kind: 'restart'; readonly stamps: readonly number[]; readonly afterMs: number } | { readonly kind: 'give up' };
 
@@ -20,7 +21,5 @@ export function decideRestart(
   if (policy === false || !facts.retryable) return { kind: 'give up' };
   const stamps = [...facts.stamps.filter((stamp) => stamp >= facts.now - policy.within), facts.now];
   if (stamps.length > policy.max) return { kind: 'give up' };
-  const { initial, max, factor, jitter } = policy.backoff;
-  const wait = Math.min(max, initial * factor ** (stamps.length - 1));
-  return { kind: 'restart', stamps, afterMs: wait * (1 - jitter + 2 * jitter * facts.random) };
+  return { kind: 'restart', stamps, afterMs: waitBefore(stamps.length, policy.backoff, facts.random) };
 }

@@ -67,7 +67,7 @@ export interface RetryPolicy {
 export interface AsyncMapOptions {
   /** Calls open at once in an instance, 100 by default; more records wait. */
   capacity?: number;
-  /** Milliseconds of processing time for a record, retries included; none by default. Then its signal aborts and TIMEOUT goes to `onError`. */
+  /** Milliseconds of processing time for a record, retries included; none by default. Then its signal aborts and ASYNC_TIMEOUT goes to `onError`. */
   timeout?: number;
   /** True (default): results leave in the order of the records. False: as they come, but never past a watermark. */
   ordered?: boolean;

@@ -3,6 +3,7 @@
 import { MillraceError } from '../errors.ts';
 import type { Node } from '../graph/node.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
+import { asyncMapOperator } from './async-map.ts';
 import { processOperator } from './process.ts';
 import { aggregateOperator, reduceOperator } from './reduce.ts';
 import { windowOperator } from './window.ts';
@@ -18,6 +19,8 @@ export function operatorOf(node: Node): OperatorFactory {
       return (environment) => windowOperator(environment, step.spec);
     case 'process':
       return (environment) => processOperator(environment, step.spec, step.keyed);
+    case 'asyncMap':
+      return (environment) => asyncMapOperator(environment, step.fn, step.options);
     default:
       throw new MillraceError('PLAN_INVALID', `'${step.kind}' is no operator.`);
   }

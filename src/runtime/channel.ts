@@ -56,6 +56,11 @@ export class Channel {
     return this.#queue.length - this.#head;
   }
 
+  /** True where an event comes next. */
+  get eventNext(): boolean {
+    return this.#head < this.#queue.length && 'kind' in this.#queue[this.#head]!;
+  }
+
   send(batch: Batch): void {
     this.#batches += 1;
     this.#queue.push(batch);

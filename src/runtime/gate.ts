@@ -25,6 +25,16 @@ export class Gate {
     this.#blocking = blocking;
   }
 
+  /** The next event that stands behind no records, of a channel that is not blocked; undefined where there is none. */
+  pollEvent(): Event | undefined {
+    for (const [index, channel] of this.channels.entries()) {
+      if (channel.blocked || !channel.eventNext) continue;
+      this.channel = index;
+      return channel.take() as Event;
+    }
+    return undefined;
+  }
+
   /** The next element of a channel that is not blocked, round robin; undefined where there is none. */
   poll(): Batch | Event | undefined {
     const { channels } = this;

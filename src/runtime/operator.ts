@@ -48,7 +48,7 @@ export interface Operator {
   onTime?(event: TimeEvent): void;
   /** Every 200 ms of processing time, or after each batch where time is to be repeatable. Only of one that has `onTime`. */
   tick?(now: number): void;
-  /** True: no more records now; `environment.wake` when that has changed. Barriers and time that stand behind a record wait with it. */
+  /** True: no more records now; looked at again after each `post`. Barriers and time that stand behind a record wait with it, others pass. */
   readonly blocked?: boolean;
   /** True: something is still to come of what it was given; the end of data waits for it. */
   readonly holding?: boolean;

@@ -490,7 +490,11 @@ export class Task {
     if (this.#ending === 'advancing' && this.#timekeeper?.holding !== true) return this.#endData();
     if (this.#timekeeper?.blocked === true) {
       this.#flush(true);
-      return false;
+      // What stands behind no record passes: a barrier does not wait for an answer that may never come.
+      const event = this.#batch === undefined ? this.#gate?.pollEvent() : undefined;
+      if (event === undefined) return false;
+      this.#onEvent(event);
+      return true;
     }
     if (this.#batch !== undefined) return this.#processBatch();
     if (this.#reader !== undefined) return this.#readStep();
@@ -786,7 +790,8 @@ export class Task {
     }
     this.#advancing = undefined;
     this.#signal({ kind: 'watermark', time: watermark });
-    for (const fn of this.#after.splice(0)) fn();
+    // One of them may send the next watermark: the others wait for that too.
+    while (this.#after.length > 0 && this.#advancing === undefined) this.#after.shift()!();
     return true;
   }
 
