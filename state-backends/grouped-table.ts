@@ -15,7 +15,7 @@ import { type BlockWriter, KEY_TOMBSTONE, type TableHeader, TOMBSTONE, VALUE, wr
 const SMALL = 8;
 
 /** A namespace as the key of a Map: equal for the Map exactly where the canonical keys are equal. */
-function mapKey(ns: unknown): unknown {
+export function mapKey(ns: unknown): unknown {
   return Array.isArray(ns) ? `\u0000[${keyBytes(ns as Key).toString('latin1')}` : typeof ns === 'string' && ns.startsWith('\u0000') ? `\u0000"${ns}` : ns;
 }
 

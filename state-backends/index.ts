@@ -27,7 +27,7 @@ export { canonicalKey, defaultMaxParallelism, groupOf, hashKey, instanceOf, keyB
 export type {
   AccumulatorState,
   Aggregating,
-  BoundKinds,
+  AnyKind,
   BroadcastMap,
   Declared,
   Handles,
@@ -39,7 +39,10 @@ export type {
   StateSpec,
   ValueState,
 } from './kinds.ts';
-export { aggregating, bindKinds, declaredOf, list, map, reducing, value } from './kinds.ts';
+export { aggregating, broadcastMap, declaredOf, list, map, reducing, splitList, unionList, value } from './kinds.ts';
+export { Current, type ExpiryClock } from './kinds-current.ts';
+export { type BoundKinds, bindKinds } from './kinds-keyed.ts';
+export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from './kinds-operator.ts';
 export { type LevelOptions, level } from './level.ts';
 export { memory } from './memory.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';

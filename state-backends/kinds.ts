@@ -1,22 +1,9 @@
-// The kinds of state that users declare, and the handles that act on them for the current key.
+// The kinds of state that users declare: data that says what, with which options and functions.
 //
-// Who owns what: a kind is data (what, options, functions); `bindKinds` declares the tables of a task for them and makes the handles. The engine says
-// which key is current, and that none is whenever it gives control back (protocols 10).
-//
-// Layout: value, reducing, aggregating are one row a key; a list is rows of up to 64 elements, a map is one row an entry (protocols 22).
-//
-// Invariants:
-//  H1  A handle without a current key throws CONTEXT_USED_OUTSIDE_RECORD.
-//  H2  Whatever is not a primitive is touched before it is handed out (protocols 3).
-//  H3  What is handed out of an accumulator is never what the next `add` changes (protocols 16).
-//  H4  Iteration sees the state at its start.
+// The handles that act on them stand in `kinds-keyed.ts` (for the current key), `kinds-expiring.ts` (the same with a ttl) and `kinds-operator.ts` (of an
+// instance, without a key).
 
-import { copy } from './codec.ts';
-import type { Group, GroupedTable, Key, Row, SingleTable, TaskState } from './contract.ts';
-import { canonicalKey } from './keys.ts';
-import { StateError } from './state-error.ts';
-
-// ── what users declare ──
+import type { Key } from './contract.ts';
 
 /** State as it is declared: what `value()`, `list()`, `map()`, `reducing()` and `aggregating()` give. */
 export interface StateKind<H, Scope extends 'keyed' | 'operator' | 'broadcast'> {
@@ -30,6 +17,15 @@ export type Handles<S> = { readonly [N in keyof S]: Handle<S[N]> };
 
 /** Options of all kinds of state. */
 export interface StateOptions<T> {
+  /**
+   * Milliseconds after which what was written is gone; never by default. It is not given back from then on, and is removed soon after. Elements of a list and
+   * entries of a map have each their own; an outage counts.
+   */
+  ttl?: number;
+  /** `read`: what is read, by `get` or by iterating, begins anew; `write` by default. */
+  ttlOn?: 'write' | 'read';
+  /** Processing time, and only that so far: 'event' is refused with OPTION_INVALID. */
+  ttlClock?: 'processing' | 'event';
   /** Of the shape of what is stored, 0 by default. */
   version?: number;
   /** Makes a value of this version of one that a snapshot has in another; without it such a snapshot is refused with SNAPSHOT_INCOMPATIBLE. */
@@ -97,19 +93,30 @@ export type Declared =
   | { readonly kind: 'list'; readonly options: StateOptions<unknown> }
   | { readonly kind: 'map'; readonly options: StateOptions<unknown> }
   | { readonly kind: 'reducing'; readonly options: StateOptions<unknown>; readonly fn: (left: unknown, right: unknown) => unknown }
-  | { readonly kind: 'aggregating'; readonly options: StateOptions<unknown>; readonly fn: Aggregating<unknown, unknown, unknown> };
+  | { readonly kind: 'aggregating'; readonly options: StateOptions<unknown>; readonly fn: Aggregating<unknown, unknown, unknown> }
+  | { readonly kind: 'splitList'; readonly options: StateOptions<unknown> }
+  | { readonly kind: 'unionList'; readonly options: StateOptions<unknown> }
+  | { readonly kind: 'broadcastMap'; readonly options: StateOptions<unknown> };
+/** Those of the state of a key. */
+export type KeyedDeclared = Exclude<Declared, { readonly kind: 'splitList' | 'unionList' | 'broadcastMap' }>;
+
+/** Any declared state; the scope says which processes may have it. */
+export type AnyKind = StateKind<unknown, 'keyed' | 'operator' | 'broadcast'>;
 
 export type StateSpec = Readonly<Record<string, StateKind<unknown, 'keyed'>>>;
 
 const DECLARED = Symbol('declared');
 
-function keyed<H>(declared: Declared): StateKind<H, 'keyed'> {
-  return Object.freeze({ scope: 'keyed', [DECLARED]: Object.freeze(declared) }) as StateKind<H, 'keyed'>;
+function kindOf<H, Scope extends AnyKind['scope']>(scope: Scope, declared: Declared): StateKind<H, Scope> {
+  return Object.freeze({ scope, [DECLARED]: Object.freeze(declared) }) as StateKind<H, Scope>;
+}
+function keyed<H>(declared: KeyedDeclared): StateKind<H, 'keyed'> {
+  return kindOf<H, 'keyed'>('keyed', declared);
 }
 
-/** What a kind declares; undefined for kinds that are not keyed. */
-export function declaredOf(kind: StateKind<unknown, 'keyed' | 'operator' | 'broadcast'>): Declared | undefined {
-  return (kind as { [DECLARED]?: Declared })[DECLARED];
+/** What a kind declares; undefined for what none of the functions here has made. */
+export function declaredOf(kind: AnyKind): Declared | undefined {
+  return (kind as { [DECLARED]?: Declared } | undefined)?.[DECLARED];
 }
 
 /**
@@ -224,347 +231,79 @@ export function aggregating<T, A, R>(fn: Aggregating<T, A, R>, options: StateOpt
   return keyed({ kind: 'aggregating', options, fn: fn as Aggregating<unknown, unknown, unknown> });
 }
 
-// ── binding ──
-
-/** The current key of a task's operator; `serial` tells handles that their cached row is of another record. */
-class Current {
-  key: Key = 0;
-  hash = 0;
-  serial = 0;
-  present = false;
-
-  demand(): void {
-    if (!this.present) {
-      throw new StateError('CONTEXT_USED_OUTSIDE_RECORD', 'Keyed state was used while no record or timer of its operator was processed.', {
-        todo: 'Use state only within a handler, and do not keep `ctx` or `ctx.state` for later.',
-      });
-    }
-  }
+/**
+ * State of an unkeyed process: a list of this instance. Restored at another parallelism, the items of all instances are dealt out anew.
+ *
+ * @param options ttl, version and migrate are those of one item.
+ * @example
+ * const out: number[][] = [];
+ * await job('pairs', (env) => {
+ *   env.fromArray('numbers', [1, 2, 3]).process('pairs', {
+ *     emits: type<number[]>(),
+ *     state: { waiting: splitList<number>() },
+ *     onRecord(n, ctx) {
+ *       ctx.state.waiting.add(n);
+ *       const waiting = ctx.state.waiting.all();
+ *       if (waiting.length < 2) return;
+ *       ctx.emit(waiting);
+ *       ctx.state.waiting.clear();
+ *     },
+ *     onEnd(ctx) {
+ *       ctx.emit(ctx.state.waiting.all());
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, [[1, 2], [3]]);
+ */
+export function splitList<T>(options: StateOptions<T> = {}): StateKind<ListState<T>, 'operator'> {
+  return kindOf('operator', { kind: 'splitList', options });
 }
 
-export interface BoundKinds<S extends StateSpec = StateSpec> {
-  readonly handles: Handles<S>;
-  /** Called for every record and timer. The key is canonical, the hash is its hash. */
-  setCurrent(key: Key, hash: number): void;
-  /** Called when control is given back. */
-  clearCurrent(): void;
+/**
+ * State of an unkeyed process: a list of this instance. After a restore every instance has the items of all of them, at the same parallelism too; each keeps
+ * of it what is its own.
+ *
+ * @param options ttl, version and migrate are those of one item.
+ * @example
+ * const out: string[] = [];
+ * await job('names', (env) => {
+ *   env.fromArray('names', ['ada', 'bob', 'ada']).process('names', {
+ *     emits: type<string>(),
+ *     state: { known: unionList<string>() },
+ *     onRecord(name, ctx) {
+ *       if (ctx.state.known.all().includes(name)) return;
+ *       ctx.state.known.add(name);
+ *       ctx.emit(name);
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.deepEqual(out, ['ada', 'bob']);
+ */
+export function unionList<T>(options: StateOptions<T> = {}): StateKind<ListState<T>, 'operator'> {
+  return kindOf('operator', { kind: 'unionList', options });
 }
 
-/** Declares the tables of an operator's keyed state; the handles act on the current key. */
-export function bindKinds<S extends StateSpec>(task: TaskState, uid: string, spec: S | undefined): BoundKinds<S> {
-  const current = new Current();
-  const handles: Record<string, unknown> = {};
-  for (const [name, kind] of Object.entries(spec ?? {})) {
-    const declared = declaredOf(kind);
-    if (declared === undefined) {
-      throw new StateError('STATE_MISUSED', `State ${name} of ${uid} is no keyed state.`, {
-        todo: 'Declare it with value, list, map, reducing or aggregating.',
-      });
-    }
-    handles[name] = bind(task, uid, name, declared, current);
-  }
-  return {
-    handles: Object.freeze(handles) as Handles<S>,
-    setCurrent(key, hash) {
-      current.key = key;
-      current.hash = hash;
-      current.serial++;
-      current.present = true;
-    },
-    clearCurrent() {
-      current.present = false;
-    },
-  };
-}
-
-function bind(task: TaskState, uid: string, name: string, declared: Declared, current: Current): unknown {
-  const { version, migrate } = declared.options;
-  switch (declared.kind) {
-    case 'value':
-      return new BoundValue(task.single(uid, name, { version, migrate }), current, declared);
-    case 'list': {
-      const each = migrate === undefined ? undefined : (old: unknown, from: number): unknown => (old as unknown[]).map((item) => migrate(item, from));
-      return new BoundList(task.ordered(uid, name, { version, migrate: each }), current);
-    }
-    case 'map':
-      return new BoundMap(task.keyed(uid, name, { version, migrate }), current);
-    case 'reducing':
-      return new BoundReducing(task.single(uid, name, { version, migrate }), current, declared.fn);
-    case 'aggregating':
-      return new BoundAggregating(task.single(uid, name, { version, migrate }), current, declared.fn);
-  }
-}
-
-function isShared(value: unknown): boolean {
-  return typeof value === 'object' && value !== null;
-}
-
-/** The row of the current key, looked up once a record. */
-class CurrentRow {
-  protected readonly table: SingleTable;
-  protected readonly current: Current;
-  private seen = -1;
-  private found: Row | undefined = undefined;
-
-  constructor(table: SingleTable, current: Current) {
-    this.table = table;
-    this.current = current;
-  }
-
-  protected row(): Row | undefined {
-    const { current } = this;
-    if (!current.present) current.demand();
-    if (this.seen !== current.serial) {
-      this.found = this.table.find(current.key, current.hash);
-      this.seen = current.serial;
-    }
-    return this.found;
-  }
-
-  protected write(value: unknown): void {
-    const row = this.row();
-    if (row === undefined) this.found = this.table.insert(this.current.key, this.current.hash, value);
-    else this.table.put(row, value);
-  }
-
-  clear(): void {
-    const row = this.row();
-    if (row === undefined) return;
-    this.found = undefined;
-    this.table.delete(row);
-  }
-}
-
-class BoundValue extends CurrentRow implements ValueState<unknown> {
-  private readonly hasDefault: boolean;
-  private readonly initial: unknown;
-
-  constructor(table: SingleTable, current: Current, declared: { readonly default: unknown; readonly hasDefault: boolean }) {
-    super(table, current);
-    this.hasDefault = declared.hasDefault;
-    this.initial = declared.default;
-  }
-
-  get(): unknown {
-    const row = this.row();
-    if (row === undefined) return this.hasDefault ? copy(this.initial) : undefined;
-    const { value } = row;
-    if (isShared(value)) this.table.touch(row);
-    return row.value;
-  }
-
-  set(value: unknown): void {
-    this.write(value);
-  }
-
-  update(fn: (current: unknown) => unknown): void {
-    this.write(fn(this.get()));
-  }
-}
-
-class BoundReducing extends CurrentRow implements AccumulatorState<unknown, unknown> {
-  private readonly fn: (left: unknown, right: unknown) => unknown;
-  /** Whether the function returns its left argument, changed; undefined before it was called with values that can be. */
-  private mutates: boolean | undefined = undefined;
-
-  constructor(table: SingleTable, current: Current, fn: (left: unknown, right: unknown) => unknown) {
-    super(table, current);
-    this.fn = fn;
-  }
-
-  add(value: unknown): void {
-    const row = this.row();
-    if (row === undefined) {
-      // The record's own value must not be changed by the next `add`.
-      this.write(this.mutates === false ? value : copy(value));
-      return;
-    }
-    if (isShared(row.value)) this.table.touch(row);
-    const left = row.value;
-    const next = this.fn(left, value);
-    if (isShared(left) && this.mutates !== true) this.mutates = next === left;
-    // A reducer that changes its left argument would change the record that it gave back here.
-    this.table.put(row, next === value && this.mutates === true ? copy(next) : next);
-  }
-
-  get(): unknown {
-    const row = this.row();
-    if (row === undefined) return undefined;
-    return this.mutates === false ? row.value : copy(row.value);
-  }
-}
-
-class BoundAggregating extends CurrentRow implements AccumulatorState<unknown, unknown> {
-  private readonly fn: Aggregating<unknown, unknown, unknown>;
-
-  constructor(table: SingleTable, current: Current, fn: Aggregating<unknown, unknown, unknown>) {
-    super(table, current);
-    this.fn = fn;
-  }
-
-  add(value: unknown): void {
-    const row = this.row();
-    if (row === undefined) {
-      this.write(this.fn.add(this.fn.create(), value));
-      return;
-    }
-    if (isShared(row.value)) this.table.touch(row);
-    this.table.put(row, this.fn.add(row.value, value));
-  }
-
-  get(): unknown {
-    const row = this.row();
-    if (row === undefined) return undefined;
-    if (isShared(row.value)) this.table.touch(row);
-    const accumulator = row.value;
-    const result = this.fn.result(accumulator);
-    return result === accumulator ? copy(result) : result;
-  }
-}
-
-/** The group of the current key, looked up once a record. */
-class CurrentGroup {
-  protected readonly table: GroupedTable;
-  protected readonly current: Current;
-  private seen = -1;
-  private found: Group | undefined = undefined;
-
-  constructor(table: GroupedTable, current: Current) {
-    this.table = table;
-    this.current = current;
-  }
-
-  protected group(): Group | undefined {
-    const { current } = this;
-    if (!current.present) current.demand();
-    if (this.seen !== current.serial) {
-      this.found = this.table.find(current.key, current.hash);
-      this.seen = current.serial;
-    }
-    // The last row takes its group with it; what is found next is a new one.
-    if (this.found !== undefined && this.found.rows.length === 0) this.found = undefined;
-    return this.found;
-  }
-
-  protected insert(ns: unknown, value: unknown): void {
-    const group = this.group() ?? this.table.insert(this.current.key, this.current.hash);
-    this.table.insertRow(group, ns, value);
-    this.found = group;
-  }
-
-  clear(): void {
-    const group = this.group();
-    if (group === undefined) return;
-    for (const row of [...group.rows].reverse()) this.table.deleteRow(group, row);
-    this.found = undefined;
-  }
-}
-
-/** Elements in a row of a list. */
-const CHUNK = 64;
-
-class BoundList extends CurrentGroup implements ListState<unknown> {
-  add(value: unknown): void {
-    const group = this.group();
-    const last = group?.rows[group.rows.length - 1];
-    if (last === undefined) {
-      this.insert(0, [value]);
-      return;
-    }
-    const chunk = last.value as unknown[];
-    if (chunk.length >= CHUNK) {
-      this.insert((last.ns as number) + 1, [value]);
-      return;
-    }
-    this.table.touch(last);
-    (last.value as unknown[]).push(value);
-    this.table.put(last, last.value);
-  }
-
-  all(): unknown[] {
-    const out: unknown[] = [];
-    const group = this.group();
-    if (group === undefined) return out;
-    for (const row of group.rows) {
-      const chunk = row.value as unknown[];
-      if (chunk.some(isShared)) this.table.touch(row);
-      for (const item of row.value as unknown[]) out.push(item);
-    }
-    return out;
-  }
-
-  set(values: Iterable<unknown>): void {
-    const all = [...values];
-    this.clear();
-    for (let i = 0; i < all.length; i += CHUNK) this.insert(i / CHUNK, all.slice(i, i + CHUNK));
-  }
-
-  [Symbol.iterator](): Iterator<unknown> {
-    return this.all()[Symbol.iterator]();
-  }
-}
-
-class BoundMap extends CurrentGroup implements MapState<Key, unknown> {
-  private entry(key: Key): Row | undefined {
-    const group = this.group();
-    return group === undefined ? undefined : this.table.row(group, key);
-  }
-
-  get(key: Key): unknown {
-    const row = this.entry(canonicalKey(key));
-    if (row === undefined) return undefined;
-    if (isShared(row.value)) this.table.touch(row);
-    return row.value;
-  }
-
-  set(key: Key, value: unknown): void {
-    const ns = canonicalKey(key);
-    const row = this.entry(ns);
-    if (row === undefined) this.insert(ns, value);
-    else this.table.put(row, value);
-  }
-
-  has(key: Key): boolean {
-    return this.entry(canonicalKey(key)) !== undefined;
-  }
-
-  delete(key: Key): void {
-    const row = this.entry(canonicalKey(key));
-    if (row !== undefined) this.table.deleteRow(this.group()!, row);
-  }
-
-  private rows(): Row[] {
-    return [...(this.group()?.rows ?? [])];
-  }
-
-  private pairs(): [Key, unknown][] {
-    return this.rows().map((row) => {
-      if (isShared(row.value)) this.table.touch(row);
-      return [row.ns as Key, row.value];
-    });
-  }
-
-  entries(): IterableIterator<[Key, unknown]> {
-    return this.pairs().values();
-  }
-
-  keys(): IterableIterator<Key> {
-    return this.rows()
-      .map((row) => row.ns as Key)
-      .values();
-  }
-
-  values(): IterableIterator<unknown> {
-    return this.pairs()
-      .map((pair) => pair[1])
-      .values();
-  }
-
-  [Symbol.iterator](): IterableIterator<[Key, unknown]> {
-    return this.entries();
-  }
-
-  get size(): number {
-    return this.group()?.rows.length ?? 0;
-  }
+/**
+ * State beside a broadcast stream: a map of which every instance has the same copy. `onRight` changes it, in the same way in each instance; `onLeft` reads it.
+ *
+ * @param options ttl, version and migrate are those of one entry.
+ * @example
+ * const out: string[] = [];
+ * await job('tags', (env) => {
+ *   const rules = env.fromArray('rules', [{ id: 'big', limit: 100 }]);
+ *   env.fromArray('amounts', [50, 500]).connect(rules.broadcast()).process('tags', {
+ *     emits: type<string>(),
+ *     state: { rules: broadcastMap<string, { id: string; limit: number }>() },
+ *     onLeft(amount, ctx) {
+ *       for (const rule of ctx.state.rules.values()) if (amount > rule.limit) ctx.emit(rule.id);
+ *     },
+ *     onRight(rule, ctx) {
+ *       ctx.state.rules.set(rule.id, rule);
+ *     },
+ *   }).sink('out', collect(out));
+ * }).run();
+ * assert.ok(out.length <= 1, 'whether the rule came before the amount is not said');
+ */
+export function broadcastMap<K extends Key, V>(options: StateOptions<V> = {}): StateKind<BroadcastMap<K, V>, 'broadcast'> {
+  return kindOf('broadcast', { kind: 'broadcastMap', options });
 }

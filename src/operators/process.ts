@@ -1,239 +1,295 @@
-// The process operator: user handlers with state, timers and side outputs, keyed or not.
+// The process operator: user handlers with state, timers and side outputs, keyed or not, with one input or two.
+//
+// Who owns what: keyed state and timers are tables of the task; operator state is in memory here and goes into snapshots as parts.
 //
 // Invariants:
-//  U1  The context is usable only while a handler runs: outside of it every member that depends on a record throws CONTEXT_USED_OUTSIDE_RECORD (protocols 10).
 //  U2  A handler that returns a promise fails its record with HANDLER_IS_ASYNC.
 //  U3  Timers are unique by key, time and domain; a timer set for a time that is due already fires in the same pass.
+//  U4  Beside a broadcast stream the broadcast side has no key, no keyed state and no timers, and alone may change broadcast maps.
+//  U5  What expires is no timer of the user's: it is neither a unit nor seen by handlers.
 
-import { bindKinds, type StateSpec, type TimerTable } from '../../state-backends/index.ts';
+import { type AnyKind, bindKinds, bindOperatorKinds, Current, type StateSpec, type TimerTable } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
-import type { Logger, Metrics } from '../graph/context.ts';
 import type { Key } from '../graph/job.ts';
-import { MAIN, type ProcessSpec } from '../graph/node.ts';
+import type { ProcessSpec, Step } from '../graph/node.ts';
 import { fresh } from '../runtime/fresh.ts';
 import { rejectThenable } from '../runtime/handlers.ts';
-import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
+import type { Operator, OperatorEnvironment } from '../runtime/operator.ts';
 import { fireTimers } from '../runtime/timers.ts';
+import { ProcessContext } from './process-context.ts';
 
-type Scope = 'outside' | 'operator' | 'record';
-
-class ProcessContext {
-  readonly uid: string;
-  readonly subtask: number;
-  readonly parallelism: number;
-  readonly log: Logger;
-  readonly metrics: Metrics;
-  readonly timers: { readonly event: TimerDomain; readonly processing: TimerDomain };
-  readonly #environment: OperatorEnvironment;
-  readonly #handles: object;
-  readonly #emit: Emit | undefined;
-  readonly #sides = new Map<string, Emit | undefined>();
-  readonly #keyed: boolean;
-  scope: Scope = 'outside';
-  currentKey: Key = '';
-  currentTimestamp = Number.NaN;
-
-  constructor(environment: OperatorEnvironment, handles: object, keyed: boolean, timers: { event: TimerDomain; processing: TimerDomain }) {
-    this.uid = environment.uid;
-    this.subtask = environment.subtask;
-    this.parallelism = environment.parallelism;
-    this.log = environment.log;
-    this.metrics = environment.metrics;
-    this.timers = timers;
-    this.#environment = environment;
-    this.#handles = handles;
-    this.#emit = environment.output(MAIN);
-    this.#keyed = keyed;
-  }
-
-  get key(): Key {
-    if (!this.#keyed || this.scope !== 'record') throw outside(this.uid);
-    return this.currentKey;
-  }
-  get timestamp(): number {
-    if (this.scope === 'outside') throw outside(this.uid);
-    return this.currentTimestamp;
-  }
-  get watermark(): number {
-    return this.#environment.watermark();
-  }
-  get state(): object {
-    if (this.scope === 'outside' || (this.#keyed && this.scope !== 'record')) throw outside(this.uid);
-    return this.#handles;
-  }
-  now(): number {
-    return this.#environment.now();
-  }
-  random(): number {
-    return this.#environment.random();
-  }
-  emit(value: unknown, timestamp: number = this.currentTimestamp): void {
-    if (this.scope === 'outside') throw outside(this.uid);
-    this.#emit!(value, timestamp);
-  }
-  side(output: { readonly name: string } | string, value: unknown, timestamp: number = this.currentTimestamp): void {
-    if (this.scope === 'outside') throw outside(this.uid);
-    const name = typeof output === 'string' ? output : output.name;
-    if (!this.#sides.has(name)) this.#sides.set(name, this.#environment.output(name));
-    this.#sides.get(name)?.(value, timestamp);
-  }
-}
-
-interface TimerDomain {
-  set(at: number): void;
-  delete(at: number): void;
-}
+type ProcessStep = Extract<Step, { readonly kind: 'process' }>;
+type Handle = (value: unknown, timestamp: number, key: Key, hash: number) => void;
 
 interface RecordDependencies {
   readonly context: ProcessContext;
-  readonly onRecord: (value: unknown, context: unknown) => unknown;
-  readonly setCurrent: (key: Key, hash: number) => void;
+  readonly current: Current;
+  readonly spec: ProcessSpec;
   readonly reject: (result: unknown) => void;
 }
 
-/** Free of outside names: see fresh.ts. */
-const recording = ({ context, onRecord, setCurrent, reject }: RecordDependencies) => {
-  return (value: unknown, timestamp: number, key: Key, hash: number): void => {
-    setCurrent(key, hash);
-    context.currentKey = key;
-    context.currentTimestamp = timestamp;
-    const result = onRecord(value, context);
-    if (result !== undefined) reject(result);
-  };
+// The per-record paths. Free of outside names: see fresh.ts.
+
+const keyedRecords = {
+  onRecord: ({ context, current, spec, reject }: RecordDependencies): Handle => {
+    return (value, timestamp, key, hash) => {
+      current.key = key;
+      current.hash = hash;
+      current.serial++;
+      current.present = true;
+      context.currentTimestamp = timestamp;
+      const result = spec.onRecord!(value, context);
+      if (result !== undefined) reject(result);
+    };
+  },
+  onLeft: ({ context, current, spec, reject }: RecordDependencies): Handle => {
+    return (value, timestamp, key, hash) => {
+      current.key = key;
+      current.hash = hash;
+      current.serial++;
+      current.present = true;
+      context.currentTimestamp = timestamp;
+      const result = spec.onLeft!(value, context);
+      if (result !== undefined) reject(result);
+    };
+  },
+  onRight: ({ context, current, spec, reject }: RecordDependencies): Handle => {
+    return (value, timestamp, key, hash) => {
+      current.key = key;
+      current.hash = hash;
+      current.serial++;
+      current.present = true;
+      context.currentTimestamp = timestamp;
+      const result = spec.onRight!(value, context);
+      if (result !== undefined) reject(result);
+    };
+  },
 };
 
-export function processOperator(environment: OperatorEnvironment, spec: ProcessSpec, keyed: boolean): Operator {
-  const { uid } = environment;
-  const state = keyed ? environment.state() : undefined;
-  const kinds = state === undefined ? undefined : bindKinds(state, uid, spec.state as StateSpec);
-  const event = state?.timers(uid, 'timers');
-  const processing = state?.timers(uid, 'processing-timers');
-  let currentHash = 0;
-  const setCurrent = (key: Key, hash: number): void => {
-    currentHash = hash;
-    kinds?.setCurrent(key, hash);
-  };
-  const reject = (result: unknown): void => rejectThenable(result, uid);
+const plainRecords = {
+  onRecord: ({ context, spec, reject }: RecordDependencies): Handle => {
+    return (value, timestamp) => {
+      context.currentTimestamp = timestamp;
+      const result = spec.onRecord!(value, context);
+      if (result !== undefined) reject(result);
+    };
+  },
+  onLeft: ({ context, spec, reject }: RecordDependencies): Handle => {
+    return (value, timestamp) => {
+      context.currentTimestamp = timestamp;
+      const result = spec.onLeft!(value, context);
+      if (result !== undefined) reject(result);
+    };
+  },
+  onRight: ({ context, spec, reject }: RecordDependencies): Handle => {
+    return (value, timestamp) => {
+      context.currentTimestamp = timestamp;
+      const result = spec.onRight!(value, context);
+      if (result !== undefined) reject(result);
+    };
+  },
+};
 
-  const domain = (table: TimerTable | undefined, changed: () => void): TimerDomain => {
-    const valid = (at: number): number => {
-      if (table === undefined || context.scope !== 'record') throw outside(uid);
-      if (typeof at !== 'number' || Number.isNaN(at))
-        throw new MillraceError('TIMER_INVALID', `'${uid}' sets a timer at ${String(at)}.`, {
-          uid,
-          todo: 'A timer needs a time in epoch milliseconds; does the record have a timestamp?',
-        });
-      return at;
-    };
-    return {
-      set(at) {
-        table!.set(valid(at), context.currentKey, currentHash);
-        changed();
-      },
-      delete(at) {
-        table!.delete(valid(at), context.currentKey, currentHash);
-      },
-    };
-  };
-  const guarded = (table: TimerTable | undefined, changed: () => void): TimerDomain => {
-    const inner = domain(table, changed);
-    if (table !== undefined) return inner;
-    return {
-      set: () => {
-        throw outside(uid);
-      },
-      delete: () => {
-        throw outside(uid);
-      },
-    };
-  };
-  const context: ProcessContext = new ProcessContext(environment, kinds?.handles ?? {}, keyed, {
-    event: guarded(event, () => {}),
-    processing: guarded(processing, () => environment.timersChanged()),
-  });
+class ProcessOperator implements Operator {
+  readonly process: Handle;
+  readonly processRight?: Handle;
+  readonly #environment: OperatorEnvironment;
+  readonly #spec: ProcessSpec;
+  readonly #context: ProcessContext;
+  readonly #current: Current;
+  readonly #kinds: ReturnType<typeof bindKinds> | undefined;
+  readonly #operatorKinds: ReturnType<typeof bindOperatorKinds>;
+  readonly #event: TimerTable | undefined;
+  readonly #processing: TimerTable | undefined;
+  /** State that handlers of records see, and those that see none. */
+  readonly #ofRecords: object;
+  readonly #ofOperator: object | undefined;
+  readonly snapshot?: Operator['snapshot'];
+  // The timer that fires; fields and bound functions, since timers can be as many as records.
+  #timer: { at: number; domain: 'event' | 'processing' } = { at: 0, domain: 'event' };
+  #timerKey: Key = '';
+  #timerHash = 0;
 
-  const record = fresh<RecordDependencies, Operator['process']>(
-    recording,
-    `process-${uid}`,
-  )({ context, onRecord: (value, ctx) => spec.onRecord!(value, ctx), setCurrent, reject });
-  const fire = (table: TimerTable, domainName: 'event' | 'processing', until: number, deadline: number): 'done' | 'more' | Promise<void> =>
-    fireTimers(table, until, deadline, ({ time, key, hash }) => {
-      if (spec.onTimer === undefined) return;
-      const timer = { at: time, domain: domainName };
-      const timestamp = domainName === 'event' ? time : Number.NaN;
-      environment.unit(
-        () => {
-          setCurrent(key, hash);
-          context.scope = 'record';
-          context.currentKey = key;
-          context.currentTimestamp = timestamp;
-          reject(spec.onTimer!(timer, context));
-        },
-        () => ({ timer }),
-        key,
-        timestamp,
-      );
-    });
-  const outsideRecord = (run: () => unknown, subject: () => unknown): void => {
-    const before = context.scope;
-    context.scope = 'operator';
-    context.currentTimestamp = Number.NaN;
-    kinds?.clearCurrent();
-    try {
-      environment.unit(() => reject(run()), subject, undefined, Number.NaN);
-    } finally {
-      context.scope = before;
+  constructor(environment: OperatorEnvironment, step: ProcessStep) {
+    const { uid } = environment;
+    const { spec, keyed } = step;
+    const state = keyed ? environment.state() : undefined;
+    const clock = { now: () => environment.now(), changed: () => environment.timersChanged() };
+    const kinds = Object.entries(spec.state) as [string, AnyKind][];
+    const besideBroadcast = step.inputs === 'broadcast';
+    this.#environment = environment;
+    this.#spec = spec;
+    this.#kinds = state === undefined ? undefined : bindKinds(state, uid, Object.fromEntries(kinds.filter(([, k]) => k.scope === 'keyed')) as StateSpec, clock);
+    this.#operatorKinds = bindOperatorKinds(uid, spec.state as Record<string, AnyKind>, { clock, restored: environment.restored });
+    this.#current = this.#kinds?.current ?? new Current();
+    this.#event = state?.timers(uid, '.timers');
+    this.#processing = state?.timers(uid, '.processing-timers');
+    const { handles, reading, broadcast } = this.#operatorKinds;
+    this.#ofRecords = Object.freeze({ ...this.#kinds?.handles, ...(besideBroadcast ? reading : handles) });
+    this.#ofOperator = keyed && !besideBroadcast ? undefined : this.#ofRecords;
+    const tables = state === undefined ? undefined : { event: this.#event!, processing: this.#processing! };
+    this.#context = new ProcessContext(environment, keyed, this.#current, tables);
+    if (kinds.some(([, kind]) => kind.scope !== 'keyed')) {
+      this.snapshot = () => this.#operatorKinds.snapshot();
+      environment.participate({ mark: () => this.#operatorKinds.mark(), rollback: () => this.#operatorKinds.rollback() });
     }
+
+    const dependencies = { context: this.#context, current: this.#current, spec, reject: (result: unknown) => this.#reject(result) };
+    const make = (which: 'onRecord' | 'onLeft' | 'onRight', from: typeof keyedRecords): Handle =>
+      fresh<RecordDependencies, Handle>(from[which], `process-${uid}-${which}`)(dependencies);
+    const records = keyed ? keyedRecords : plainRecords;
+    if (step.inputs === 'one') {
+      this.process = make('onRecord', records);
+      return;
+    }
+    this.process = make('onLeft', records);
+    this.processRight = besideBroadcast ? this.#broadcasts(make('onRight', plainRecords), broadcastOnly(uid, kinds, broadcast)) : make('onRight', records);
+  }
+
+  #reject(result: unknown): void {
+    rejectThenable(result, this.#context.uid);
+  }
+
+  /** The broadcast side: no key, and only broadcast maps (U4). */
+  #broadcasts(handle: Handle, visible: object): Handle {
+    const context = this.#context;
+    return (value, timestamp, key, hash) => {
+      const { scope, visible: before } = context;
+      context.scope = 'broadcast';
+      context.visible = visible;
+      this.#kinds?.clearCurrent();
+      try {
+        handle(value, timestamp, key, hash);
+      } finally {
+        context.scope = scope;
+        context.visible = before;
+      }
+    };
+  }
+
+  // ── what the task calls ──
+
+  enter(): void {
+    this.#context.scope = 'record';
+    this.#context.visible = this.#ofRecords;
+    this.#operatorKinds.open = true;
+  }
+
+  leave(): void {
+    this.#context.scope = 'outside';
+    this.#context.visible = undefined;
+    this.#operatorKinds.open = false;
+    this.#kinds?.clearCurrent();
+  }
+
+  start(): void {
+    if (this.#spec.onStart !== undefined)
+      this.#withoutRecord(
+        () => this.#spec.onStart!(this.#context),
+        () => ({ handler: 'onStart' }),
+      );
+  }
+
+  watermark(time: number): void {
+    if (this.#spec.onWatermark !== undefined)
+      this.#withoutRecord(
+        () => this.#spec.onWatermark!(time, this.#context),
+        () => ({ handler: 'onWatermark', time }),
+      );
+  }
+
+  end(): void {
+    if (this.#spec.onEnd !== undefined)
+      this.#withoutRecord(
+        () => this.#spec.onEnd!(this.#context),
+        () => ({ handler: 'onEnd' }),
+      );
+  }
+
+  stop(): void | Promise<void> {
+    return this.#spec.onStop?.();
+  }
+
+  #withoutRecord(run: () => unknown, subject: () => unknown): void {
+    const context = this.#context;
+    const { scope, visible } = context;
+    context.scope = 'operator';
+    context.visible = this.#ofOperator;
+    context.currentTimestamp = Number.NaN;
+    this.#kinds?.clearCurrent();
+    try {
+      this.#environment.unit(() => this.#reject(run()), subject, undefined, Number.NaN);
+    } finally {
+      context.scope = scope;
+      context.visible = visible;
+    }
+  }
+
+  // ── timers ──
+
+  advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
+    return this.#event === undefined ? 'done' : this.#fire(this.#event, 'event', watermark, deadline);
+  }
+
+  get nextProcessingTime(): number {
+    const timers = this.#processing?.next ?? Number.POSITIVE_INFINITY;
+    return Math.min(timers, this.#kinds?.nextExpiry ?? Number.POSITIVE_INFINITY, this.#operatorKinds.nextExpiry);
+  }
+
+  onProcessingTime(now: number, deadline: number): 'done' | 'more' | Promise<void> {
+    this.#operatorKinds.expire(now);
+    const expired = this.#kinds?.expire(now, deadline) ?? 'done';
+    if (expired !== 'done' || this.#processing === undefined) return expired;
+    return this.#fire(this.#processing, 'processing', now, deadline);
+  }
+
+  /** Timers that users have set and that have not fired. */
+  *timers(): Iterable<{ key: Key; at: number; domain: 'event' | 'processing' }> {
+    if (this.#event !== undefined) for (const { key, time } of this.#event.all()) yield { key, at: time, domain: 'event' };
+    if (this.#processing !== undefined) for (const { key, time } of this.#processing.all()) yield { key, at: time, domain: 'processing' };
+  }
+
+  readonly #onTimer = (): void => {
+    const current = this.#current;
+    current.key = this.#timerKey;
+    current.hash = this.#timerHash;
+    current.serial++;
+    current.present = true;
+    this.#context.currentTimestamp = this.#timer.domain === 'event' ? this.#timer.at : Number.NaN;
+    const result = this.#spec.onTimer!(this.#timer, this.#context);
+    if (result !== undefined) this.#reject(result);
   };
 
-  return {
-    process: record,
-    enter() {
-      context.scope = 'record';
-    },
-    leave() {
-      context.scope = 'outside';
-      kinds?.clearCurrent();
-    },
-    start() {
-      if (spec.onStart !== undefined)
-        outsideRecord(
-          () => spec.onStart!(context),
-          () => ({ handler: 'onStart' }),
-        );
-    },
-    advance(watermark, deadline) {
-      return event === undefined ? 'done' : fire(event, 'event', watermark, deadline);
-    },
-    watermark(time) {
-      if (spec.onWatermark !== undefined)
-        outsideRecord(
-          () => spec.onWatermark!(time, context),
-          () => ({ handler: 'onWatermark', time }),
-        );
-    },
-    get nextProcessingTime() {
-      return processing?.next ?? Number.POSITIVE_INFINITY;
-    },
-    onProcessingTime(now, deadline) {
-      return processing === undefined ? 'done' : fire(processing, 'processing', now, deadline);
-    },
-    end() {
-      if (spec.onEnd !== undefined)
-        outsideRecord(
-          () => spec.onEnd!(context),
-          () => ({ handler: 'onEnd' }),
-        );
-    },
-    stop() {
-      return spec.onStop?.();
-    },
-  };
+  readonly #subject = (): unknown => ({ timer: this.#timer });
+
+  #fire(table: TimerTable, domain: 'event' | 'processing', until: number, deadline: number): 'done' | 'more' | Promise<void> {
+    return fireTimers(table, until, deadline, ({ time, key, hash }) => {
+      if (this.#spec.onTimer === undefined) return;
+      this.#timer = { at: time, domain };
+      this.#timerKey = key;
+      this.#timerHash = hash;
+      this.#environment.unit(this.#onTimer, this.#subject, key, domain === 'event' ? time : Number.NaN);
+    });
+  }
 }
 
-function outside(uid: string): MillraceError {
-  return new MillraceError('CONTEXT_USED_OUTSIDE_RECORD', `The context of '${uid}' was used outside of the handler it was given to.`, {
-    uid,
-    todo: 'Use ctx only while the handler runs and never after an await; unkeyed processes have no key and no timers.',
-  });
+export function processOperator(environment: OperatorEnvironment, step: ProcessStep): Operator {
+  return new ProcessOperator(environment, step);
+}
+
+/** The state of the broadcast side: whatever is no broadcast map says so when it is looked at. */
+function broadcastOnly(uid: string, kinds: readonly [string, AnyKind][], handles: Readonly<Record<string, unknown>>): object {
+  const visible = { ...handles };
+  for (const [name, kind] of kinds) {
+    if (kind.scope === 'broadcast') continue;
+    Object.defineProperty(visible, name, {
+      get() {
+        throw new MillraceError('STATE_MISUSED', `The broadcast side of '${uid}' used the state ${name}, which is no broadcast map.`, {
+          uid,
+          todo: 'Use it in onLeft: the broadcast side runs in every instance, without a key.',
+        });
+      },
+    });
+  }
+  return Object.freeze(visible);
 }
