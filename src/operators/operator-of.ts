@@ -18,7 +18,7 @@ export function operatorOf(node: Node): OperatorFactory {
     case 'window':
       return (environment) => windowOperator(environment, step.spec);
     case 'process':
-      return (environment) => processOperator(environment, step.spec, step.keyed);
+      return (environment) => processOperator(environment, step);
     case 'asyncMap':
       return (environment) => asyncMapOperator(environment, step.fn, step.options);
     default:
