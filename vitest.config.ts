@@ -7,6 +7,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: 'millrace/actors/testing', replacement: at('./actors/testing.ts') },
+      { find: 'millrace/testing', replacement: at('./src/testing/index.ts') },
       { find: 'millrace/actors', replacement: at('./actors/index.ts') },
       { find: 'millrace/state-backends', replacement: at('./state-backends/index.ts') },
       { find: 'millrace/connectors', replacement: at('./src/connectors/index.ts') },

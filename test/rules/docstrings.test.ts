@@ -9,9 +9,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as millrace from 'millrace';
 import * as actors from 'millrace/actors';
-import * as testing from 'millrace/actors/testing';
+import * as actorTesting from 'millrace/actors/testing';
 import * as connectors from 'millrace/connectors';
 import * as stateBackends from 'millrace/state-backends';
+import * as testing from 'millrace/testing';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as xstate from 'xstate';
@@ -26,6 +27,7 @@ const ENTRIES = {
   'millrace/actors': 'actors/index.ts',
   'millrace/actors/testing': 'actors/testing.ts',
   'millrace/state-backends': 'state-backends/index.ts',
+  'millrace/testing': 'src/testing/index.ts',
 } as const;
 type Entry = keyof typeof ENTRIES;
 
@@ -39,8 +41,9 @@ const MODULES: Record<string, unknown> = {
   millrace,
   'millrace/connectors': connectors,
   'millrace/actors': actors,
-  'millrace/actors/testing': testing,
+  'millrace/actors/testing': actorTesting,
   'millrace/state-backends': stateBackends,
+  'millrace/testing': testing,
   xstate,
 };
 

@@ -1,0 +1,105 @@
+// What is stricter under test than in production: records cannot be changed once they were emitted, and state cannot be used after its callback.
+//
+// Invariants:
+//  G1  Every value that a source, a function or an operator emits is deep-frozen, plain objects and arrays only (protocols 16).
+//  G2  Values handed out of declared state throw STATE_USED_AFTER_CALLBACK once their callback has ended (protocols 3); nothing emitted or stored is such a proxy.
+
+import type { Node, ProcessSpec, Step } from '../graph/node.ts';
+import { DEAD_LETTERS, nameOf } from '../graph/node.ts';
+import type { Source } from '../graph/source.ts';
+import type { OperatorEnvironment, OperatorFactory } from '../runtime/operator.ts';
+import { Loan, owned } from './lent-state.ts';
+import { deepFrozen } from './plain.ts';
+
+/** Changes the nodes of a program that was just built; they are nobody else's. */
+export function guarded(nodes: readonly Node[]): readonly Node[] {
+  for (const node of nodes) (node as { step: Step }).step = guardedStep(node);
+  return nodes;
+}
+
+function guardedStep(node: Node): Step {
+  const { step } = node;
+  switch (step.kind) {
+    case 'source':
+      return { ...step, source: frozenSource(step.source) };
+    case 'map':
+      return { ...step, fn: (value: unknown) => deepFrozen(step.fn(value)) };
+    case 'flatMap':
+      return { ...step, fn: (value: unknown) => eachFrozen(step.fn(value)) };
+    case 'process':
+      return { ...step, spec: lendingState(nameOf(node), step.spec) };
+    default:
+      return step;
+  }
+}
+
+function frozenSource(source: Source<unknown>): Source<unknown> {
+  const { onCheckpointComplete, jobEnded } = source as Partial<Source<unknown>> & { jobEnded?(): void };
+  return {
+    bounded: source.bounded,
+    splits: (context) => source.splits(context),
+    splitId: (split) => source.splitId(split),
+    async *read(split, from, context) {
+      for await (const batch of source.read(split, from, context)) {
+        for (const value of batch.values) deepFrozen(value);
+        yield batch;
+      }
+    },
+    ...(onCheckpointComplete === undefined ? {} : { onCheckpointComplete: (positions: Map<string, unknown>) => source.onCheckpointComplete!(positions) }),
+    ...(jobEnded === undefined ? {} : { jobEnded: () => jobEnded.call(source) }),
+  };
+}
+
+/** What is no iterable goes on as it is: the chain says what is wrong with it. */
+function eachFrozen(values: Iterable<unknown>): Iterable<unknown> {
+  if (typeof (values as Partial<Iterable<unknown>> | undefined | null)?.[Symbol.iterator] !== 'function') return values;
+  return (function* () {
+    for (const value of values) yield deepFrozen(value);
+  })();
+}
+
+type Handler = (this: ProcessSpec, ...given: unknown[]) => unknown;
+const HANDLERS = ['onRecord', 'onLeft', 'onRight', 'onTimer', 'onStart', 'onWatermark', 'onEnd'] as const;
+
+function lendingState(uid: string, spec: ProcessSpec): ProcessSpec {
+  const lending: Record<string, Handler> = {};
+  for (const name of HANDLERS) {
+    const handler = spec[name] as Handler | undefined;
+    if (handler === undefined) continue;
+    // The context is the last of what a handler is given.
+    lending[name] = (...given) => {
+      const loan = new Loan(uid);
+      const context = given.pop() as object;
+      try {
+        return handler.call(spec, ...given, borrowing(context, loan));
+      } finally {
+        loan.end();
+      }
+    };
+  }
+  return Object.assign(Object.create(spec) as ProcessSpec, lending);
+}
+
+function borrowing(context: object, loan: Loan): object {
+  let lent: object | undefined;
+  return new Proxy(context, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name, target);
+      if (typeof member === 'function') return member.bind(target);
+      if (name !== 'state') return member;
+      lent ??= Object.fromEntries(Object.entries(member as object).map(([of, handle]) => [of, loan.handle(handle as object)]));
+      return lent;
+    },
+  });
+}
+
+/** Operators that emit nothing that can be changed, and nothing that is lent. */
+export function guardedOperators(operators: (node: Node) => OperatorFactory): (node: Node) => OperatorFactory {
+  return (node) => (environment) => operators(node)({ ...environment, output: (name) => guardedOutput(environment, name) });
+}
+
+function guardedOutput(environment: OperatorEnvironment, name: string): ReturnType<OperatorEnvironment['output']> {
+  const emit = environment.output(name);
+  if (emit === undefined || name === DEAD_LETTERS) return emit;
+  return (value, timestamp) => emit(deepFrozen(owned(value)), timestamp);
+}

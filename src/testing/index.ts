@@ -1,0 +1,7 @@
+// `millrace/testing`: programs and pieces of programs under a test's control.
+
+export type { PendingTimer, Stamped } from './captured.ts';
+export { type Harness, type Harness2, type HarnessInput, type HarnessOptions, type HarnessOutput, harness, harness2 } from './harness.ts';
+export { type JobOutcome, type RunJobOptions, runJob, type SimulateOptions, simulate } from './run-job.ts';
+export { type CrashMarker, crashMarker, type SourceScript } from './scripted-source.ts';
+export type { InjectedFaults } from './seeded-faults.ts';
