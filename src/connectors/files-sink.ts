@@ -17,10 +17,12 @@
 //     again before the rename. It looks first and renames then, instead of a hard link and the removal of the hidden name: a crash between
 //     these two would leave a hidden file that was published already, and a reader that had taken the file away by then would be given it twice. No
 //     other may make the name in between: only this identity does, and an older attempt of it has lost the folder that it would rename from.
-// F5  after a commit that failed its outcome is unknown: the writer refuses everything but `close`, and must be opened again.
+// F5  a snapshot says what the marker said when it was taken. A marker that says less on restore was removed or replaced: what was committed behind it is
+//     not known, and would be committed again. Another directory has no marker to lose.
+// F6  after a commit that failed its outcome is unknown: the writer refuses everything but `close`, and must be opened again.
 
 import type { FileHandle } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { SinkContext, TransactionalSink, TransactionalWriter } from '../graph/sink.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
@@ -113,6 +115,7 @@ export function filesSink<T>(options: FilesSinkOptions<T>, io: Io = systemIo()):
             },
         commit: (checkpoint, records) => files.commit(checkpoint, records),
         finish: () => files.finish(),
+        snapshot: () => files.snapshot(),
         lastCommitted: () => files.lastCommitted(),
         close: () => files.close(),
       } satisfies TransactionalWriter<T, FileRecord>;
@@ -136,6 +139,12 @@ interface FilesWriterOptions {
   readonly roll: { readonly bytes?: number; readonly every?: number };
   readonly context: SinkContext;
   readonly io: Io;
+}
+
+/** What a snapshot keeps of a writer. */
+interface Kept {
+  readonly directory: string;
+  readonly committed: number;
 }
 
 /** A hidden file in the middle of a commit. */
@@ -188,8 +197,9 @@ class FilesWriter {
     }
     const older = await this.#fence();
     const newest = newestMarker(older, attempt);
+    const marker = newest === undefined ? NO_MARKER : await readMarker(join(this.#markers, newest.name), this.#io);
+    this.#refuseLost(marker);
     if (newest !== undefined) {
-      const marker = await readMarker(join(this.#markers, newest.name), this.#io);
       const folders = older
         .filter((trace) => trace.attempt === newest.attempt && (trace.kind === 'folder' || trace.kind === 'fenced'))
         .map((trace) => join(this.#markers, trace.name));
@@ -245,6 +255,24 @@ class FilesWriter {
       throw await this.#named(error);
     }
     this.#state = 'ready';
+  }
+
+  snapshot(): Kept {
+    return { directory: resolve(this.#options.directory), committed: this.#marker.checkpoint };
+  }
+
+  /** F5. */
+  #refuseLost({ checkpoint }: Marker): void {
+    const kept = this.#context.restored as Kept | undefined;
+    if (kept === undefined || kept.directory !== resolve(this.#options.directory) || checkpoint >= kept.committed) return;
+    throw new MillraceError(
+      'MARKER_LOST',
+      `The file sink had committed checkpoint ${kept.committed} to '${kept.directory}', and ${checkpoint === 0 ? 'its marker is gone' : `its marker says ${checkpoint} now`}.`,
+      {
+        todo: `Put ${join(this.#options.directory, MARKERS)} back as it was; or go on with another directory, and compare what is written there first with what is here; or begin anew with restore none.`,
+        uid: this.#context.uid,
+      },
+    );
   }
 
   async lastCommitted(): Promise<number> {

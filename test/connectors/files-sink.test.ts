@@ -186,6 +186,32 @@ describe('a file sink refuses', () => {
     expect(await (await open({ directory }, { attempt: 3 })).lastCommitted()).toBe(0);
   });
 
+  it('to commit again what a lost marker had committed, though readers have taken the files away: MARKER_LOST', async () => {
+    const directory = await temporaryFolder();
+    const first = await open({ directory, format: text() });
+    await commit(first, 1, 'first');
+    const restored = first.snapshot?.();
+    await commit(first, 2, 'second');
+    const { markers, gone } = { markers: join(directory, '.millrace'), gone: join(directory, '.gone') };
+    await rename(markers, gone);
+    for (const name of Object.keys(await published(directory))) await rm(join(directory, name));
+    const lost = { code: 'MARKER_LOST', uid: 'out', retryable: false };
+    for (const attempt of [2, 3]) await expect(open({ directory }, { attempt, restored })).rejects.toMatchObject(lost);
+    // Another directory has none to lose, and the marker may be put back.
+    expect(await (await open({ directory: join(directory, 'other') }, { attempt: 4, restored })).lastCommitted()).toBe(0);
+    await rm(markers, { recursive: true });
+    await rename(gone, markers);
+    const next = await open({ directory }, { attempt: 5, restored });
+    expect(await next.lastCommitted()).toBe(2);
+    await commit(next, 3, 'third');
+    const newer = next.snapshot?.();
+    await writeFile(join(markers, 'out-abc-0-5'), JSON.stringify({ checkpoint: 2, next: 3, open: [], publish: [] }));
+    await expect(open({ directory }, { attempt: 6, restored: newer })).rejects.toMatchObject({
+      ...lost,
+      message: expect.stringContaining('its marker says 2 now'),
+    });
+  });
+
   it('to publish over a file that appeared behind its marker, until that is taken away', async () => {
     const directory = await temporaryFolder();
     const writer = await open({ directory, format: text(), roll: late });
