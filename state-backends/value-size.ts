@@ -68,5 +68,5 @@ function sizeOfObject(value: object): number {
 }
 
 export function sizeOfKey(key: unknown): number {
-  return typeof key === 'string' ? 24 + key.length * (key.length < 64 ? 1 : 2) : sizeWithin(key);
+  return typeof key === 'string' ? 24 + key.length * (key.length < 64 ? 1 : 2) : sizeOf(key);
 }

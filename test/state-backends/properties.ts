@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { expect } from 'vitest';
 import { type Backend, groupOf, type Handle, hashKey, instanceOf, type Key, keyBytes } from '../../state-backends/index.ts';
 import { type Contents, contentsOf, Instance, MAX_PARALLELISM, type Storage } from './model.ts';
+import { expectCounted } from './recount.ts';
 
 export const KEYS: readonly Key[] = [...Array.from({ length: 12 }, (_, i) => `key-${i}`), 1, 2.5, 7n, true, 'a\uD800', 'a\uDBFF', ['a', 1], ['a', '1'], ''];
 const NAMESPACES: readonly Key[] = ['x', 'y', 1, '1', ['x'], 1n, 'z', 'w', 'v', 'u', 't', 's'];
@@ -91,6 +92,15 @@ class Job {
     for (let i = 0; i < parallelism; i++) this.instances.push(await Instance.open(this.backend, this.storage, i, parallelism, handles));
   }
 
+  /** Where there is room for nothing, nothing is counted once all has been written down. */
+  async emptied(): Promise<void> {
+    for (const { region, task } of this.instances) {
+      for (let i = 0; i < 6; i++) await task.relieve();
+      expectCounted(region, task);
+      expect(task.stats().residentBytes).toBeLessThanOrEqual(1);
+    }
+  }
+
   async close(): Promise<void> {
     for (const instance of this.instances) await instance.region.close();
   }
@@ -131,6 +141,11 @@ class Job {
   }
 
   private async apply(each: Step): Promise<void> {
+    await this.perform(each);
+    for (const { region, task } of this.instances) expectCounted(region, task);
+  }
+
+  private async perform(each: Step): Promise<void> {
     switch (each.do) {
       case 'rollback': {
         const before = this.model.clone();
@@ -308,13 +323,15 @@ function nameOf(id: string): string {
 const hexOf = (ns: Key): string => (typeof ns === 'number' ? String(ns) : hex(ns));
 
 /** Random histories; the seed of a failing one is printed by fast-check. */
-export async function holdsForAllHistories(backend: () => Backend, runs: number, seed?: number): Promise<void> {
+export async function holdsForAllHistories(backend: () => Backend, runs: number, options: { seed?: number; empties?: boolean } = {}): Promise<void> {
+  const { seed, empties = false } = options;
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 300, size: 'max' }), async (steps) => {
       const job = new Job(backend());
       await job.open(1, []);
       try {
         await job.run(steps);
+        if (empties) await job.emptied();
       } finally {
         await job.close();
       }

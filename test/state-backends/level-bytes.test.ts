@@ -1,0 +1,69 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { type Backend, hashKey, level, type RegionState } from '../../state-backends/index.ts';
+import { sizeOfKey } from '../../state-backends/value-size.ts';
+import { expectCounted } from './recount.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'millrace-level-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+let regions = 0;
+const ALL = { maxParallelism: 128, range: { from: 0, to: 127 } };
+const open = (cacheBytes: number): Promise<RegionState> =>
+  (level({ directory, cacheBytes }) as Backend).open({ name: `bytes-0-${++regions}-abc`, tracked: true });
+
+describe('what level() counts', () => {
+  it('a key is as large the hundredth time as the first, also one of parts', () => {
+    const key = ['a part', 7, ['another', 'part']];
+    const first = sizeOfKey(key);
+    for (let i = 0; i < 100; i++) expect(sizeOfKey(key)).toBe(first);
+  });
+});
+
+/** Inside the region: what it counts, and its clock. */
+interface Probed {
+  residentBytes: number;
+  evict(): unknown;
+}
+
+describe('where nothing can leave memory', () => {
+  it('relieve() gives the event loop back between two looks, ends, and holds the task back no more', async () => {
+    const region = await open(1);
+    const task = region.task({ ...ALL, undo: false });
+    const table = task.single('op', 'value');
+    // More places than the hand looks at in one go, all of them empty in the end.
+    for (let i = 0; i < 70_000; i++) table.insert(i, hashKey(i), { n: i });
+    while (task.stats().residentRows > 0) await task.relieve();
+    expectCounted(region, task);
+    const probed = region as unknown as Probed;
+    probed.residentBytes += 1e6;
+    expect(task.pressed).toBe(true);
+    const evict = probed.evict.bind(region);
+    let looks = 0;
+    probed.evict = () => {
+      // Else a loop that never ends would end no test.
+      if (++looks > 1000) throw new Error('it looks for ever');
+      return evict();
+    };
+    let turns = 0;
+    const turning = (): void => {
+      turns += 1;
+      if (!done) setImmediate(turning);
+    };
+    let done = false;
+    setImmediate(turning);
+    await task.relieve();
+    done = true;
+    expect(looks).toBeGreaterThan(1);
+    expect(turns).toBeGreaterThanOrEqual(looks - 1);
+    expect(task.pressed).toBe(false);
+    // What comes now leaves as before.
+    probed.residentBytes -= 1e6;
+    table.insert('new', hashKey('new'), 1);
+    while (task.stats().residentRows > 0) await task.relieve();
+    expectCounted(region, task);
+    await region.close();
+  });
+});
