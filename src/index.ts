@@ -49,11 +49,11 @@ export {
   process,
   type RecordContext,
   type Timer,
-  type Timers,
   type Type,
   type,
 } from './api/process.ts';
 export type { Keyed, KeyedStream, OperatorSettings, ProcessedStream, Stream, Windowed, WindowedStream, WindowResults } from './api/streams.ts';
+export type { WindowContext, WindowProcess } from './api/window-process.ts';
 export { csv, type Format, json, msgpack, ndjson, type Schema, text } from './connectors/formats.ts';
 export { ingress } from './connectors/ingress.ts';
 export { type ErrorCode, MillraceError } from './errors.ts';
@@ -77,6 +77,10 @@ export type { AggregateFunction, WatermarkGenerator, WatermarkStrategy } from '.
 export type { Plan } from './graph/plan.ts';
 export type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from './graph/sink.ts';
 export type { ReadContext, Source, SourceBatch, SourceContext } from './graph/source.ts';
-export { avg, combine, count, max, min, sum } from './operators/aggregates.ts';
+export { avg, collect, combine, count, distinct, first, histogram, last, max, maxBy, min, minBy, sum, topN } from './operators/aggregates.ts';
 export { days, hours, millis, minutes, seconds } from './time/durations.ts';
-export { type AssignerOptions, type EarlyTrigger, early, sliding, tumbling, type Window, type WindowAssigner } from './time/windows.ts';
+export { evictCount, evictDelta, evictTime } from './time/evictors.ts';
+export type { Timers } from './time/timers.ts';
+export { early, every, never, onCount, onEventTime, onProcessingTime, purging } from './time/triggers.ts';
+export type { Evictor, Timed, Trigger, TriggerContext, TriggerResult, Window, WindowAssigner } from './time/window.ts';
+export { type AssignerOptions, global, session, sliding, tumbling } from './time/windows.ts';

@@ -3,6 +3,7 @@
 export { ByteReader, ByteWriter } from './byte-writer.ts';
 export type { BaseRef, Chain, DeltaRef, FileRef, Handle } from './chain.ts';
 export { at, chainOf, EMPTY_CHAIN, filesOf, handleOf, wantsBase, withBase, withDelta } from './chain.ts';
+export { ChunkedLists } from './chunked-lists.ts';
 export { copy, decode, decodeFrom, encode, encodeInto, extendCodec } from './codec.ts';
 export type {
   Backend,
@@ -43,6 +44,7 @@ export { aggregating, broadcastMap, declaredOf, list, map, reducing, splitList, 
 export { Current, type ExpiryClock } from './kinds-current.ts';
 export { type BoundKinds, bindKinds } from './kinds-keyed.ts';
 export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from './kinds-operator.ts';
+export { type BoundWindowKinds, bindWindowKinds } from './kinds-windowed.ts';
 export { type LevelOptions, level } from './level.ts';
 export { memory } from './memory.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';

@@ -4,6 +4,7 @@
 
 import type { BroadcastMap, Handles, ReadonlyBroadcastMap, StateKind } from '../../state-backends/index.ts';
 import type { Logger, Metrics } from '../graph/context.ts';
+import type { Timers } from '../time/timers.ts';
 
 /** A named, typed output beside the main one; made by `output()`. */
 export interface Output<out X> {
@@ -89,19 +90,6 @@ export interface Emitting<R> extends OperatorContext {
   side(output: string, value: unknown, timestamp?: number): void;
 }
 
-/** Timers of the current key; they are part of checkpoints. */
-export interface Timers {
-  /** Fire when the watermark has reached their time. */
-  readonly event: TimerDomain;
-  /** Fire when the clock has. */
-  readonly processing: TimerDomain;
-}
-/** Times are epoch milliseconds; TIMER_INVALID where they are none. */
-export interface TimerDomain {
-  /** Unique by key and time: setting it twice fires it once. */
-  set(at: number): void;
-  delete(at: number): void;
-}
 /** The timer that fired. */
 export interface Timer {
   /** The time it was set for, in epoch milliseconds. */

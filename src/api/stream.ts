@@ -18,14 +18,17 @@ import {
   type WindowSpec,
 } from '../graph/node.ts';
 import type { Sink, TransactionalSink } from '../graph/sink.ts';
-import { type FixedWindows, isFixed, type WindowAssigner } from '../time/windows.ts';
+import type { WindowAssigner } from '../time/window.ts';
 import { aggregateOf, checkAsync, checked, checkStrategy, nameOfOutput, specOf } from './arguments.ts';
 import { Broadcast, ConnectedStreamsOf } from './connected.ts';
+import { checkAssigner, JoinedStreamsOf } from './joins.ts';
 import type { KeyedProcess, KeyedStateSpec, OperatorStateSpec, Output, ProcessDefinition } from './process.ts';
 import type {
   BroadcastConnectedStreams,
   BroadcastStream,
+  CoGroupedStreams,
   ConnectedStreams,
+  JoinedStreams,
   Keyed,
   KeyedBroadcastConnectedStreams,
   KeyedConnectedStreams,
@@ -232,6 +235,17 @@ class KeyedStreamOf<K extends Key, T> extends Records<T> implements KeyedStream<
     const spec: IntervalJoinSpec = { lower, upper, outer: outer === 'left', fn: fn as (left: unknown, right: unknown) => unknown };
     return from<R>(this.builder, this.builder.add(uid, { kind: 'intervalJoin', spec }, bothInputs(this.inputs, other.inputs)));
   }
+  join<U>(other: KeyedStream<K, U>): JoinedStreams<T, U> {
+    return this.#joined('join', other);
+  }
+  coGroup<U>(other: KeyedStream<K, U>): CoGroupedStreams<K, T, U> {
+    return this.#joined('coGroup', other);
+  }
+  #joined<U>(kind: 'join' | 'coGroup', other: KeyedStream<K, U>): JoinedStreamsOf<K, T, U> {
+    if (!(other instanceof KeyedStreamOf)) throw new MillraceError('PLAN_INVALID', `${kind}() needs a keyed stream.`);
+    const inputs = bothInputs(this.inputs, other.inputs);
+    return new JoinedStreamsOf<K, T, U>(kind, (uid, spec) => from(this.builder, this.builder.add(uid, { kind: 'window', spec }, inputs)));
+  }
   connect<U>(other: BroadcastStream<U>): KeyedBroadcastConnectedStreams<K, T, U>;
   connect<U>(other: KeyedStream<K, U>): KeyedConnectedStreams<K, T, U>;
   connect<U>(other: BroadcastStream<U> | KeyedStream<K, U>): KeyedConnectedStreams<K, T, U> & KeyedBroadcastConnectedStreams<K, T, U> {
@@ -253,14 +267,13 @@ function windowed<K, T, M extends boolean>(
   window: WindowAssigner<T, M>,
   all: boolean,
 ): WindowedStream<K, T, M> {
-  if (!isFixed(window as WindowAssigner<never, boolean>))
-    throw new MillraceError('PLAN_INVALID', 'This window assigner is not supported.', { todo: 'Use tumbling() or sliding().' });
+  checkAssigner(window, all ? 'windowAll()' : 'window()');
   const place = (uid: string, spec: WindowSpec): unknown => {
     const node = builder.add(uid, { kind: 'window', spec }, inputs);
     if (all) node.parallelism = 1;
     return from(builder, node);
   };
-  return new WindowedStreamOf<K, T, M>(place, window as unknown as FixedWindows, all);
+  return new WindowedStreamOf<K, T, M>(place, window, all);
 }
 
 function stream<T>(builder: GraphBuilder, node: Node | undefined, inputs: readonly Input[]): StreamOf<T> {

@@ -3,7 +3,7 @@
 import type { DeadLetter, ErrorPolicy, Key, PolicyFn } from '../graph/job.ts';
 import type { AggregateFunction, AsyncMapOptions, WatermarkStrategy } from '../graph/node.ts';
 import type { Sink, TransactionalSink } from '../graph/sink.ts';
-import type { EarlyTrigger, WindowAssigner } from '../time/windows.ts';
+import type { Evictor, Trigger, Window, WindowAssigner } from '../time/window.ts';
 import type {
   BroadcastProcess,
   BroadcastStateSpec,
@@ -17,6 +17,7 @@ import type {
   ProcessDefinition,
   Type,
 } from './process.ts';
+import type { WindowContext, WindowProcess } from './window-process.ts';
 
 /** A result and the key it belongs to. */
 export interface Keyed<K, R> {
@@ -127,6 +128,10 @@ export interface KeyedStream<K extends Key, T> extends RecordStream<T> {
     fn: (left: T, right: U | undefined) => R,
   ): Stream<R>;
   intervalJoin<U, R>(uid: string, other: KeyedStream<K, U>, bounds: { lower: number; upper: number }, fn: (left: T, right: U) => R): Stream<R>;
+  /** Records of both streams that have the same key and are in the same window, in pairs. */
+  join<U>(other: KeyedStream<K, U>): JoinedStreams<T, U>;
+  /** The records of both streams that have the same key and are in the same window, together. */
+  coGroup<U>(other: KeyedStream<K, U>): CoGroupedStreams<K, T, U>;
   /** Two inputs of one operator that share their state by key. */
   connect<U>(other: BroadcastStream<U>): KeyedBroadcastConnectedStreams<K, T, U>;
   connect<U>(other: KeyedStream<K, U>): KeyedConnectedStreams<K, T, U>;
@@ -155,14 +160,36 @@ export interface WindowedStream<K, T, M extends boolean = boolean> {
   allowedLateness(ms: number): this;
   /** Names the output of late records, `late` otherwise. */
   lateTo(output: Output<T> | string): this;
-  /** Results before the end too: `early()`. */
-  trigger(trigger: EarlyTrigger): this;
-  /** One result for each window and key. */
-  aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R>): WindowResults<T, Windowed<K, R>>;
+  /** When windows fire, in place of their end: `early()`, `onCount(n)`, `every(ms, time)`, `purging(…)` and others, or one of your own. */
+  trigger<S extends KeyedStateSpec = {}>(trigger: Trigger<T, S> & OnSession<M, { onMerge: unknown }>): this;
+  /** Drops records of a window when it fires. Windows then keep all their records, also for `aggregate` and `reduce`. */
+  evictor(evictor: Evictor<T>): this;
+  /** One result for each firing of a window and key. */
+  aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R> & OnSession<M, { merge: unknown }>): WindowResults<T, Windowed<K, R>>;
   /** The records of each window and key, reduced to one. */
   reduce(uid: string, fn: (left: T, right: T) => T): WindowResults<T, Windowed<K, T>>;
-  /** Carries the type; never there. */
-  readonly merges?: M;
+  /** A function of your own over the records of each window and key, with state of the key and of the window. */
+  process<R, S extends KeyedStateSpec = {}, W extends KeyedStateSpec = {}>(uid: string, definition: WindowProcess<K, T, R, S, W>): WindowResults<T, R>;
+  process<R>(uid: string, fn: (context: WindowContext<K>, values: Iterable<T>) => Iterable<R>): WindowResults<T, R>;
+}
+/** What is needed where windows merge. */
+export type OnSession<M extends boolean, Needs> = M extends true ? Needs : unknown;
+
+/** Two keyed streams that meet in windows. */
+export interface JoinedStreams<T, U> {
+  /** Any windows; sessions are of the records of both. */
+  window(window: WindowAssigner<T | U>): {
+    /** Each record of the left stream with each of the right one that is in the same window and has the same key. */
+    apply<R>(uid: string, fn: (left: T, right: U, window: Window) => R): Stream<R>;
+  };
+}
+/** Two keyed streams whose records are grouped by windows. */
+export interface CoGroupedStreams<K, T, U> {
+  /** Any windows; sessions are of the records of both. */
+  window(window: WindowAssigner<T | U>): {
+    /** The records of a window and key, of either stream in the order in which they came; one of the sides may have none. */
+    apply<R>(uid: string, fn: (key: K, left: T[], right: U[], window: Window) => Iterable<R>): Stream<R>;
+  };
 }
 
 /** What windows give, and what came too late for them. */

@@ -1,29 +1,33 @@
 // Windowed streams: settings of windows, then the node of what is made of them.
 
-import { copy } from '../../state-backends/index.ts';
+import { copy, declaredOf, type StateKind } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
-import type { AggregateFunction, AnyAggregate, WindowSpec } from '../graph/node.ts';
-import type { EarlyTrigger, FixedWindows } from '../time/windows.ts';
+import type { AggregateFunction, AnyAggregate, EvictorSpec, TriggerSpec, WindowFunction, WindowSpec } from '../graph/node.ts';
+import { earlyOf, inTime, plainOf } from '../time/triggers.ts';
+import type { Evictor, Trigger, WindowAssigner } from '../time/window.ts';
+import { evictorOf, shapeOf } from '../time/windows.ts';
 import { aggregateOf, checked, nameOfOutput } from './arguments.ts';
-import type { Output } from './process.ts';
-import type { Windowed, WindowedStream, WindowResults } from './streams.ts';
+import type { KeyedStateSpec, Output } from './process.ts';
+import type { OnSession, Windowed, WindowedStream, WindowResults } from './streams.ts';
+import type { WindowContext, WindowProcess } from './window-process.ts';
 
 /** Adds the node of a window operator and gives the stream of its results. */
 export type PlaceWindow = (uid: string, spec: WindowSpec) => unknown;
 
 export class WindowedStreamOf<K, T, M extends boolean> implements WindowedStream<K, T, M> {
-  declare readonly merges?: M;
   readonly #place: PlaceWindow;
-  readonly #window: FixedWindows;
+  readonly #assigner: WindowAssigner<T, M>;
   readonly #all: boolean;
   #lateness = 0;
   #lateOutput = 'late';
-  #early: EarlyTrigger['early'] = { every: 0, count: 0 };
+  #trigger: Trigger<T> | undefined;
+  #evictor: Evictor<T> | undefined;
 
-  constructor(place: PlaceWindow, window: FixedWindows, all: boolean) {
+  constructor(place: PlaceWindow, assigner: WindowAssigner<T, M>, all: boolean) {
     this.#place = place;
-    this.#window = window;
+    this.#assigner = assigner;
     this.#all = all;
+    this.#evictor = evictorOf(assigner);
   }
 
   allowedLateness(ms: number): this {
@@ -35,28 +39,96 @@ export class WindowedStreamOf<K, T, M extends boolean> implements WindowedStream
     this.#lateOutput = nameOfOutput(output);
     return this;
   }
-  trigger(trigger: EarlyTrigger): this {
-    this.#early = trigger.early;
+  trigger<S extends KeyedStateSpec = {}>(trigger: Trigger<T, S> & OnSession<M, { onMerge: unknown }>): this {
+    if (typeof (trigger as Partial<Trigger<T>> | undefined)?.onElement !== 'function')
+      throw new MillraceError('PLAN_INVALID', 'trigger() needs a trigger with onElement.');
+    this.#trigger = trigger as unknown as Trigger<T>;
     return this;
   }
-  aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R>): WindowResults<T, Windowed<K, R>> {
-    return this.#add<Windowed<K, R>>(uid, aggregateOf(uid, fn));
+  evictor(evictor: Evictor<T>): this {
+    if (typeof evictor !== 'object' || evictor === null || (evictor.before === undefined && evictor.after === undefined))
+      throw new MillraceError('PLAN_INVALID', 'evictor() needs an evictor with before or after.');
+    this.#evictor = evictor;
+    return this;
+  }
+  aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R> & OnSession<M, { merge: unknown }>): WindowResults<T, Windowed<K, R>> {
+    const of = aggregateOf(uid, fn);
+    if (this.#assigner.merges && of.merge === undefined)
+      throw new MillraceError('PLAN_INVALID', `The aggregate of '${uid}' has no merge, and its windows merge.`, {
+        uid,
+        todo: 'Give it a merge, or use windows that do not merge.',
+      });
+    return this.#add<Windowed<K, R>>(uid, { kind: 'aggregate', fn: of });
   }
   reduce(uid: string, fn: (left: T, right: T) => T): WindowResults<T, Windowed<K, T>> {
     checked(fn, `reduce('${uid}')`);
-    return this.#add<Windowed<K, T>>(uid, reducing(fn as (left: unknown, right: unknown) => unknown));
+    return this.#add<Windowed<K, T>>(uid, { kind: 'aggregate', fn: reducing(fn as (left: unknown, right: unknown) => unknown) });
+  }
+  process<R, S extends KeyedStateSpec = {}, W extends KeyedStateSpec = {}>(uid: string, definition: WindowProcess<K, T, R, S, W>): WindowResults<T, R>;
+  process<R>(uid: string, fn: (context: WindowContext<K>, values: Iterable<T>) => Iterable<R>): WindowResults<T, R>;
+  process<R>(
+    uid: string,
+    definition: WindowProcess<K, T, R, KeyedStateSpec, KeyedStateSpec> | ((context: WindowContext<K>, values: Iterable<T>) => Iterable<R>),
+  ): WindowResults<T, R> {
+    const given = (typeof definition === 'function' ? { onFire: definition } : definition) as WindowProcess<
+      unknown,
+      unknown,
+      R,
+      KeyedStateSpec,
+      KeyedStateSpec
+    >;
+    if (typeof given?.onFire !== 'function') throw new MillraceError('PLAN_INVALID', `process('${uid}') of a window needs a function, or onFire.`, { uid });
+    this.#checkState(uid, given.windowState);
+    return this.#add<R>(uid, {
+      kind: 'process',
+      state: given.state ?? {},
+      windowState: given.windowState ?? {},
+      // Called on the definition, so that handlers keep their `this`.
+      onFire: (context, values) => given.onFire(context as WindowContext<unknown>, values),
+      onClear: given.onClear === undefined ? undefined : (context) => given.onClear!(context as WindowContext<unknown>),
+    });
   }
 
-  #add<R>(uid: string, fn: AnyAggregate): WindowResults<T, R> {
-    const { size, slide, offset } = this.#window;
+  /** For `join` and `coGroup`, which have no other settings. */
+  apply<R>(uid: string, makes: WindowFunction): WindowResults<T, R> {
+    return this.#add<R>(uid, makes);
+  }
+
+  /** State of each window: it ends with the window, and where windows merge it merges. */
+  #checkState(uid: string, spec: Readonly<Record<string, StateKind<unknown, 'keyed'>>> | undefined): void {
+    for (const [name, kind] of Object.entries(spec ?? {})) {
+      const declared = declaredOf(kind);
+      if (declared === undefined || kind.scope !== 'keyed')
+        throw new MillraceError('PLAN_INVALID', `The state '${name}' of '${uid}' is no keyed state.`, { uid });
+      if (declared.options.ttl !== undefined)
+        throw new MillraceError('PLAN_INVALID', `The state '${name}' of '${uid}' has a ttl, and ends with its window.`, { uid, todo: 'Take the ttl away.' });
+      if (this.#assigner.merges && declared.kind === 'aggregating' && declared.fn.merge === undefined)
+        throw new MillraceError('PLAN_INVALID', `The state '${name}' of '${uid}' has no merge, and its windows merge.`, { uid });
+    }
+  }
+
+  #add<R>(uid: string, makes: WindowFunction): WindowResults<T, R> {
+    const assigner = this.#assigner;
+    const { merges, time } = assigner;
+    const known = shapeOf(assigner);
+    const trigger = inTime(this.#trigger ?? assigner.trigger(), time);
+    if (merges && trigger.onMerge === undefined)
+      throw new MillraceError('PLAN_INVALID', `The trigger of '${uid}' has no onMerge, and its windows merge.`, {
+        uid,
+        todo: 'Give it an onMerge, or use windows that do not merge.',
+      });
+    this.#checkState(uid, trigger.state);
     const spec: WindowSpec = {
-      size,
-      slide,
-      offset,
+      shape: known ?? { kind: 'assigned' },
+      time,
+      merges,
+      assign: (value, timestamp) => assigner.assign(value as T, timestamp),
       lateness: this.#lateness,
-      earlyEvery: this.#early.every,
-      earlyCount: this.#early.count,
-      fn,
+      trigger: trigger as TriggerSpec,
+      plain: plainOf(trigger) === time && known?.kind !== 'global',
+      early: earlyOf(trigger),
+      evictor: this.#evictor as EvictorSpec | undefined,
+      makes,
       lateOutput: this.#lateOutput,
       all: this.#all,
     };

@@ -3,7 +3,7 @@
 // Splits are named `r/p`. A restored job may run at another parallelism: then the old p splits are given again, all of them, because positions
 // belong to them.
 
-import type { Source } from '../graph/source.ts';
+import type { Source, WithoutTimestamps } from '../graph/source.ts';
 
 export interface ArraySplit {
   readonly r: number;
@@ -12,8 +12,9 @@ export interface ArraySplit {
 
 const BATCH = 1024;
 
-export function arraySource<T>(values: readonly T[]): Source<T, ArraySplit, number> {
+export function arraySource<T>(values: readonly T[]): Source<T, ArraySplit, number> & WithoutTimestamps {
   return {
+    assignsTimestamps: false,
     bounded: true,
     async splits({ known, parallelism }) {
       const [first] = known;

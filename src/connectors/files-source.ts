@@ -17,7 +17,7 @@
 import { createReadStream } from 'node:fs';
 import { createGunzip } from 'node:zlib';
 import { MillraceError, messageOf } from '../errors.ts';
-import type { ReadContext, Source, SourceBatch, SourceContext } from '../graph/source.ts';
+import type { ReadContext, Source, SourceBatch, SourceContext, WithoutTimestamps } from '../graph/source.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
 import { type Format, lineCodecOf, ndjson } from './formats.ts';
 import { decodeFrames, decodeLines, Framer, pieces, type Region } from './framing.ts';
@@ -51,7 +51,7 @@ const WATCH_EVERY_MS = 1000;
 const SIZES_AT_ONCE = 256;
 const BYTE_ORDER_MARK = Buffer.from([0xef, 0xbb, 0xbf]);
 
-export function filesSource<T>(options: FilesSourceOptions<T>, io: Io = systemIo()): Source<T, FileSplit, FilePosition> {
+export function filesSource<T>(options: FilesSourceOptions<T>, io: Io = systemIo()): Source<T, FileSplit, FilePosition> & WithoutTimestamps {
   const patterns = typeof options.path === 'string' ? [options.path] : [...options.path];
   if (patterns.length === 0 || patterns.some((pattern) => typeof pattern !== 'string' || pattern === '')) {
     throw new MillraceError('OPTION_INVALID', 'files.source() needs a path.', { todo: 'Give a file, a directory or a glob, or several of them.' });
@@ -59,6 +59,7 @@ export function filesSource<T>(options: FilesSourceOptions<T>, io: Io = systemIo
   const format = options.format ?? (ndjson() as Format<T>);
   const watch = options.watch === true;
   return {
+    assignsTimestamps: false,
     bounded: !watch,
     splits: (context) => (watch ? watched(patterns, context, io) : found(patterns, context)),
     splitId: (split) => split.path,

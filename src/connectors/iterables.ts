@@ -8,13 +8,14 @@
 // I2  when the attempt ends, or the iterator fails, its `return()` is called once and not waited for while it is busy: a generator that waits for
 //     something outside answers when that comes.
 
-import type { Source } from '../graph/source.ts';
+import type { Source, WithoutTimestamps } from '../graph/source.ts';
 import { Arrivals } from './arrivals.ts';
 
 const BATCH = 1024;
 
-export function iterableSource<T>(make: () => AsyncIterable<T>): Source<T, 'all', number> {
+export function iterableSource<T>(make: () => AsyncIterable<T>): Source<T, 'all', number> & WithoutTimestamps {
   return {
+    assignsTimestamps: false,
     bounded: false,
     async splits() {
       return ['all'];

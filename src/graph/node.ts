@@ -88,17 +88,66 @@ export interface AggregateFunction<in T, A, out R> {
 
 export type AnyAggregate = AggregateFunction<unknown, unknown, unknown>;
 
-/** What a window operator is built from: event-time windows of fixed size. */
+/** A window: epoch milliseconds, `end` is exclusive. */
+export interface WindowBounds {
+  readonly start: number;
+  readonly end: number;
+}
+/** How the windows of a key are told apart: by their start, not at all, or by rows that keep the bounds of each. */
+export type WindowShape =
+  | { readonly kind: 'fixed'; readonly size: number; readonly slide: number; readonly offset: number }
+  | { readonly kind: 'global' }
+  | { readonly kind: 'session' }
+  | { readonly kind: 'assigned' };
+
+type TimerOfWindow = (time: number, window: WindowBounds, context: unknown) => unknown;
+/** A trigger as the runtime calls it; the typed form stands in `time`. */
+export interface TriggerSpec {
+  readonly state?: Record<string, unknown>;
+  readonly onElement: (value: unknown, timestamp: number, window: WindowBounds, context: unknown) => unknown;
+  readonly onEventTime?: TimerOfWindow;
+  readonly onProcessingTime?: TimerOfWindow;
+  readonly onMerge?: (window: WindowBounds, context: unknown) => unknown;
+  readonly onClear?: (window: WindowBounds, context: unknown) => unknown;
+}
+type Evict = (
+  elements: { readonly value: unknown; readonly timestamp: number }[],
+  window: WindowBounds,
+) => { readonly value: unknown; readonly timestamp: number }[];
+/** An evictor as the runtime calls it. */
+export interface EvictorSpec {
+  readonly before?: Evict;
+  readonly after?: Evict;
+}
+
+/** What is made of the records of a window. `join` and `coGroup` have two inputs. */
+export type WindowFunction =
+  | { readonly kind: 'aggregate'; readonly fn: AnyAggregate }
+  | {
+      readonly kind: 'process';
+      readonly state: Record<string, unknown>;
+      readonly windowState: Record<string, unknown>;
+      readonly onFire: (context: unknown, values: Iterable<unknown>) => unknown;
+      readonly onClear: ((context: unknown) => unknown) | undefined;
+    }
+  | { readonly kind: 'join'; readonly fn: (left: unknown, right: unknown, window: WindowBounds) => unknown }
+  | { readonly kind: 'coGroup'; readonly fn: (key: unknown, left: unknown[], right: unknown[], window: WindowBounds) => unknown };
+
+/** What a window operator is built from. */
 export interface WindowSpec {
-  readonly size: number;
-  readonly slide: number;
-  readonly offset: number;
+  readonly shape: WindowShape;
+  readonly time: 'event' | 'processing';
+  /** Windows of a key that touch become one. */
+  readonly merges: boolean;
+  readonly assign: (value: unknown, timestamp: number) => Iterable<WindowBounds>;
   readonly lateness: number;
-  /** Milliseconds of processing time between early results; 0: none. */
-  readonly earlyEvery: number;
-  /** Early results each `earlyCount` elements; 0: none. */
-  readonly earlyCount: number;
-  readonly fn: AnyAggregate;
+  readonly trigger: TriggerSpec;
+  /** The trigger does nothing but fire at the end of the window, and for each record that comes after it. */
+  readonly plain: boolean;
+  /** The trigger does that, and gives early results: each `every` milliseconds of processing time, each `count` records; 0: not so. */
+  readonly early: { readonly every: number; readonly count: number } | undefined;
+  readonly evictor: EvictorSpec | undefined;
+  readonly makes: WindowFunction;
   readonly lateOutput: string;
   /** `windowAll`: one instance, and results have no key. */
   readonly all: boolean;

@@ -10,6 +10,7 @@
 import { createHash } from 'node:crypto';
 import { MillraceError } from '../errors.ts';
 import { type Exchange, type Input, isHead, MAIN, type Node, nameOf, type Port } from './node.ts';
+import { checkWindows } from './window-checks.ts';
 
 export interface Vertex {
   readonly id: string;
@@ -58,6 +59,7 @@ export function buildGraph(nodes: readonly Node[], defaults: { parallelism: numb
     throw new MillraceError('OPTION_INVALID', `parallelism ${defaults.parallelism}: the number of instances must be a whole number above 0.`);
   if (nodes.length === 0)
     throw new MillraceError('PLAN_EMPTY', 'The job has no source.', { todo: 'Add one with env.source(), env.fromArray() or env.fromAsync().' });
+  checkWindows(nodes);
   const parallelismOf = new Map<Node, number>();
   const vertexOf = new Map<Node, Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] }>();
   const vertices: (Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] })[] = [];

@@ -57,3 +57,12 @@ export interface EndsWithJob {
 export function endsWithJob(source: object): source is EndsWithJob {
   return typeof (source as Partial<EndsWithJob>).jobEnded === 'function';
 }
+
+/** A source whose records have no timestamps unless a strategy gives them some; of any other it is not known before it runs. */
+export interface WithoutTimestamps {
+  readonly assignsTimestamps: false;
+}
+
+export function assignsTimestamps(source: object): boolean {
+  return (source as Partial<WithoutTimestamps>).assignsTimestamps !== false;
+}

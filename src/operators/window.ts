@@ -1,397 +1,361 @@
-// Event-time windows of fixed size, by slices: tumbling and sliding, one operator.
+// Windows: any assigner, trigger, evictor and function, one operator. What `window-slices.ts` can do it does faster.
 //
-// What: time is cut into slices of gcd(size, slide) milliseconds. A record is added to the one slice it falls into, whatever size/slide is; when a
-// window fires, the slices it covers are merged. Without `merge` a slice is a whole window and a record is added to each window it belongs to.
+// What: a record goes into each of its windows that is not over: it is added to the contents, the trigger is asked, the window is given a timer for its end.
+// Windows that merge are one step more in front of that: the window that a record brings grows together with those of its key that it touches.
 //
-// Who owns what: `slices` rows (key, slice start) → accumulator; `timers` rows (key, time), ns FIRE, CLEANUP; `early` timers in processing time.
+// Who owns what: this owns the windows of a key and the timers of their ends; the contents (window-contents.ts), the program's function
+// (window-function.ts) and the trigger (window-trigger.ts) own their tables. All name a window by an id: its start, or 0 for the global one, or, where an
+// assigner says what it likes or windows merge, a random number whose row `.windows` has (start, end, number of the trigger's timers).
 //
 // Invariants:
-//  W1  A window [start, end) of a key fires at watermark end − 1 where it has an element, and again at once for each element that comes later but
-//      within the allowed lateness. Results carry timestamp end − 1.
-//  W2  A record all of whose windows are past end − 1 + lateness changes nothing: it goes to the late output, or is counted.
-//  W3  A slice is dropped when the last window that covers it is past end − 1 + lateness.
-//  W4  For each key with slices there is a FIRE timer at the earliest window end that is still to fire and covers one of them.
-//  W5  What leaves is never what stays: a result that is the accumulator is copied, a merge starts from a fresh accumulator (protocols 16).
+//  X1  A window is over when its last millisecond + lateness is behind the watermark (of processing time: when its last millisecond has come). Then
+//      contents, state and its row are gone; what is left of its timers finds no window, or one that is over, and does nothing.
+//  X2  A window has a timer in `.ends` at or before the time at which it is over. A timer that comes early, because the window has grown meanwhile, is
+//      set again.
+//  X3  The plain trigger is run here: a timer of `.ends` at the last millisecond fires the window; a record that comes after it fires it at once.
+//  X4  A firing is a unit of its own. One that fails and is skipped counts as fired; the contents stay until the window is over (protocols 15).
+//  X5  Of timers with the same time the trigger's come first, the end of the window last.
+//  X6  Windows of a key that merge neither overlap nor touch. Growing gives a window's trigger new timers, and asks it which.
 
-import { copy, type Group, type GroupedTable, type Row, type TimerRow, type TimerTable } from '../../state-backends/index.ts';
+import type { GroupedTable, Key, Row, TimerRow, TimerTable } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
-import type { Key } from '../graph/job.ts';
-import { type AnyAggregate, MAIN, type WindowSpec } from '../graph/node.ts';
-import { fresh } from '../runtime/fresh.ts';
-import { rejectThenable } from '../runtime/handlers.ts';
+import { MAIN, type WindowBounds, type WindowSpec } from '../graph/node.ts';
 import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
-import { fireTimers } from '../runtime/timers.ts';
+import type { StatePart } from '../runtime/parts.ts';
+import { fireTimers, fireTimersOfTwo } from '../runtime/timers.ts';
 import { startOf } from '../time/windows.ts';
-import { exactOf, isPure } from './aggregates.ts';
-import { INEXACT, type SharedMerges, sharedMerges, WORTH_SHARING } from './shared-merges.ts';
+import { Accumulators, type Contents, Elements } from './window-contents.ts';
+import { noTimestamp, WindowDefinition } from './window-definition.ts';
+import { type Called, windowFunction } from './window-function.ts';
+import { slicedWindowOperator } from './window-slices.ts';
+import { RunningTrigger, type Verdict, type WindowOfKey } from './window-trigger.ts';
 
-const FIRE = 0;
-const CLEANUP = 1;
+type Time = 'event' | 'processing';
+/** start, end, number of the trigger's timers. */
+type Stored = readonly [start: number, end: number, timers: number];
 
-export function gcd(a: number, b: number): number {
-  while (b !== 0) [a, b] = [b, a % b];
-  return a;
-}
-
-interface AddDependencies {
-  readonly slices: GroupedTable;
-  readonly fn: AnyAggregate;
-  readonly size: number;
-  readonly slide: number;
-  readonly width: number;
-  readonly offset: number;
-  readonly lateness: number;
-  readonly sliced: boolean;
-  readonly startOf: (timestamp: number, width: number, offset: number) => number;
-  readonly watermark: () => number;
-  readonly noTimestamp: () => Error;
-  readonly reject: (result: object) => void;
-  /** Called when a slice of a key is new. */
-  readonly opened: (group: Group, slice: number) => void;
-  readonly late: (value: unknown, timestamp: number) => void;
-  /** What else a record makes happen, once it has been added; undefined where nothing can. */
-  readonly added: ((timestamp: number, lastStart: number, watermark: number, key: Key, hash: number) => void) | undefined;
-}
-
-/** The per-record path. Free of outside names: see fresh.ts. */
-const adding = (dependencies: AddDependencies) => {
-  const { slices, fn, size, slide, width, offset, lateness, sliced, startOf, watermark, noTimestamp, reject, opened, late, added } = dependencies;
-  // The slice of the record before, in which most records are too, and the start of the last window that covers it. With fractions no sum is exact.
-  const exact = Number.isInteger(width) && Number.isInteger(offset);
-  let slice = Number.NaN;
-  let sliceEnd = Number.NaN;
-  let lastStart = Number.NaN;
-  const add = (value: unknown, key: Key, hash: number, ns: number): void => {
-    const group = slices.find(key, hash) ?? slices.insert(key, hash);
-    let row = slices.row(group, ns);
-    if (row === undefined) {
-      row = slices.insertRow(group, ns, fn.create());
-      opened(group, ns);
-    } else slices.touch(row);
-    if (group.derived !== undefined && ns < (group.derived as SharedMerges).until) group.derived = undefined;
-    const held = fn.add(row.value, value);
-    if (typeof held === 'object' && held !== null && 'then' in held) reject(held);
-    row.value = held;
-  };
-  return (value: unknown, timestamp: number, key: Key, hash: number): void => {
-    if (!(timestamp >= slice && timestamp < sliceEnd)) {
-      // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
-      if (timestamp !== timestamp) throw noTimestamp();
-      slice = startOf(timestamp, width, offset);
-      sliceEnd = exact ? slice + width : Number.NaN;
-      lastStart = width === slide ? slice : startOf(timestamp, slide, offset);
-    }
-    if (timestamp >= lastStart + size) return; // in the gap between windows
-    const now = watermark();
-    if (lastStart + size - 1 + lateness <= now) {
-      late(value, timestamp);
-      return;
-    }
-    if (sliced) add(value, key, hash, slice);
-    else for (let start = lastStart; start > timestamp - size && start + size - 1 + lateness > now; start -= slide) add(value, key, hash, start);
-    if (added !== undefined) added(timestamp, lastStart, now, key, hash);
-  };
-};
-
-interface MergeDependencies {
-  readonly slices: GroupedTable;
-  readonly fn: AnyAggregate;
-  readonly pure: boolean;
-  readonly copy: (value: unknown) => unknown;
-  readonly reject: (result: object) => void;
-}
-
-/** Merges rows from … to − 1 into a fresh accumulator. Free of outside names: see fresh.ts. */
-const merging = ({ slices, fn, pure, copy, reject }: MergeDependencies) => {
-  return (rows: readonly Row[], from: number, to: number): unknown => {
-    let held = fn.create();
-    for (let i = from; i < to; i++) {
-      const row = rows[i]!;
-      const right = row.value;
-      if (!pure) slices.touch(row);
-      held = fn.merge!(held, right);
-      if (typeof held === 'object' && held !== null) {
-        if ('then' in held) reject(held);
-        if (held === right) held = copy(held);
-      }
-    }
-    return held;
-  };
-};
+const ALL_TIME: WindowBounds = Object.freeze({ start: Number.NEGATIVE_INFINITY, end: Number.POSITIVE_INFINITY });
 
 class WindowOperator implements Operator {
-  readonly #spec: WindowSpec;
-  readonly #fn: AnyAggregate;
-  /** Width of a slice; `sliced` says whether windows are merged from slices. */
-  readonly #width: number;
-  readonly #sliced: boolean;
-  readonly #slices: GroupedTable;
-  readonly #timers: TimerTable;
-  readonly #early: TimerTable | undefined;
-  readonly #earlyCounts: GroupedTable | undefined;
-  readonly process: (value: unknown, timestamp: number, key: Key, hash: number) => void;
-  readonly #merge: (rows: readonly Row[], from: number, to: number) => unknown;
-  /** Where windows share merges; see shared-merges.ts. */
-  readonly #share: ((group: Group, start: number, end: number) => unknown) | undefined;
-  readonly #emit: Emit;
-  readonly #late: Emit | undefined;
   readonly #environment: OperatorEnvironment;
+  readonly #uid: string;
+  readonly #spec: WindowSpec;
+  readonly #event: boolean;
+  readonly #lateness: number;
+  readonly #contents: Contents;
+  readonly #called: Called | undefined;
+  /** Undefined: the plain trigger (X3). */
+  readonly #trigger: RunningTrigger | undefined;
+  readonly #ends: TimerTable;
+  /** Undefined: the id says what the bounds are. */
+  readonly #windows: GroupedTable | undefined;
+  readonly #definition: WindowDefinition;
+  readonly #late: Emit | undefined;
   readonly counts = { lateDropped: 0 };
-  // What fires by its timer; fields and bound functions, since there are as many firings as results.
-  #firing: Group | undefined;
-  #firingStart = 0;
-  readonly #fireNow = (): void => this.#fire(this.#firing!, this.#firingStart, true);
-  readonly #windowNow = (): unknown => ({ window: { start: this.#firingStart, end: this.#firingStart + this.#spec.size } });
+  readonly #fixed: { readonly size: number; readonly slide: number; readonly offset: number } | undefined;
+  // What fires by the timer of its end; fields, since there are as many firings as results.
+  #firing: { key: Key; hash: number; id: number; bounds: WindowBounds } = { key: 0, hash: 0, id: 0, bounds: ALL_TIME };
+  readonly #fireNow = (): void => this.#contents.fire(this.#firing.key, this.#firing.hash, this.#firing.id, this.#firing.bounds);
+  readonly #windowNow = (): unknown => ({ window: this.#firing.bounds });
 
   constructor(environment: OperatorEnvironment, spec: WindowSpec) {
     const { uid } = environment;
-    const { fn, size, slide, offset } = spec;
-    this.#environment = environment;
-    this.#spec = spec;
-    this.#fn = fn;
-    this.#sliced = fn.merge !== undefined || size === slide;
-    this.#width = this.#sliced ? gcd(size, slide) : slide;
+    const { shape, makes, evictor } = spec;
     const state = environment.state();
-    this.#slices = state.ordered(uid, 'slices');
-    this.#timers = state.timers(uid, 'timers');
-    this.#early = spec.earlyEvery > 0 ? state.timers(uid, 'early') : undefined;
-    this.#earlyCounts = spec.earlyCount > 0 ? state.ordered(uid, 'early-counts') : undefined;
-    const reject = (result: object): void => rejectThenable(result, uid);
-    const early = this.#early !== undefined || this.#earlyCounts !== undefined;
-    this.process = fresh<AddDependencies, (value: unknown, timestamp: number, key: Key, hash: number) => void>(
-      adding,
-      `window-${uid}`,
-    )({
-      slices: this.#slices,
-      fn,
-      size,
-      slide,
-      width: this.#width,
-      offset,
-      lateness: spec.lateness,
-      sliced: this.#sliced,
-      startOf,
-      watermark: environment.watermark,
-      noTimestamp: () => noTimestamp(uid),
-      reject,
-      opened: (group, slice) => this.#opened(group, slice),
-      late: (value, timestamp) => {
-        if (this.#late === undefined) this.counts.lateDropped += 1;
-        else this.#late(value, timestamp);
-      },
-      added:
-        spec.lateness === 0 && !early
-          ? undefined
-          : (timestamp, lastStart, watermark, key, hash) => {
-              if (spec.lateness > 0) this.#fireLate(timestamp, lastStart, watermark, key, hash);
-              if (early) this.#changed(lastStart, timestamp, watermark, key, hash);
-            },
-    });
-    this.#merge = fresh<MergeDependencies, (rows: readonly Row[], from: number, to: number) => unknown>(
-      merging,
-      `merge-${uid}`,
-    )({ slices: this.#slices, fn, pure: isPure(fn), copy, reject });
-    const exact = exactOf(fn);
-    this.#share = exact !== undefined && this.#sliced && size >= WORTH_SHARING * this.#width ? sharedMerges(fn, exact, uid) : undefined;
-    this.#emit = environment.output(MAIN)!;
+    const emit = environment.output(MAIN)!;
+    this.#environment = environment;
+    this.#uid = uid;
+    this.#spec = spec;
+    this.#event = spec.time === 'event';
+    this.#lateness = this.#event ? spec.lateness : 0;
+    this.#fixed = shape.kind === 'fixed' ? shape : undefined;
+    if (makes.kind === 'aggregate' && evictor === undefined) {
+      this.#contents = new Accumulators(environment, makes.fn, emit, spec.all);
+      this.#called = undefined;
+    } else {
+      this.#called = windowFunction(environment, spec, emit);
+      this.#contents = new Elements(environment, spec, this.#called.call);
+    }
+    this.#definition = new WindowDefinition(environment, spec, this.#contents.layout);
+    this.#trigger = spec.plain ? undefined : new RunningTrigger(environment, spec.trigger);
+    this.#ends = state.timers(uid, '.ends');
+    this.#windows = shape.kind === 'session' || shape.kind === 'assigned' ? state.ordered(uid, '.windows') : undefined;
     this.#late = environment.output(spec.lateOutput);
   }
 
-  /** Windows of a late element that have fired already and are still kept fire again at once (W1). */
-  #fireLate(timestamp: number, lastStart: number, watermark: number, key: Key, hash: number): void {
-    const { size, slide, lateness } = this.#spec;
-    for (let start = lastStart; start > timestamp - size; start -= slide) {
-      const last = start + size - 1;
-      if (last > watermark) continue;
-      if (last + lateness <= watermark) break;
-      this.#fireAt(key, hash, start);
-    }
+  // ── records ──
+
+  process(value: unknown, timestamp: number, key: Key, hash: number): void {
+    this.#record(value, timestamp, false, key, hash);
+  }
+  processRight(value: unknown, timestamp: number, key: Key, hash: number): void {
+    this.#record(value, timestamp, true, key, hash);
   }
 
-  /** A slice of a key is new: see that its windows will fire, and that it will be dropped (W3, W4). */
-  #opened(group: Group, slice: number): void {
-    const { size, slide, offset, lateness } = this.#spec;
-    const { key, hash, rows } = group;
-    // Without lateness an older slice that is still there has windows to fire, the next of them no later than this one's first: its timer is set (W4).
-    if (lateness === 0 && rows[0]!.ns !== slice) return;
-    const watermark = this.#environment.watermark();
-    const firstStart = this.#sliced ? startOf(slice + this.#width - 1 - size, slide, offset) + slide : slice;
-    let end = firstStart + size;
-    if (end - 1 <= watermark) end += slide * Math.ceil((watermark - (end - 1) + 1) / slide);
-    const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
-    if (end - size <= lastStart) this.#timers.set(end - 1, key, hash, FIRE);
-    if (lateness > 0) this.#timers.set(lastStart + size - 1 + lateness, key, hash, CLEANUP);
-  }
-
-  advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
-    return fireTimers(this.#timers, watermark, deadline, (timer) => this.#onTimer(timer));
-  }
-
-  #onTimer(timer: TimerRow): void {
-    const { time, key, hash, ns } = timer;
-    const { size, slide, lateness } = this.#spec;
-    const group = this.#slices.find(key, hash);
-    if (group === undefined) return;
-    if (ns === FIRE) {
-      const start = time + 1 - size;
-      // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
-      this.#scheduleNext(group, start + slide);
-      this.#firing = group;
-      this.#firingStart = start;
-      this.#environment.unit(this.#fireNow, this.#windowNow, key, time);
-    }
-    if (ns === CLEANUP || lateness === 0) this.#drop(group, ns === CLEANUP ? time - lateness : time);
-  }
-
-  /** After the window before `start` fired: the next window of the key that covers a slice. */
-  #scheduleNext(group: Group, start: number): void {
-    const { key, hash } = group;
-    const { size, slide, offset } = this.#spec;
-    const next = firstAtOrAfter(group.rows, start);
-    if (next === group.rows.length) return;
-    const slice = group.rows[next]!.ns as number;
-    if (!this.#sliced) {
-      if (slice >= start) this.#timers.set(slice + size - 1, key, hash, FIRE);
+  #record(value: unknown, timestamp: number, right: boolean, key: Key, hash: number): void {
+    const at = this.#event ? timestamp : this.#environment.now();
+    if (this.#windows !== undefined) {
+      this.#recordAssigned(value, timestamp, at, right, key, hash);
       return;
     }
-    const first = Math.max(start, startOf(slice + this.#width - 1 - size, slide, offset) + slide);
-    this.#timers.set(first + size - 1, key, hash, FIRE);
-  }
-
-  #fireAt(key: Key, hash: number, start: number): void {
-    const group = this.#slices.find(key, hash);
-    if (group !== undefined) this.#fire(group, start, false);
-  }
-
-  /** `onTime`: by its timer, and so outside of any record's unit. */
-  #fire(group: Group, start: number, onTime: boolean): void {
-    const end = start + this.#spec.size;
-    const value = this.#contents(group, start, end, onTime);
-    if (value === EMPTY) return;
-    this.#emit({ key: group.key, start, end, value }, end - 1);
-  }
-
-  /** The window's result, never the accumulator itself (W5); EMPTY where it has no element. */
-  #contents(group: Group, start: number, end: number, onTime: boolean): unknown {
-    const { rows } = group;
-    const from = firstAtOrAfter(rows, start);
-    if (from === rows.length) return EMPTY;
-    if (!this.#sliced || this.#width === this.#spec.size) {
-      const row = rows[from]!;
-      if (row.ns !== start) return EMPTY;
-      if (typeof row.value === 'object' && !isPure(this.#fn)) this.#slices.touch(row);
-      const result = this.#result(row.value);
-      return result === row.value && typeof result === 'object' && result !== null ? copy(result) : result;
+    if (this.#fixed === undefined) {
+      this.#element(value, timestamp, right, key, hash, 0, 0, ALL_TIME.start, ALL_TIME.end);
+      return;
     }
-    if ((rows[from]!.ns as number) >= end) return EMPTY;
-    if (onTime && this.#share !== undefined) {
-      const shared = this.#share(group, start, end);
-      if (shared !== INEXACT) return this.#result(shared);
+    // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
+    if (at !== at) throw noTimestamp(this.#uid);
+    const { size, slide, offset } = this.#fixed;
+    const lastStart = startOf(at, slide, offset);
+    if (at >= lastStart + size) return; // in the gap between windows
+    if (this.#isOver(lastStart + size)) {
+      this.#recordLate(value, timestamp);
+      return;
     }
-    let to = rows.length;
-    if ((rows[to - 1]!.ns as number) >= end) to = firstAfterward(rows, from, end);
-    return to === from ? EMPTY : this.#result(this.#merge(rows, from, to));
+    for (let start = lastStart; start > at - size && !this.#isOver(start + size); start -= slide)
+      this.#element(value, timestamp, right, key, hash, start, start, start, start + size);
   }
 
-  #result(held: unknown): unknown {
-    const result = this.#fn.result(held);
-    rejectThenable(result, this.#environment.uid);
-    return result;
-  }
-
-  /** Drops the slices whose last window ended (cleanup included) at or before `last` (W3). */
-  #drop(group: Group, last: number): void {
-    const { size, slide, offset } = this.#spec;
-    const { key, hash, rows } = group;
-    for (let row = rows[0]; row !== undefined; row = rows[0]) {
-      const slice = row.ns as number;
-      const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
-      if (lastStart + size - 1 > last) return;
-      this.#slices.deleteRow(group, row);
-      this.#dropEarly(key, hash, lastStart);
+  /** Windows of which the assigner says the bounds. */
+  #recordAssigned(value: unknown, timestamp: number, at: number, right: boolean, key: Key, hash: number): void {
+    // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
+    if (at !== at) throw noTimestamp(this.#uid);
+    let assigned = false;
+    let taken = false;
+    for (const { start, end } of this.#spec.assign(value, at)) {
+      if (!(start < end))
+        throw new MillraceError('USER_FUNCTION_FAILED', `The assigner of '${this.#uid}' gives a window from ${start} to ${end}.`, {
+          uid: this.#uid,
+          todo: 'A window begins before it ends.',
+        });
+      assigned = true;
+      const row = this.#spec.merges ? this.#grown(start, end, key, hash) : this.#same(start, end, key, hash);
+      if (row === undefined) continue;
+      taken = true;
+      const [from, to, timers] = row.value as Stored;
+      this.#element(value, timestamp, right, key, hash, row.ns as number, timers, from, to);
     }
+    if (assigned && !taken && timestamp + this.#lateness <= this.#environment.watermark()) this.#recordLate(value, timestamp);
   }
 
-  #dropEarly(key: Key, hash: number, lastStart: number): void {
-    const counts = this.#earlyCounts;
-    if (counts === undefined) return;
-    for (;;) {
-      const group = counts.find(key, hash);
-      const row = group?.rows[0];
-      if (group === undefined || row === undefined || (row.ns as number) > lastStart) return;
-      counts.deleteRow(group, row);
-    }
+  #recordLate(value: unknown, timestamp: number): void {
+    if (this.#late === undefined) this.counts.lateDropped += 1;
+    else this.#late(value, timestamp);
   }
 
-  // ── early results ──
+  /** X1, of a window that ends there. Windows of processing time end with their timers only: no record is late for them. */
+  #isOver(end: number): boolean {
+    return this.#event && end - 1 + this.#lateness <= this.#environment.watermark();
+  }
 
-  #changed(lastStart: number, timestamp: number, watermark: number, key: Key, hash: number): void {
-    const { size, slide, earlyEvery, earlyCount } = this.#spec;
-    for (let start = lastStart; start > timestamp - size; start -= slide) {
-      if (start + size - 1 <= watermark) continue;
-      if (this.#early !== undefined) {
-        // Rounded up, so that the keys that change together fire together and once.
-        const due = (Math.floor(this.#environment.now() / earlyEvery) + 1) * earlyEvery;
-        if (this.#early.set(due, key, hash, start)) this.#environment.timersChanged();
+  #element(value: unknown, timestamp: number, right: boolean, key: Key, hash: number, id: number, timers: number, start: number, end: number): void {
+    const opened = this.#contents.add(value, timestamp, right, key, hash, id);
+    const trigger = this.#trigger;
+    const last = end - 1;
+    if (trigger === undefined) {
+      if (this.#event && last <= this.#environment.watermark()) {
+        if (opened) this.#setEnd(last + this.#lateness, key, hash, id);
+        this.#contents.fire(key, hash, id, { start, end });
+      } else if (opened || this.#lateness > 0) {
+        // With lateness, also for one that was there: after a restore event time may stand before an end for which it fired already.
+        this.#setEnd(last, key, hash, id);
       }
-      if (this.#earlyCounts !== undefined) {
-        const counts = this.#earlyCounts;
-        const group = counts.find(key, hash) ?? counts.insert(key, hash);
-        const row = counts.row(group, start) ?? counts.insertRow(group, start, 0);
-        const n = (row.value as number) + 1;
-        counts.put(row, n % earlyCount);
-        if (n === earlyCount) this.#fireAt(key, hash, start);
-      }
+      return;
     }
+    const window = { bounds: end === Number.POSITIVE_INFINITY && start === Number.NEGATIVE_INFINITY ? ALL_TIME : { start, end }, id, timers };
+    this.#obey(trigger.onElement(value, timestamp, key, hash, window), key, hash, window);
+    if (opened && this.#spec.shape.kind !== 'global') this.#setEnd(last + this.#lateness, key, hash, id);
+  }
+
+  #obey({ fire, purge }: Verdict, key: Key, hash: number, { id, bounds }: WindowOfKey): void {
+    if (fire) this.#contents.fire(key, hash, id, bounds);
+    if (purge) this.#contents.clear(key, hash, id);
+  }
+
+  #setEnd(at: number, key: Key, hash: number, id: number): void {
+    if (this.#ends.set(at, key, hash, id) && !this.#event) this.#environment.timersChanged();
+  }
+
+  // ── windows that an assigner says ──
+
+  /** The row of exactly that window; undefined where it is over. */
+  #same(start: number, end: number, key: Key, hash: number): Row | undefined {
+    if (this.#isOver(end)) return undefined;
+    const table = this.#windows!;
+    for (const row of table.find(key, hash)?.rows ?? []) {
+      const [from, to] = row.value as Stored;
+      if (from === start && to === end) return row;
+    }
+    return this.#open(start, end, key, hash);
+  }
+
+  #open(start: number, end: number, key: Key, hash: number): Row {
+    const table = this.#windows!;
+    const group = table.find(key, hash) ?? table.insert(key, hash);
+    let id = this.#number();
+    while (table.row(group, id) !== undefined) id = this.#number();
+    return table.insertRow(group, id, [start, end, id] satisfies Stored);
+  }
+
+  /** Drawn, not counted: a number that has been used is not to come again while timers of it may be left. */
+  #number(): number {
+    return Math.floor(this.#environment.random() * Number.MAX_SAFE_INTEGER);
+  }
+
+  /** The row of the window that [start, end) is part of, grown together with those that it touches; undefined where it is over. */
+  #grown(start: number, end: number, key: Key, hash: number): Row | undefined {
+    const table = this.#windows!;
+    const rows = table.find(key, hash)?.rows ?? [];
+    let touched: Row | undefined;
+    let more: Row[] | undefined;
+    for (const row of rows) {
+      const [from, to] = row.value as Stored;
+      if (start > to || end < from) continue;
+      if (touched === undefined) touched = row;
+      else if (more === undefined) more = [touched, row];
+      else more.push(row);
+    }
+    if (touched === undefined) return this.#isOver(end) ? undefined : this.#open(start, end, key, hash);
+    if (more === undefined) {
+      const [from, to] = touched.value as Stored;
+      if (start >= from && end <= to) return touched;
+    }
+    const merged = (more ?? [touched]).sort((one, other) => (one.value as Stored)[0] - (other.value as Stored)[0]);
+    const kept = merged[0]!;
+    const before = kept.value as Stored;
+    const from = Math.min(start, before[0]);
+    const to = Math.max(end, (merged[merged.length - 1]!.value as Stored)[1]);
+    const window = { bounds: { start: from, end: to }, id: kept.ns as number, timers: this.#trigger === undefined ? before[2] : this.#number() };
+    const others = merged.slice(1);
+    table.put(kept, [from, to, window.timers] satisfies Stored);
+    const group = table.find(key, hash)!;
+    for (const row of others) table.deleteRow(group, row);
+    const ids = others.map((row) => row.ns as number);
+    this.#trigger?.onMerge(key, hash, window, ids);
+    if (ids.length > 0) {
+      this.#contents.merge(key, hash, window.id, ids);
+      this.#called?.windowKinds?.merge(key, hash, window.id, ids);
+    }
+    // The timer of the end that the window had before comes first, and finds that it has grown (X2); not where that end has been.
+    if (this.#trigger === undefined && this.#event && before[1] - 1 <= this.#environment.watermark() && to - 1 > this.#environment.watermark())
+      this.#setEnd(to - 1, key, hash, window.id);
+    return kept;
+  }
+
+  // ── time ──
+
+  advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
+    return this.#fireTimers('event', watermark, deadline);
   }
 
   get nextProcessingTime(): number {
-    return this.#early?.next ?? Number.POSITIVE_INFINITY;
+    const next = Math.min(this.#event ? Number.POSITIVE_INFINITY : this.#ends.next, this.#trigger?.processing.next ?? Number.POSITIVE_INFINITY);
+    return Math.min(next, this.#called?.kinds?.nextExpiry ?? Number.POSITIVE_INFINITY);
   }
 
   onProcessingTime(now: number, deadline: number): 'done' | 'more' | Promise<void> {
-    if (this.#early === undefined) return 'done';
-    const { size } = this.#spec;
-    return fireTimers(this.#early, now, deadline, ({ key, hash, ns: start, time }) => {
-      if (start + size - 1 <= this.#environment.watermark()) return;
+    const fired = this.#fireTimers('processing', now, deadline);
+    const kinds = this.#called?.kinds;
+    return fired === 'done' && kinds !== undefined && kinds.nextExpiry <= now ? kinds.expire(now, deadline) : fired;
+  }
+
+  #fireTimers(domain: Time, until: number, deadline: number): 'done' | 'more' | Promise<void> {
+    const ends = (domain === 'event') === this.#event ? this.#ends : undefined;
+    const triggers = this.#trigger?.[domain];
+    const end = (timer: TimerRow): void => this.#onEnd(timer);
+    const asked = (timer: TimerRow): void => this.#onTriggerTimer(domain, timer);
+    if (triggers === undefined) return ends === undefined ? 'done' : fireTimers(ends, until, deadline, end);
+    return ends === undefined ? fireTimers(triggers, until, deadline, asked) : fireTimersOfTwo(triggers, asked, ends, end, until, deadline);
+  }
+
+  /** The bounds of the window of that id; undefined where there is none. */
+  #boundsOf(key: Key, hash: number, id: number): WindowBounds | undefined {
+    if (this.#fixed !== undefined) return { start: id, end: id + this.#fixed.size };
+    if (this.#windows === undefined) return ALL_TIME;
+    const group = this.#windows.find(key, hash);
+    const row = group === undefined ? undefined : this.#windows.row(group, id);
+    if (row === undefined) return undefined;
+    const [start, end] = row.value as Stored;
+    return { start, end };
+  }
+
+  #onEnd({ time, key, hash, ns: id }: TimerRow): void {
+    const bounds = this.#boundsOf(key, hash, id);
+    if (bounds === undefined) return;
+    const last = bounds.end - 1;
+    const over = last + this.#lateness;
+    if (this.#trigger === undefined) {
+      if (time < last) {
+        this.#setEnd(last, key, hash, id);
+        return;
+      }
+      if (time === last) {
+        this.#firing = { key, hash, id, bounds };
+        this.#environment.unit(this.#fireNow, this.#windowNow, key, last);
+      }
+    }
+    if (time < over) this.#setEnd(over, key, hash, id);
+    else this.#end(key, hash, id, bounds);
+  }
+
+  #onTriggerTimer(domain: Time, { time, key, hash, ns }: TimerRow): void {
+    const window = this.#windowOfTimers(key, hash, ns);
+    if (window === undefined || (this.#windows === undefined && this.#wasOver(domain, time, window.bounds.end))) return;
+    const trigger = this.#trigger!;
+    this.#environment.unit(
+      () => this.#obey(trigger.onTimer(domain, time, key, hash, window), key, hash, window),
+      () => ({ timer: { at: time, domain }, window: window.bounds }),
+      key,
+      domain === 'event' ? time : Number.NaN,
+    );
+  }
+
+  #windowOfTimers(key: Key, hash: number, timers: number): WindowOfKey | undefined {
+    if (this.#windows === undefined) return { bounds: this.#boundsOf(key, hash, timers)!, id: timers, timers };
+    for (const row of this.#windows.find(key, hash)?.rows ?? []) {
+      const [start, end, of] = row.value as Stored;
+      if (of === timers) return { bounds: { start, end }, id: row.ns as number, timers };
+    }
+    return undefined;
+  }
+
+  /** Whether a window without a row was over when that timer was due: timers come in the order of time, the end last (X5). */
+  #wasOver(domain: Time, time: number, end: number): boolean {
+    const over = end - 1 + this.#lateness;
+    if (domain === this.#spec.time) return time > over;
+    return over <= (this.#event ? this.#environment.watermark() : this.#environment.now());
+  }
+
+  /** X1. What the program has to say at the end is a unit of its own; if that fails and is skipped, the window is over all the same. */
+  #end(key: Key, hash: number, id: number, bounds: WindowBounds): void {
+    const trigger = this.#trigger;
+    const called = this.#called;
+    if (trigger?.clears === true || called?.onClear !== undefined) {
+      const timers = this.#windows === undefined ? id : 0;
       this.#environment.unit(
-        () => this.#fireAt(key, hash, start),
-        () => ({ window: { start, end: start + size }, early: time }),
+        () => {
+          trigger?.onClear(key, hash, { bounds, id, timers });
+          called?.onClear?.(key, hash, id, bounds);
+        },
+        () => ({ handler: 'onClear', window: bounds }),
         key,
-        start + size - 1,
+        bounds.end - 1,
       );
-    });
+    }
+    this.#contents.clear(key, hash, id);
+    trigger?.kinds.drop(key, hash, id);
+    called?.windowKinds?.drop(key, hash, id);
+    const group = this.#windows?.find(key, hash);
+    const row = group === undefined ? undefined : this.#windows!.row(group, id);
+    if (row !== undefined) this.#windows!.deleteRow(group!, row);
   }
-}
 
-const EMPTY = Symbol('empty window');
+  // ── snapshots ──
 
-/** Index of the first row from `from` on with ns >= end, searched in halves. */
-function firstAfterward(rows: readonly Row[], from: number, end: number): number {
-  let low = from;
-  let high = rows.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((rows[middle]!.ns as number) < end) low = middle + 1;
-    else high = middle;
+  snapshot(): Readonly<Record<string, StatePart>> {
+    return this.#definition.snapshot();
   }
-  return low;
-}
-
-/** Index of the first row with ns >= start, searched from the oldest: windows fire in order of time, and what is behind them is dropped. */
-function firstAtOrAfter(rows: readonly Row[], start: number): number {
-  let i = 0;
-  while (i < rows.length && (rows[i]!.ns as number) < start) i += 1;
-  return i;
-}
-
-function noTimestamp(uid: string): MillraceError {
-  return new MillraceError('TIMESTAMP_MISSING', `A record without a timestamp came to the event-time window '${uid}'.`, {
-    uid,
-    todo: 'Give the source a watermark strategy with a timestamp function.',
-  });
 }
 
 export function windowOperator(environment: OperatorEnvironment, spec: WindowSpec): Operator {
-  return new WindowOperator(environment, spec);
+  return slicedWindowOperator(environment, spec) ?? new WindowOperator(environment, spec);
 }

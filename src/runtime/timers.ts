@@ -18,3 +18,24 @@ export function fireTimers(table: TimerTable, until: number, deadline: number, f
     if (fired % STRIDE === 0 && performance.now() >= deadline) return 'more';
   }
 }
+
+/** The same over two tables, in order of time; of the same time those of the first come first. */
+export function fireTimersOfTwo(
+  first: TimerTable,
+  fireFirst: (timer: TimerRow) => void,
+  second: TimerTable,
+  fireSecond: (timer: TimerRow) => void,
+  until: number,
+  deadline: number,
+): 'done' | 'more' | Promise<void> {
+  for (let fired = 1; ; fired++) {
+    if (!first.ready(until)) return first.load(until);
+    if (!second.ready(until)) return second.load(until);
+    const isFirst = first.next <= second.next && first.size > 0;
+    const timer = isFirst ? first.pop(until) : second.pop(until);
+    if (timer === undefined) return 'done';
+    if (isFirst) fireFirst(timer);
+    else fireSecond(timer);
+    if (fired % STRIDE === 0 && performance.now() >= deadline) return 'more';
+  }
+}

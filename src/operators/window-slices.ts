@@ -1,0 +1,421 @@
+// Event-time windows of fixed size, by slices: tumbling and sliding, aggregated, fired at their end; one operator. All others: window.ts.
+//
+// What: time is cut into slices of gcd(size, slide) milliseconds. A record is added to the one slice it falls into, whatever size/slide is; when a
+// window fires, the slices it covers are merged. Without `merge` a slice is a whole window and a record is added to each window it belongs to.
+//
+// Who owns what: `slices` rows (key, slice start) → accumulator; `timers` rows (key, time), ns FIRE, CLEANUP; `early` timers in processing time.
+//
+// Invariants:
+//  W1  A window [start, end) of a key fires at watermark end − 1 where it has an element, and again at once for each element that comes later but
+//      within the allowed lateness. Results carry timestamp end − 1.
+//  W2  A record all of whose windows are past end − 1 + lateness changes nothing: it goes to the late output, or is counted.
+//  W3  A slice is dropped when the last window that covers it is past end − 1 + lateness.
+//  W4  For each key with slices there is a FIRE timer at the earliest window end that is still to fire and covers one of them.
+//  W5  What leaves is never what stays: a result that is the accumulator is copied, a merge starts from a fresh accumulator (protocols 16).
+
+import { copy, type Group, type GroupedTable, type Row, type TimerRow, type TimerTable } from '../../state-backends/index.ts';
+import type { Key } from '../graph/job.ts';
+import { type AnyAggregate, MAIN, type WindowSpec } from '../graph/node.ts';
+import { fresh } from '../runtime/fresh.ts';
+import { rejectThenable } from '../runtime/handlers.ts';
+import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
+import type { StatePart } from '../runtime/parts.ts';
+import { fireTimers } from '../runtime/timers.ts';
+import { startOf } from '../time/windows.ts';
+import { exactOf, isInOrder, isKept, isPure } from './aggregates.ts';
+import { INEXACT, type SharedMerges, sharedMerges, WORTH_SHARING } from './shared-merges.ts';
+import { noTimestamp, WindowDefinition } from './window-definition.ts';
+
+const FIRE = 0;
+const CLEANUP = 1;
+
+export function gcd(a: number, b: number): number {
+  while (b !== 0) [a, b] = [b, a % b];
+  return a;
+}
+
+interface AddDependencies {
+  readonly slices: GroupedTable;
+  readonly fn: AnyAggregate;
+  readonly size: number;
+  readonly slide: number;
+  readonly width: number;
+  readonly offset: number;
+  readonly lateness: number;
+  readonly sliced: boolean;
+  readonly startOf: (timestamp: number, width: number, offset: number) => number;
+  readonly watermark: () => number;
+  readonly noTimestamp: () => Error;
+  readonly reject: (result: object) => void;
+  /** Called when a slice of a key is new. */
+  readonly opened: (group: Group, slice: number) => void;
+  readonly late: (value: unknown, timestamp: number) => void;
+  /** What else a record makes happen, once it has been added; undefined where nothing can. */
+  readonly added: ((timestamp: number, lastStart: number, watermark: number, key: Key, hash: number) => void) | undefined;
+}
+
+/** The per-record path. Free of outside names: see fresh.ts. */
+const adding = (dependencies: AddDependencies) => {
+  const { slices, fn, size, slide, width, offset, lateness, sliced, startOf, watermark, noTimestamp, reject, opened, late, added } = dependencies;
+  // The slice of the record before, in which most records are too, and the start of the last window that covers it. With fractions no sum is exact.
+  const exact = Number.isInteger(width) && Number.isInteger(offset);
+  let slice = Number.NaN;
+  let sliceEnd = Number.NaN;
+  let lastStart = Number.NaN;
+  const add = (value: unknown, key: Key, hash: number, ns: number): void => {
+    const group = slices.find(key, hash) ?? slices.insert(key, hash);
+    let row = slices.row(group, ns);
+    if (row === undefined) {
+      row = slices.insertRow(group, ns, fn.create());
+      opened(group, ns);
+    } else slices.touch(row);
+    if (group.derived !== undefined && ns < (group.derived as SharedMerges).until) group.derived = undefined;
+    const held = fn.add(row.value, value);
+    if (typeof held === 'object' && held !== null && 'then' in held) reject(held);
+    row.value = held;
+  };
+  return (value: unknown, timestamp: number, key: Key, hash: number): void => {
+    if (!(timestamp >= slice && timestamp < sliceEnd)) {
+      // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
+      if (timestamp !== timestamp) throw noTimestamp();
+      slice = startOf(timestamp, width, offset);
+      sliceEnd = exact ? slice + width : Number.NaN;
+      lastStart = width === slide ? slice : startOf(timestamp, slide, offset);
+    }
+    if (timestamp >= lastStart + size) return; // in the gap between windows
+    const now = watermark();
+    if (lastStart + size - 1 + lateness <= now) {
+      late(value, timestamp);
+      return;
+    }
+    if (sliced) add(value, key, hash, slice);
+    else for (let start = lastStart; start > timestamp - size && start + size - 1 + lateness > now; start -= slide) add(value, key, hash, start);
+    if (added !== undefined) added(timestamp, lastStart, now, key, hash);
+  };
+};
+
+interface MergeDependencies {
+  readonly slices: GroupedTable;
+  readonly fn: AnyAggregate;
+  readonly pure: boolean;
+  readonly kept: boolean;
+  readonly copy: (value: unknown) => unknown;
+  readonly reject: (result: object) => void;
+}
+
+/** Merges rows from … to − 1 into a fresh accumulator. Free of outside names: see fresh.ts. */
+const merging = ({ slices, fn, pure, kept, copy, reject }: MergeDependencies) => {
+  return (rows: readonly Row[], from: number, to: number): unknown => {
+    let held = fn.create();
+    for (let i = from; i < to; i++) {
+      const row = rows[i]!;
+      const right = row.value;
+      if (!pure) slices.touch(row);
+      held = fn.merge!(held, right);
+      if (typeof held === 'object' && held !== null) {
+        if ('then' in held) reject(held);
+        if (held === right && !kept) held = copy(held);
+      }
+    }
+    return held;
+  };
+};
+
+/** What the operator is built from: windows of event time, a function that accumulates, the plain trigger or `early()`. */
+interface SlicedSpec {
+  readonly size: number;
+  readonly slide: number;
+  readonly offset: number;
+  readonly lateness: number;
+  readonly earlyEvery: number;
+  readonly earlyCount: number;
+  readonly fn: AnyAggregate;
+  readonly lateOutput: string;
+  readonly all: boolean;
+}
+
+/** Undefined where these windows cannot be kept by slices. */
+function slicedSpec({ shape, time, makes, plain, early, evictor, lateness, lateOutput, all }: WindowSpec): SlicedSpec | undefined {
+  if (shape.kind !== 'fixed' || time !== 'event' || makes.kind !== 'aggregate' || evictor !== undefined || !(plain || early !== undefined)) return undefined;
+  const { size, slide, offset } = shape;
+  return { size, slide, offset, lateness, earlyEvery: early?.every ?? 0, earlyCount: early?.count ?? 0, fn: makes.fn, lateOutput, all };
+}
+
+class SlicedWindowOperator implements Operator {
+  readonly #spec: SlicedSpec;
+  readonly #fn: AnyAggregate;
+  /** Width of a slice; `sliced` says whether windows are merged from slices. */
+  readonly #width: number;
+  readonly #sliced: boolean;
+  readonly #slices: GroupedTable;
+  readonly #timers: TimerTable;
+  readonly #early: TimerTable | undefined;
+  readonly #earlyCounts: GroupedTable | undefined;
+  readonly process: (value: unknown, timestamp: number, key: Key, hash: number) => void;
+  readonly #merge: (rows: readonly Row[], from: number, to: number) => unknown;
+  /** Where windows share merges; see shared-merges.ts. */
+  readonly #share: ((group: Group, start: number, end: number) => unknown) | undefined;
+  readonly #emit: Emit;
+  readonly #late: Emit | undefined;
+  readonly #environment: OperatorEnvironment;
+  readonly counts = { lateDropped: 0 };
+  // What fires by its timer; fields and bound functions, since there are as many firings as results.
+  #firing: Group | undefined;
+  #firingStart = 0;
+  readonly #fireNow = (): void => this.#fire(this.#firing!, this.#firingStart, true);
+  readonly #windowNow = (): unknown => ({ window: { start: this.#firingStart, end: this.#firingStart + this.#spec.size } });
+
+  readonly #definition: WindowDefinition;
+
+  constructor(environment: OperatorEnvironment, windows: WindowSpec, spec: SlicedSpec) {
+    const { uid } = environment;
+    const { fn, size, slide, offset } = spec;
+    this.#environment = environment;
+    this.#spec = spec;
+    this.#fn = fn;
+    this.#sliced = (fn.merge !== undefined && !isInOrder(fn)) || size === slide;
+    this.#width = this.#sliced ? gcd(size, slide) : slide;
+    this.#definition = new WindowDefinition(environment, windows, this.#sliced ? 'aggregated by slices' : 'aggregated');
+    const state = environment.state();
+    this.#slices = state.ordered(uid, 'slices');
+    this.#timers = state.timers(uid, 'timers');
+    this.#early = spec.earlyEvery > 0 ? state.timers(uid, 'early') : undefined;
+    this.#earlyCounts = spec.earlyCount > 0 ? state.ordered(uid, 'early-counts') : undefined;
+    const reject = (result: object): void => rejectThenable(result, uid);
+    const early = this.#early !== undefined || this.#earlyCounts !== undefined;
+    this.process = fresh<AddDependencies, (value: unknown, timestamp: number, key: Key, hash: number) => void>(
+      adding,
+      `window-${uid}`,
+    )({
+      slices: this.#slices,
+      fn,
+      size,
+      slide,
+      width: this.#width,
+      offset,
+      lateness: spec.lateness,
+      sliced: this.#sliced,
+      startOf,
+      watermark: environment.watermark,
+      noTimestamp: () => noTimestamp(uid),
+      reject,
+      opened: (group, slice) => this.#opened(group, slice),
+      late: (value, timestamp) => {
+        if (this.#late === undefined) this.counts.lateDropped += 1;
+        else this.#late(value, timestamp);
+      },
+      added:
+        spec.lateness === 0 && !early
+          ? undefined
+          : (timestamp, lastStart, watermark, key, hash) => {
+              if (spec.lateness > 0) this.#fireLate(timestamp, lastStart, watermark, key, hash);
+              if (early) this.#changed(lastStart, timestamp, watermark, key, hash);
+            },
+    });
+    this.#merge = fresh<MergeDependencies, (rows: readonly Row[], from: number, to: number) => unknown>(
+      merging,
+      `merge-${uid}`,
+    )({ slices: this.#slices, fn, pure: isPure(fn), kept: isKept(fn), copy, reject });
+    const exact = exactOf(fn);
+    this.#share = exact !== undefined && this.#sliced && size >= WORTH_SHARING * this.#width ? sharedMerges(fn, exact, uid) : undefined;
+    this.#emit = environment.output(MAIN)!;
+    this.#late = environment.output(spec.lateOutput);
+  }
+
+  /** Windows of a late element that have fired already and are still kept fire again at once (W1). */
+  #fireLate(timestamp: number, lastStart: number, watermark: number, key: Key, hash: number): void {
+    const { size, slide, lateness } = this.#spec;
+    for (let start = lastStart; start > timestamp - size; start -= slide) {
+      const last = start + size - 1;
+      if (last > watermark) continue;
+      if (last + lateness <= watermark) break;
+      this.#fireAt(key, hash, start);
+    }
+  }
+
+  /** A slice of a key is new: see that its windows will fire, and that it will be dropped (W3, W4). */
+  #opened(group: Group, slice: number): void {
+    const { size, slide, offset, lateness } = this.#spec;
+    const { key, hash, rows } = group;
+    // Without lateness an older slice that is still there has windows to fire, the next of them no later than this one's first: its timer is set (W4).
+    if (lateness === 0 && rows[0]!.ns !== slice) return;
+    const watermark = this.#environment.watermark();
+    const firstStart = this.#sliced ? startOf(slice + this.#width - 1 - size, slide, offset) + slide : slice;
+    let end = firstStart + size;
+    if (end - 1 <= watermark) end += slide * Math.ceil((watermark - (end - 1) + 1) / slide);
+    const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
+    if (end - size <= lastStart) this.#timers.set(end - 1, key, hash, FIRE);
+    if (lateness > 0) this.#timers.set(lastStart + size - 1 + lateness, key, hash, CLEANUP);
+  }
+
+  snapshot(): Readonly<Record<string, StatePart>> {
+    return this.#definition.snapshot();
+  }
+
+  advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
+    return fireTimers(this.#timers, watermark, deadline, (timer) => this.#onTimer(timer));
+  }
+
+  #onTimer(timer: TimerRow): void {
+    const { time, key, hash, ns } = timer;
+    const { size, slide, lateness } = this.#spec;
+    const group = this.#slices.find(key, hash);
+    if (group === undefined) return;
+    if (ns === FIRE) {
+      const start = time + 1 - size;
+      // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
+      this.#scheduleNext(group, start + slide);
+      this.#firing = group;
+      this.#firingStart = start;
+      this.#environment.unit(this.#fireNow, this.#windowNow, key, time);
+    }
+    if (ns === CLEANUP || lateness === 0) this.#drop(group, ns === CLEANUP ? time - lateness : time);
+  }
+
+  /** After the window before `start` fired: the next window of the key that covers a slice. */
+  #scheduleNext(group: Group, start: number): void {
+    const { key, hash } = group;
+    const { size, slide, offset } = this.#spec;
+    const next = firstAtOrAfter(group.rows, start);
+    if (next === group.rows.length) return;
+    const slice = group.rows[next]!.ns as number;
+    if (!this.#sliced) {
+      if (slice >= start) this.#timers.set(slice + size - 1, key, hash, FIRE);
+      return;
+    }
+    const first = Math.max(start, startOf(slice + this.#width - 1 - size, slide, offset) + slide);
+    this.#timers.set(first + size - 1, key, hash, FIRE);
+  }
+
+  #fireAt(key: Key, hash: number, start: number): void {
+    const group = this.#slices.find(key, hash);
+    if (group !== undefined) this.#fire(group, start, false);
+  }
+
+  /** `onTime`: by its timer, and so outside of any record's unit. */
+  #fire(group: Group, start: number, onTime: boolean): void {
+    const end = start + this.#spec.size;
+    const value = this.#contents(group, start, end, onTime);
+    if (value === EMPTY) return;
+    this.#emit({ key: this.#spec.all ? null : group.key, start, end, value }, end - 1);
+  }
+
+  /** The window's result, never the accumulator itself (W5); EMPTY where it has no element. */
+  #contents(group: Group, start: number, end: number, onTime: boolean): unknown {
+    const { rows } = group;
+    const from = firstAtOrAfter(rows, start);
+    if (from === rows.length) return EMPTY;
+    if (!this.#sliced || this.#width === this.#spec.size) {
+      const row = rows[from]!;
+      if (row.ns !== start) return EMPTY;
+      if (typeof row.value === 'object' && !isPure(this.#fn)) this.#slices.touch(row);
+      const result = this.#result(row.value);
+      return result === row.value && typeof result === 'object' && result !== null && !isKept(this.#fn) ? copy(result) : result;
+    }
+    if ((rows[from]!.ns as number) >= end) return EMPTY;
+    if (onTime && this.#share !== undefined) {
+      const shared = this.#share(group, start, end);
+      if (shared !== INEXACT) return this.#result(shared);
+    }
+    let to = rows.length;
+    if ((rows[to - 1]!.ns as number) >= end) to = firstAfterward(rows, from, end);
+    return to === from ? EMPTY : this.#result(this.#merge(rows, from, to));
+  }
+
+  #result(held: unknown): unknown {
+    const result = this.#fn.result(held);
+    rejectThenable(result, this.#environment.uid);
+    return result;
+  }
+
+  /** Drops the slices whose last window ended (cleanup included) at or before `last` (W3). */
+  #drop(group: Group, last: number): void {
+    const { size, slide, offset } = this.#spec;
+    const { key, hash, rows } = group;
+    for (let row = rows[0]; row !== undefined; row = rows[0]) {
+      const slice = row.ns as number;
+      const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
+      if (lastStart + size - 1 > last) return;
+      this.#slices.deleteRow(group, row);
+      this.#dropEarly(key, hash, lastStart);
+    }
+  }
+
+  #dropEarly(key: Key, hash: number, lastStart: number): void {
+    const counts = this.#earlyCounts;
+    if (counts === undefined) return;
+    for (;;) {
+      const group = counts.find(key, hash);
+      const row = group?.rows[0];
+      if (group === undefined || row === undefined || (row.ns as number) > lastStart) return;
+      counts.deleteRow(group, row);
+    }
+  }
+
+  // ── early results ──
+
+  #changed(lastStart: number, timestamp: number, watermark: number, key: Key, hash: number): void {
+    const { size, slide, earlyEvery, earlyCount } = this.#spec;
+    for (let start = lastStart; start > timestamp - size; start -= slide) {
+      if (start + size - 1 <= watermark) continue;
+      if (this.#early !== undefined) {
+        // Rounded up, so that the keys that change together fire together and once.
+        const due = (Math.floor(this.#environment.now() / earlyEvery) + 1) * earlyEvery;
+        if (this.#early.set(due, key, hash, start)) this.#environment.timersChanged();
+      }
+      if (this.#earlyCounts !== undefined) {
+        const counts = this.#earlyCounts;
+        const group = counts.find(key, hash) ?? counts.insert(key, hash);
+        const row = counts.row(group, start) ?? counts.insertRow(group, start, 0);
+        const n = (row.value as number) + 1;
+        counts.put(row, n % earlyCount);
+        if (n === earlyCount) this.#fireAt(key, hash, start);
+      }
+    }
+  }
+
+  get nextProcessingTime(): number {
+    return this.#early?.next ?? Number.POSITIVE_INFINITY;
+  }
+
+  onProcessingTime(now: number, deadline: number): 'done' | 'more' | Promise<void> {
+    if (this.#early === undefined) return 'done';
+    const { size } = this.#spec;
+    return fireTimers(this.#early, now, deadline, ({ key, hash, ns: start, time }) => {
+      if (start + size - 1 <= this.#environment.watermark()) return;
+      this.#environment.unit(
+        () => this.#fireAt(key, hash, start),
+        () => ({ window: { start, end: start + size }, early: time }),
+        key,
+        start + size - 1,
+      );
+    });
+  }
+}
+
+const EMPTY = Symbol('empty window');
+
+/** Index of the first row from `from` on with ns >= end, searched in halves. */
+function firstAfterward(rows: readonly Row[], from: number, end: number): number {
+  let low = from;
+  let high = rows.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((rows[middle]!.ns as number) < end) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** Index of the first row with ns >= start, searched from the oldest: windows fire in order of time, and what is behind them is dropped. */
+function firstAtOrAfter(rows: readonly Row[], start: number): number {
+  let i = 0;
+  while (i < rows.length && (rows[i]!.ns as number) < start) i += 1;
+  return i;
+}
+
+/** Undefined where these windows cannot be kept by slices. */
+export function slicedWindowOperator(environment: OperatorEnvironment, spec: WindowSpec): Operator | undefined {
+  const sliced = slicedSpec(spec);
+  return sliced === undefined ? undefined : new SlicedWindowOperator(environment, spec, sliced);
+}
