@@ -50,11 +50,12 @@ async function writeFiles<T>(input: Input<T>, paths: readonly string[], events: 
 function readingOf(workload: Workload<unknown>, settings: Settings): Reading {
   if (settings.source === 'memory') {
     const input = workload.input(RECORDS);
-    const held = Array.from({ length: RECORDS }, (_, i) => input.make(i));
+    const { records } = input;
+    const held = Array.from({ length: records }, (_, i) => input.make(i));
     return {
       prepare: async () => {},
       source: (events, parallelism) => inMemory(input, held, events, parallelism) as Source<unknown>,
-      recordsPerPass: RECORDS,
+      recordsPerPass: records,
     };
   }
   const written = new Set<string>();
@@ -81,6 +82,7 @@ interface Run {
   readonly failedCheckpoints: number;
   readonly eventLoopDelayMs: object;
   readonly rssPeakBytes: number;
+  readonly cpuSeconds: number;
 }
 
 let runs = 0;
@@ -108,8 +110,9 @@ async function runJob(workload: Workload<unknown>, settings: Settings, source: S
     },
   };
   const watch = setInterval(look, RSS_EVERY_MS);
+  const cpu = cpuClock();
   try {
-    await job(workload.name, (env) => workload.build(env, observed(source, departure), counting(count))).run(options);
+    await job(workload.name.replace(':', '-'), (env) => workload.build(env, observed(source, departure), counting(count))).run(options);
     delay.disable();
     look();
   } finally {
@@ -123,18 +126,29 @@ async function runJob(workload: Workload<unknown>, settings: Settings, source: S
     failedCheckpoints,
     eventLoopDelayMs: delays(delay, RESOLUTION),
     rssPeakBytes,
+    cpuSeconds: cpu(),
   };
 }
 
-async function runLoop(workload: Workload<unknown>, source: Source<unknown>): Promise<{ seconds: number; results: number }> {
+/** Seconds of processor time since it was called, of all threads of this process. */
+function cpuClock(): () => number {
+  const since = process.cpuUsage();
+  return () => {
+    const { user, system } = process.cpuUsage(since);
+    return (user + system) / 1e6;
+  };
+}
+
+async function runLoop(workload: Workload<unknown>, source: Source<unknown>): Promise<{ seconds: number; results: number; cpuSeconds: number }> {
   const count: Count = { results: 0, last: 0 };
   const { write } = counting(count);
   const context = { signal: new AbortController().signal } as Parameters<Source<unknown>['splits']>[0] & Parameters<Source<unknown>['read']>[2];
   const departure: Departure = { at: undefined };
   const watched = observed(source, departure);
+  const cpu = cpuClock();
   const [split] = (await watched.splits(context)) as unknown[];
   await workload.loop(watched.read(split, undefined, context) as Batches<unknown>, write);
-  return { seconds: (count.last - departure.at!) / 1000, results: count.results };
+  return { seconds: (count.last - departure.at!) / 1000, results: count.results, cpuSeconds: cpu() };
 }
 
 async function bench(workload: Workload<unknown>, settings: Settings): Promise<void> {
@@ -179,6 +193,7 @@ async function bench(workload: Workload<unknown>, settings: Settings): Promise<v
       results: ran.results,
       seconds: rounded(ran.seconds, 3),
       eventsPerSecond: Math.round(eventsPerSecond),
+      cpuSeconds: rounded(ran.cpuSeconds, 3),
       checkpoints: {
         every: settings.checkpoint,
         count: ran.checkpoints.length,
@@ -191,6 +206,7 @@ async function bench(workload: Workload<unknown>, settings: Settings): Promise<v
       recordsPerPass: reading.recordsPerPass ?? events,
       passes: rounded(events / (reading.recordsPerPass ?? events)),
       loopEventsPerSecond: loopEventsPerSecond === undefined ? undefined : Math.round(loopEventsPerSecond),
+      loopCpuSeconds: loop === undefined ? undefined : rounded(loop.cpuSeconds, 3),
       ratio: loopEventsPerSecond === undefined ? undefined : rounded(loopEventsPerSecond / eventsPerSecond),
     });
   }

@@ -7,6 +7,8 @@
 //   wc, wc1m  running word count over 100,000 and 1,000,000 keys: one update a record
 //   cpu5m     tumbling 5 min windows a host: sum, count and floor(sum / count) of `cpu`
 //   cpu       the same, and sliding windows of 60 min each minute a host: the largest `mem` (each record belongs to 60 windows)
+//
+// The queries of Nexmark stand in nexmark.ts.
 
 import {
   type AggregateFunction,
@@ -22,6 +24,7 @@ import {
   type WatermarkStrategy,
 } from 'millrace';
 import { type Input, type Metric, metrics, type Word, words } from './inputs.ts';
+import { NEXMARK } from './nexmark.ts';
 
 export type Batches<T> = AsyncIterable<{ readonly values: readonly T[] }>;
 
@@ -232,4 +235,5 @@ export const WORKLOADS: Readonly<Record<string, Workload<unknown>>> = {
   wc1m: wordCount('wc1m', 1_000_000),
   cpu5m,
   cpu,
+  ...NEXMARK,
 };
