@@ -283,6 +283,10 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
     if (this.store !== undefined) this.store.dirtied(row.group!);
   }
 
+  resized(row: MemoryRow): void {
+    if (this.store !== undefined) this.store.resized(row.group!, row);
+  }
+
   // ── snapshots ──
 
   freeze(): void {

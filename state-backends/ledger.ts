@@ -24,6 +24,8 @@ export interface ValueTable extends FreezingTable {
   write(out: BlockWriter, row: MemoryRow): void;
   /** level(): the row is newer than its stored version. */
   dirtied(row: MemoryRow): void;
+  /** level(): the row's value was replaced by one of another size. */
+  resized(row: MemoryRow): void;
 }
 
 /** What the ledger needs of every table. */
@@ -138,6 +140,7 @@ export class Ledger {
     this.steps.push(() => {
       this.change(table, row);
       row.value = image instanceof Image ? decodeFrom(new ByteReader(image.bytes)) : image;
+      table.resized(row);
     });
   }
 

@@ -209,6 +209,10 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     if (this.store !== undefined) this.store.dirtied(row);
   }
 
+  resized(row: MemoryRow): void {
+    if (this.store !== undefined) this.store.resized(row);
+  }
+
   // ── snapshots ──
 
   freeze(): void {

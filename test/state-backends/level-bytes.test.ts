@@ -22,6 +22,30 @@ describe('what level() counts', () => {
   });
 });
 
+describe('a unit that is undone', () => {
+  it('leaves the bytes of what was there before it, whatever it had put in place', async () => {
+    const region = await open(1 << 30);
+    const task = region.task({ ...ALL, undo: true });
+    const single = task.single('op', 'value');
+    const ordered = task.ordered('op', 'slices');
+    const hash = hashKey('k');
+    const row = single.insert('k', hash, { text: 'x'.repeat(1000) });
+    const group = ordered.insert('k', hash);
+    const slice = ordered.insertRow(group, 1, 'y'.repeat(1000));
+    const before = task.stats().residentBytes;
+    for (const value of ['', { text: 'z'.repeat(50_000) }]) {
+      task.beginUnit();
+      single.put(row, value);
+      ordered.put(slice, value);
+      expect(task.stats().residentBytes).not.toBeCloseTo(before, 3);
+      task.rollbackUnit();
+      expect(task.stats().residentBytes).toBeCloseTo(before, 3);
+      expectCounted(region, task);
+    }
+    await region.close();
+  });
+});
+
 /** Inside the region: what it counts, and its clock. */
 interface Probed {
   residentBytes: number;
