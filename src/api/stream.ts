@@ -190,6 +190,8 @@ class StreamOf<T> extends Records<T> implements ProcessedStream<T>, WindowResult
   }
   timestamps(strategy: WatermarkStrategy<T>): Stream<T> {
     checkStrategy('timestamps()', undefined, strategy);
+    if (strategy.align !== undefined)
+      throw new MillraceError('OPTION_INVALID', 'timestamps(): align belongs to the strategy of a source, whose splits can wait.');
     return from<T>(this.builder, this.follow(undefined, { kind: 'timestamps', strategy: strategy as WatermarkStrategy<unknown> }));
   }
   side<X>(output: Output<X> | string): Stream<X> {

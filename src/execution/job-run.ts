@@ -28,6 +28,7 @@ import { endsWithJob } from '../graph/source.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
 import type { TaskFailure } from '../runtime/units.ts';
+import { AlignmentGroups } from '../time/alignment-group.ts';
 import { type JobStep, jobLifecycle } from './lifecycle.ts';
 import { MetricRegistry } from './metrics.ts';
 import { RegionAttempt } from './region.ts';
@@ -94,6 +95,7 @@ export class JobRun {
   readonly #finished = deferred<JobResult>();
   readonly #started = deferred<void>();
   readonly #metrics = new MetricRegistry();
+  readonly #alignment = new AlignmentGroups();
   readonly #slots: RegionSlot[] = [];
   readonly #backend: StateBackend;
   #graph: Graph;
@@ -362,6 +364,7 @@ export class JobRun {
       storage: this.#snapshots?.storage,
       blocking: !(typeof checkpoints === 'object' && checkpoints.mode === 'at-least-once'),
       watermarkEachBatch: this.#internals.watermarkEachBatch ?? false,
+      alignment: this.#alignment,
       loses: this.#internals.loses,
       metadata: chosen?.metadata,
       usedId: this.#coordinator!.usedId,

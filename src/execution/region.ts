@@ -19,6 +19,7 @@ import type { Io } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
 import { Task, type TaskMail, type TaskReports } from '../runtime/task.ts';
+import type { AlignmentGroups } from '../time/alignment-group.ts';
 import type { MetricRegistry } from './metrics.ts';
 
 export interface RegionOptions {
@@ -36,6 +37,7 @@ export interface RegionOptions {
   readonly storage: SnapshotStorage | undefined;
   readonly blocking: boolean;
   readonly watermarkEachBatch: boolean;
+  readonly alignment: AlignmentGroups;
   /** Asked about each notice of a checkpoint's completion or abort: true where it gets lost. */
   readonly loses?: (() => boolean) | undefined;
   readonly metadata: CheckpointMetadata | undefined;
@@ -131,6 +133,7 @@ export class RegionAttempt {
           storage: options.storage,
           blocking: options.blocking,
           watermarkEachBatch: options.watermarkEachBatch || (vertex.head.step.kind === 'source' && vertex.head.step.source.bounded),
+          alignment: options.alignment,
           inputs: vertex.inputs.map((edge) => ({
             edge,
             channels: channels.get(edge)!.flatMap((row, from) => targets(edge, from).flatMap((to, k) => (to === subtask ? [row[k]!] : []))),

@@ -6,6 +6,7 @@ import type { OperatorFactory } from '../runtime/operator.ts';
 import { asyncMapOperator } from './async-map.ts';
 import { processOperator } from './process.ts';
 import { aggregateOperator, reduceOperator } from './reduce.ts';
+import { timestampsOperator } from './timestamps.ts';
 import { windowOperator } from './window.ts';
 
 export function operatorOf(node: Node): OperatorFactory {
@@ -21,6 +22,8 @@ export function operatorOf(node: Node): OperatorFactory {
       return (environment) => processOperator(environment, step);
     case 'asyncMap':
       return (environment) => asyncMapOperator(environment, step.fn, step.options);
+    case 'timestamps':
+      return (environment) => timestampsOperator(environment, step.strategy);
     default:
       throw new MillraceError('PLAN_INVALID', `'${step.kind}' is no operator.`);
   }

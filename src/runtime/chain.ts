@@ -155,7 +155,7 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
   const byKey = (port: Port): boolean => vertex.inputs.some((e) => e.exchange === 'hash' && e.port === port);
   const first = [
     stamp === undefined ? `const t = ${assigned};` : `at = 0; const t = timestampOf(v, ${assigned});`,
-    timed ? 'if (t > newest) newest = t; if (perRecord) split.onRecord(v, t);' : '',
+    timed ? 'if (t > newest) newest = t; if (perRecord) { at = 0; split.onRecord(v, t); }' : '',
     step(head, 'v', 't', 'process', byKey('left')),
   ].join('\n');
   const loop = (record: string): string =>

@@ -100,6 +100,8 @@ export interface OperatorEnvironment {
   readonly clock: { setTimeout(fn: () => void, ms: number): unknown; clearTimeout(handle: unknown): void };
   /** True where time is told after each batch, not by the clock. */
   readonly timeEachBatch: boolean;
+  /** True where input waits, or what is emitted finds no room: that no record comes then says nothing about the input. */
+  readonly backlog: () => boolean;
   /** Aborted when the attempt ends. */
   readonly signal: AbortSignal;
 }

@@ -8,10 +8,13 @@
 //  S2  One `next()` a split is pending at most, and none while its batch is not consumed. A barrier never waits for it.
 //  S3  Discovery runs in instance 0; a new split goes to the instance with the fewest, ties to the lowest. A finished split is remembered as such.
 //  S4  What a read says of undecodable records counts with the batch that it gives next, since `position` stands behind both.
+//  S5  An instance that has not heard of its share of the first splits holds event time back; one that has none, or none any more, is idle at once.
+//  S6  The clock of idleness stands still while the task takes no records, and while alignment pauses the split (semantics 4).
 
 import { messageOf } from '../errors.ts';
 import type { WatermarkStrategy } from '../graph/node.ts';
 import type { ReadContext, Source, SourceBatch, SourceContext } from '../graph/source.ts';
+import type { AlignmentGroup, AlignmentMember } from '../time/alignment-group.ts';
 import { mergeSplits, SplitClock } from '../time/generators.ts';
 import type { SplitSnapshot } from './snapshot.ts';
 
@@ -27,6 +30,8 @@ export interface SplitReading {
   /** Position after the batch that waits. */
   next: unknown;
   readonly clock: SplitClock;
+  /** Where its source is aligned with others. */
+  readonly member: AlignmentMember | undefined;
   iterator: AsyncIterator<SourceBatch<unknown, unknown>> | undefined;
   /** Undecodable records of the batch that is being read (S4). */
   letters: { readonly record: unknown; readonly error: unknown }[];
@@ -41,6 +46,10 @@ export interface ReaderOptions {
   readonly subtask: number;
   readonly parallelism: number;
   readonly context: Omit<SourceContext, 'known'>;
+  /** Of the strategy's `align`. */
+  readonly group: AlignmentGroup | undefined;
+  /** There may be something to do again. */
+  readonly wake: () => void;
   /** Called within mail. */
   readonly deadLetter: (record: unknown, error: unknown) => void;
   readonly now: () => number;
@@ -58,12 +67,16 @@ export class SourceReader {
   /** Set behind a stopping barrier: nothing more is emitted. */
   stopped = false;
   readonly #options: ReaderOptions;
-  readonly #clockless: WatermarkStrategy<unknown>;
+  readonly #strategy: WatermarkStrategy<unknown>;
+  /** It has been told its share of the first splits. */
+  #dealt = false;
+  /** The task takes no records now. */
+  #held = false;
   #turn: SplitReading[] = [];
 
   constructor(options: ReaderOptions) {
     this.#options = options;
-    this.#clockless = options.strategy ?? {};
+    this.#strategy = options.strategy ?? {};
   }
 
   restore(snapshots: readonly SplitSnapshot[]): void {
@@ -72,8 +85,9 @@ export class SourceReader {
 
   #add(id: string, split: unknown, restored?: SplitSnapshot): void {
     if (this.splits.has(id)) return;
-    const clock = new SplitClock(this.#clockless, restored?.time);
-    clock.lastRecordAt = this.#options.now();
+    const { now, group, wake } = this.#options;
+    const clock = new SplitClock(this.#strategy, now(), restored?.time);
+    clock.timer.hold(this.#held, now());
     const reading: SplitReading = {
       id,
       split,
@@ -84,6 +98,7 @@ export class SourceReader {
       at: 0,
       next: restored?.position,
       clock,
+      member: restored?.finished === true ? undefined : group?.join(this.#strategy.align!.maxDrift, wake),
       iterator: undefined,
       letters: [],
       reading: false,
@@ -102,6 +117,7 @@ export class SourceReader {
   async #discover(known: ReadonlySet<string>, counts: number[]): Promise<void> {
     const { source, context, parallelism, assign, post } = this.#options;
     const seen = new Set(known);
+    let first = true;
     // Ids are asked for outside of the mail, where what they throw is a failure of the source.
     const named = (splits: readonly unknown[]) => splits.map((split) => ({ split, id: source.splitId(split) }));
     const deal = (found: ReturnType<typeof named>, last: boolean): void => {
@@ -114,8 +130,9 @@ export class SourceReader {
         shares[least]!.push(split);
       }
       shares.forEach((share, instance) => {
-        if (share.length > 0 || last) assign(instance, share, last);
+        if (share.length > 0 || last || first) assign(instance, share, last);
       });
+      first = false;
     };
     const result = source.splits({ ...context, known });
     if (Symbol.asyncIterator in result) {
@@ -132,6 +149,7 @@ export class SourceReader {
   }
 
   assigned(splits: readonly unknown[], last: boolean): void {
+    this.#dealt = true;
     for (const split of splits) {
       const id = this.#options.source.splitId(split);
       this.#add(id, split);
@@ -176,7 +194,7 @@ export class SourceReader {
     for (let i = 0; i < this.#turn.length; i++) {
       const reading = this.#turn.shift()!;
       this.#turn.push(reading);
-      if (reading.values !== undefined) return reading;
+      if (reading.values !== undefined && reading.member?.paused(reading.clock.watermark) !== true) return reading;
     }
     return undefined;
   }
@@ -185,8 +203,9 @@ export class SourceReader {
   consumed(reading: SplitReading): void {
     if (reading.values!.length > 0) {
       reading.active = true;
-      reading.clock.lastRecordAt = this.#options.now();
+      reading.clock.timer.record(this.#options.now());
     }
+    if (reading.member !== undefined) reading.member.released = false;
     reading.position = reading.next;
     reading.values = undefined;
     reading.timestamps = undefined;
@@ -200,18 +219,36 @@ export class SourceReader {
     return true;
   }
 
-  /** Event time of this instance; `periodic` lets generators emit. A finished split no longer holds the others back. */
+  /** The task takes no records, or takes them again (S6). */
+  hold(held: boolean): void {
+    this.#held = held;
+    const now = this.#options.now();
+    for (const { clock, member } of this.splits.values()) clock.timer.hold(held || member?.waits === true, now);
+  }
+
+  /** Event time of this instance, after its generators have spoken. A finished split no longer holds the others back. */
   time(): { watermark: number; idle: boolean } {
     const now = this.#options.now();
-    const active: SplitClock[] = [];
-    const { idleness } = this.#clockless;
-    for (const reading of this.splits.values()) {
-      reading.clock.onPeriodic(now);
-      if (idleness !== undefined) reading.clock.idle = !reading.active && reading.values === undefined && now - reading.clock.lastRecordAt >= idleness;
-      reading.active = false;
-      if (!reading.finished || reading.values !== undefined) active.push(reading.clock);
+    const { group, context } = this.#options;
+    const clocks: SplitClock[] = [];
+    for (const { finished, values, active, clock, member } of this.splits.values()) {
+      if (finished && values === undefined) {
+        member?.leave();
+        continue;
+      }
+      clock.timer.hold(this.#held || member?.paused(clock.watermark) === true, now);
+      clock.look(now, active || values !== undefined);
+      member?.report(clock.idle ? undefined : clock.watermark);
+      clocks.push(clock);
     }
-    return mergeSplits(active);
+    for (const reading of this.splits.values()) reading.active = false;
+    if (group?.settle(now) === true)
+      context.log.warn(
+        { uid: context.uid, group: this.#strategy.align!.group },
+        `The alignment group '${this.#strategy.align!.group}' stood still while every split of it waited: each may go on for a batch.`,
+      );
+    if (clocks.length === 0) return { watermark: Number.NEGATIVE_INFINITY, idle: this.#dealt };
+    return mergeSplits(clocks);
   }
 
   snapshot(): SplitSnapshot[] {
@@ -232,7 +269,8 @@ export class SourceReader {
   /** Ends every iterator. A read that is still pending settles when the source hears the signal; nobody waits for it. */
   close(): void {
     const { context } = this.#options;
-    for (const { iterator } of this.splits.values()) {
+    for (const { iterator, member } of this.splits.values()) {
+      member?.leave();
       // Written by users: `return` may throw, or give no promise.
       const ended = async (): Promise<unknown> => iterator?.return?.();
       ended().catch((error) => context.log.debug({ uid: context.uid, error: messageOf(error) }, 'An iterator of the source could not be ended.'));

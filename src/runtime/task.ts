@@ -21,6 +21,7 @@ import type { DeadLetter, Key } from '../graph/job.ts';
 import { DEAD_LETTERS, isKeyed, type Node, nameOf } from '../graph/node.ts';
 import type { Edge, Vertex } from '../graph/plan.ts';
 import { isTransactional, type SinkContext } from '../graph/sink.ts';
+import type { AlignmentGroups } from '../time/alignment-group.ts';
 import { type Batch, releaseBatch } from './batch.ts';
 import { buildChain, type Chain, type Columns } from './chain.ts';
 import type { Barrier, Channel, Event } from './channel.ts';
@@ -81,6 +82,8 @@ export interface TaskOptions {
   readonly blocking: boolean;
   /** Watermarks after each batch of `read`, not by the clock. */
   readonly watermarkEachBatch: boolean;
+  /** Of the job: splits of several sources wait for each other. */
+  readonly alignment: AlignmentGroups;
   readonly inputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
   readonly outputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
   readonly operators: (node: Node) => OperatorFactory;
@@ -141,6 +144,7 @@ export class Task {
   /** Sinks are being handed what waits, in a turn of this task. */
   #draining = false;
   #withholding = false;
+  #stalled = false;
   #sourceIdle = false;
 
   // time
@@ -320,6 +324,7 @@ export class Task {
       },
       clock: options.io.clock,
       timeEachBatch: options.watermarkEachBatch,
+      backlog: () => this.#batch !== undefined || this.#gate!.depth > 0 || !this.#outputs.every((output) => output.open),
       signal: this.#abort.signal,
     });
   }
@@ -337,6 +342,8 @@ export class Task {
       context: { uid, signal: this.#abort.signal, log, metrics, parallelism: vertex.parallelism },
       deadLetter: (record, error) => this.#skipped(vertex.head, error, record, undefined, Number.NaN),
       now: () => this.now(),
+      group: step.strategy?.align === undefined ? undefined : this.#options.alignment.of(step.strategy.align.group),
+      wake: () => this.wake(),
       post: (fn) => this.#post(fn),
       failed: (error) => this.#failLater(sourceFailed(uid, error)),
       assign: this.#options.assign,
@@ -420,6 +427,8 @@ export class Task {
         break;
       case 'assign':
         this.#reader!.assigned(mail.splits, mail.last);
+        // One that has no split holds nobody back from now on, and one that has got one does.
+        this.#sourceTime();
         break;
       case 'drain':
         this.#drain();
@@ -477,9 +486,13 @@ export class Task {
   #step(deadline: number): boolean {
     if (this.#snapshots.busy) this.#snapshots.work(deadline);
     if (this.#waiting) return false;
-    for (const output of this.#outputs) if (!output.open) return false;
+    for (const output of this.#outputs) if (!output.open) return this.#stall();
     // A watermark that is on its way goes on: a barrier may wait behind it, and the sink for that.
-    if (this.#sinks.size > 0 && this.#sinksBehind() && this.#advancing === undefined) return false;
+    if (this.#sinks.size > 0 && this.#sinksBehind() && this.#advancing === undefined) return this.#stall();
+    if (this.#stalled) {
+      this.#stalled = false;
+      this.#reader?.hold(false);
+    }
     if (this.#keyed !== undefined) {
       this.#keyed.maintain();
       if (this.#keyed.pressed) return this.#wait(this.#keyed.relieve());
@@ -499,6 +512,13 @@ export class Task {
     if (this.#batch !== undefined) return this.#processBatch();
     if (this.#reader !== undefined) return this.#readStep();
     return this.#pollStep();
+  }
+
+  /** No records are taken: a split that has none because of that is not idle. */
+  #stall(): false {
+    if (!this.#stalled) this.#reader?.hold(true);
+    this.#stalled = true;
+    return false;
   }
 
   /**
@@ -672,11 +692,13 @@ export class Task {
 
   /** Lets the generators speak, and sends what changed. */
   #sourceTime(): void {
-    if (this.#strategy === undefined || this.#ending !== 'no') return;
+    if (this.#strategy === undefined || this.#ending !== 'no' || this.#quiet) return;
+    // What a generator throws is named after its source.
+    this.#chain.setAt(0);
     const { watermark, idle } = this.#reader!.time();
     if (this.#sourceIdle && !idle) {
       this.#sourceIdle = false;
-      this.#signal({ kind: 'active' });
+      this.#afterAdvancing(() => this.#signal({ kind: 'active' }));
     }
     if (watermark > this.#watermark && this.#advancing === undefined) this.#advanceTo(watermark);
     if (idle && !this.#sourceIdle) {
@@ -701,11 +723,16 @@ export class Task {
 
   #tickTimekeeper(): void {
     const keeper = this.#timekeeper;
-    if (keeper?.tick !== undefined && !this.#quiet) this.#entered(() => keeper.tick!(this.now()));
+    if (keeper?.tick === undefined || this.#quiet) return;
+    this.#chain.setAt(0);
+    this.#entered(() => keeper.tick!(this.now()));
   }
 
   #endOfInput(): boolean {
     this.#ending = 'advancing';
+    // What an idle input says of time is not heard.
+    if (this.#sourceIdle) this.#signal({ kind: 'active' });
+    this.#sourceIdle = false;
     this.#advanceTo(Number.POSITIVE_INFINITY);
     return true;
   }

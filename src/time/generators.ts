@@ -1,11 +1,12 @@
 // Watermark generators: one a split, and how a source instance merges those of its splits.
 //
 // Invariants:
-//  G1  What a split and an instance emit only grows; both are part of the snapshot (protocols 13).
+//  G1  What a split and an instance emit only grows; both are part of the snapshot (protocols 13). A timestamp that is NaN moves nothing.
 //  G2  Bounded out-of-orderness: watermark = largest timestamp − outOfOrderness − 1.
-//  G3  An idle split does not hold the instance back; an instance all of whose splits are idle, or that has none, is idle.
+//  G3  An idle split does not hold the instance back; an instance all of whose splits are idle is idle, and says the largest they have reached.
 
 import type { WatermarkGenerator, WatermarkStrategy } from '../graph/node.ts';
+import { IdleTimer } from './idle-timer.ts';
 
 /** A generator that also says whether its split is idle, where no wait decides it. */
 export interface CommandedGenerator extends WatermarkGenerator<unknown> {
@@ -23,14 +24,14 @@ export class SplitClock {
   maxTimestamp: number;
   watermark: number;
   idle = false;
-  /** Processing time of the last record, for idleness. */
-  lastRecordAt = 0;
+  readonly timer: IdleTimer;
   readonly #bound: number;
   readonly #custom: (WatermarkGenerator<unknown> & Partial<CommandedGenerator>) | undefined;
 
-  constructor(strategy: WatermarkStrategy<unknown>, restored?: SplitTime) {
+  constructor(strategy: WatermarkStrategy<unknown>, now: number, restored?: SplitTime) {
     this.#bound = strategy.outOfOrderness ?? 0;
     this.#custom = strategy.generator?.();
+    this.timer = new IdleTimer(strategy.idleness ?? Number.POSITIVE_INFINITY, now);
     this.maxTimestamp = restored?.maxTimestamp ?? Number.NEGATIVE_INFINITY;
     this.watermark = restored?.watermark ?? Number.NEGATIVE_INFINITY;
   }
@@ -44,13 +45,11 @@ export class SplitClock {
     this.#raise(this.#custom?.onRecord(value, timestamp));
   }
 
-  onPeriodic(now: number): void {
-    if (this.#custom === undefined) {
-      this.#raise(this.maxTimestamp - this.#bound - 1);
-      return;
-    }
-    this.#raise(this.#custom.onPeriodic?.(now));
-    if (this.#custom.idle !== undefined) this.idle = this.#custom.idle;
+  /** Lets the generator speak, and looks whether the input is idle; `records`: it had some since the last look, or has some that wait. */
+  look(now: number, records: boolean): void {
+    if (this.#custom === undefined) this.#raise(this.maxTimestamp - this.#bound - 1);
+    else this.#raise(this.#custom.onPeriodic?.(now));
+    this.idle = this.#custom?.idle ?? (!records && this.timer.idle(now));
   }
 
   #raise(to: number | undefined): void {

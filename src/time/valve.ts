@@ -5,6 +5,7 @@
 //  V2  The output is the minimum over active, aligned channels and only grows.
 //  V3  A channel that wakes from idleness rejoins only once its watermark has reached the last output.
 //  V4  When all channels are idle the output becomes the maximum over all, then idle; whichever channel went idle last (FLINK-40475).
+//  V5  A channel that has ended (+∞) counts as idle until all have: that the others are idle is not the end of time. An end is heard of an idle channel too.
 
 export interface ValveOutput {
   /** Undefined where it did not grow. */
@@ -19,6 +20,7 @@ export class Valve {
   readonly #watermarks: Float64Array;
   readonly #idle: Uint8Array;
   readonly #aligned: Uint8Array;
+  readonly #ended: Uint8Array;
   #output: number;
   #outputIdle = false;
 
@@ -26,6 +28,7 @@ export class Valve {
     this.#watermarks = new Float64Array(channels).fill(Number.NEGATIVE_INFINITY);
     this.#idle = new Uint8Array(channels);
     this.#aligned = new Uint8Array(channels).fill(1);
+    this.#ended = new Uint8Array(channels);
     this.#output = start;
   }
 
@@ -34,6 +37,8 @@ export class Valve {
   }
 
   watermark(channel: number, time: number): ValveOutput {
+    if (this.#ended[channel] === 1) return NOTHING;
+    if (time === Number.POSITIVE_INFINITY) return this.#end(channel);
     if (this.#idle[channel] === 1 || time <= this.#watermarks[channel]!) return NOTHING;
     this.#watermarks[channel] = time;
     if (this.#aligned[channel] === 0) {
@@ -44,14 +49,25 @@ export class Valve {
   }
 
   idle(channel: number): ValveOutput {
-    if (this.#idle[channel] === 1) return NOTHING;
+    if (this.#idle[channel] === 1 || this.#ended[channel] === 1) return NOTHING;
     this.#idle[channel] = 1;
     this.#aligned[channel] = 0;
     return this.#settle();
   }
 
+  #end(channel: number): ValveOutput {
+    this.#ended[channel] = 1;
+    this.#aligned[channel] = 0;
+    this.#idle[channel] = 1;
+    if (this.#ended.some((ended) => ended === 0)) return this.#settle();
+    const woke = this.#outputIdle;
+    this.#outputIdle = false;
+    this.#output = Number.POSITIVE_INFINITY;
+    return { watermark: Number.POSITIVE_INFINITY, idle: woke ? false : undefined };
+  }
+
   active(channel: number): ValveOutput {
-    if (this.#idle[channel] === 0) return NOTHING;
+    if (this.#idle[channel] === 0 || this.#ended[channel] === 1) return NOTHING;
     this.#idle[channel] = 0;
     this.#aligned[channel] = this.#watermarks[channel]! >= this.#output ? 1 : 0;
     const woke = this.#outputIdle;

@@ -32,6 +32,8 @@ it('closing a reader ends every iterator, whatever `return` of the others gives 
       },
     },
     strategy: undefined,
+    group: undefined,
+    wake: () => {},
     subtask: 1,
     parallelism: 2,
     context: { uid: 'in', signal, log: { ...SILENT, debug: (...words: unknown[]) => void said.push(JSON.stringify(words)) }, metrics, parallelism: 2 },

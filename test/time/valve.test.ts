@@ -183,6 +183,111 @@ describe('the watermark valve (semantics 4)', () => {
       ],
       ['', '5', 'Infinity'],
     ],
+    [
+      'a channel that has ended does not hold the others back',
+      2,
+      [
+        [0, 10],
+        [0, Number.POSITIVE_INFINITY],
+        [1, 50],
+        [1, 60],
+      ],
+      ['', '', '50', '60'],
+    ],
+    [
+      'that one has ended and the other is idle is not the end of time: the largest so far, then idle',
+      2,
+      [
+        [0, 10],
+        [1, 5],
+        [0, Number.POSITIVE_INFINITY],
+        [1, 'idle'],
+        [1, 'active'],
+        [1, 20],
+        [1, Number.POSITIVE_INFINITY],
+      ],
+      ['', '5', '', '10 idle', 'active', '20', 'Infinity'],
+    ],
+    [
+      'the same where the one that is left was idle before',
+      2,
+      [
+        [0, 10],
+        [1, 'idle'],
+        [0, Number.POSITIVE_INFINITY],
+        [1, 'active'],
+        [1, 30],
+      ],
+      ['', '10', 'idle', 'active', '30'],
+    ],
+    [
+      'the end of an idle channel is heard; the last end wakes the output',
+      2,
+      [
+        [0, 10],
+        [1, 5],
+        [0, 'idle'],
+        [1, 'idle'],
+        [0, Number.POSITIVE_INFINITY],
+        [1, Number.POSITIVE_INFINITY],
+      ],
+      ['', '5', '', '10 idle', '', 'active Infinity'],
+    ],
+    [
+      'of three, two that have ended and one that is behind: it alone counts',
+      3,
+      [
+        [0, Number.POSITIVE_INFINITY],
+        [1, Number.POSITIVE_INFINITY],
+        [2, 3],
+        [2, 4],
+        [2, Number.POSITIVE_INFINITY],
+      ],
+      ['', '', '3', '4', 'Infinity'],
+    ],
+    [
+      'one that wakes while another, aligned, goes idle: the minimum is derived anew, and does not fall (FLINK-40475)',
+      3,
+      [
+        [0, 10],
+        [1, 20],
+        [2, 30],
+        [0, 'idle'],
+        [1, 'idle'],
+        [0, 'active'],
+        [2, 'idle'],
+        [0, 40],
+      ],
+      ['', '', '10', '20', '30', '', '', '40'],
+    ],
+    [
+      'all idle, then two wake one after the other: active once, and the first to reach the output moves it (FLINK-40475)',
+      2,
+      [
+        [0, 10],
+        [1, 10],
+        [0, 'idle'],
+        [1, 'idle'],
+        [0, 'active'],
+        [1, 'active'],
+        [0, 15],
+        [1, 12],
+      ],
+      ['', '10', '', 'idle', 'active', '', '', '12'],
+    ],
+    [
+      'the largest that an idle channel has said is not lost where another one, behind it, goes idle last (FLINK-40475)',
+      3,
+      [
+        [0, 10],
+        [1, 5],
+        [2, 7],
+        [0, 'idle'],
+        [2, 'idle'],
+        [1, 'idle'],
+      ],
+      ['', '', '5', '', '', '10 idle'],
+    ],
   ];
   for (const [name, channels, inputs, wanted] of table) it(name, () => expect(play(channels, inputs)).toEqual(wanted));
 
@@ -228,6 +333,12 @@ describe('the watermark valve (semantics 4)', () => {
         for (const channel of [0, 1, 2]) see(valve.active(channel));
         for (const channel of [0, 1, 2]) see(valve.watermark(channel, 100));
         expect(last).toBe(100);
+        expect(idle).toBe(false);
+        for (const channel of [0, 1, 2]) {
+          expect(last).toBe(100);
+          see(valve.watermark(channel, Number.POSITIVE_INFINITY));
+        }
+        expect(last).toBe(Number.POSITIVE_INFINITY);
         expect(idle).toBe(false);
       }),
     );

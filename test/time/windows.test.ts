@@ -1,6 +1,5 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { mergeSplits, SplitClock } from '../../src/time/generators.ts';
 import { sliding, startOf, tumbling } from '../../src/time/windows.ts';
 
 describe('the start of a window', () => {
@@ -42,37 +41,5 @@ describe('the start of a window', () => {
     expect(starts(sliding(10, 5), -7)).toEqual([-10, -15]);
     expect(starts(sliding(10, 3, { offset: 1 }), 0)).toEqual([-2, -5, -8]);
     expect(starts(sliding(5, 10), 7)).toEqual([]);
-  });
-});
-
-describe('watermarks of splits', () => {
-  it('are the largest timestamp − bound − 1 and never go back', () => {
-    const clock = new SplitClock({ outOfOrderness: 5 });
-    clock.onPeriodic(0);
-    expect(clock.watermark).toBe(Number.NEGATIVE_INFINITY);
-    clock.maxTimestamp = 100;
-    clock.onPeriodic(0);
-    expect(clock.watermark).toBe(94);
-    const again = new SplitClock({ outOfOrderness: 50 }, clock.store());
-    again.onPeriodic(0);
-    expect(again.watermark).toBe(94);
-  });
-
-  it('of a generator of one’s own come by record and by period', () => {
-    const clock = new SplitClock({ generator: () => ({ onRecord: (_v, t) => (t % 2 === 0 ? t : undefined), onPeriodic: (now) => now }) });
-    clock.onRecord(undefined, 4);
-    clock.onRecord(undefined, 7);
-    expect(clock.watermark).toBe(4);
-    clock.onPeriodic(3);
-    expect(clock.watermark).toBe(4);
-    clock.onPeriodic(9);
-    expect(clock.watermark).toBe(9);
-  });
-
-  it('merge to the least of those that are not idle; all idle: the largest, and idle; none: idle', () => {
-    const at = (watermark: number, idle = false): SplitClock => Object.assign(new SplitClock({}), { watermark, idle });
-    expect(mergeSplits([at(5), at(3), at(1, true)])).toEqual({ watermark: 3, idle: false });
-    expect(mergeSplits([at(5, true), at(3, true)])).toEqual({ watermark: 5, idle: true });
-    expect(mergeSplits([])).toEqual({ watermark: Number.NEGATIVE_INFINITY, idle: true });
   });
 });
