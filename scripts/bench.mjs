@@ -11,7 +11,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const folder = join(root, 'test', 'bench');
-const NEXMARK = ['q0', 'q1', 'q2', 'q3', 'q4', 'q5', 'q7'].map((query) => `nexmark:${query}`);
+const NEXMARK = ['q0', 'q1', 'q2', 'q3', 'q4', 'q5', 'q7', 'q8'].map((query) => `nexmark:${query}`);
 const WORKLOADS = ['wc', 'wc1m', 'cpu5m', 'cpu', ...NEXMARK];
 const programs = readdirSync(folder)
   .filter((name) => name.endsWith('.ts') && name !== 'throughput.ts')

@@ -81,4 +81,11 @@ const compute: Readonly<Record<Query, (house: House) => object[]>> = {
         .map(({ auction, bidder, price, dateTime }) => ({ windowStart: start, windowEnd: start + 10 * SECOND, auction, bidder, price, dateTime }));
     });
   },
+  q8({ persons, auctions }) {
+    const selling = new Set(auctions.map(({ seller, dateTime }) => `${seller} ${dateTime - (dateTime % (10 * SECOND))}`));
+    return persons.flatMap(({ id, name, dateTime }) => {
+      const start = dateTime - (dateTime % (10 * SECOND));
+      return selling.has(`${id} ${start}`) ? [{ windowStart: start, windowEnd: start + 10 * SECOND, id, name }] : [];
+    });
+  },
 };

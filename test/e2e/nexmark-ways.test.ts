@@ -21,6 +21,7 @@ const KILLED_AT: Readonly<Record<Query, string>> = {
   q4: 'restore.load',
   q5: 'checkpoint.ack',
   q7: 'checkpoint.metadata.written',
+  q8: 'checkpoint.register',
 };
 
 const inputs = new Map<Query, Input>();

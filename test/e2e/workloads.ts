@@ -17,6 +17,7 @@ import { localItems } from '../../docs/examples/nexmark/q3.ts';
 import { categoryPrices } from '../../docs/examples/nexmark/q4.ts';
 import { hotItems } from '../../docs/examples/nexmark/q5.ts';
 import { highestBids } from '../../docs/examples/nexmark/q7.ts';
+import { newSellers } from '../../docs/examples/nexmark/q8.ts';
 
 const QUERIES = {
   q0: bids,
@@ -26,6 +27,7 @@ const QUERIES = {
   q4: categoryPrices,
   q5: hotItems,
   q7: highestBids,
+  q8: newSellers,
 } as const satisfies Record<string, (events: Stream<Event>) => Stream<unknown>>;
 
 export type Query = keyof typeof QUERIES;

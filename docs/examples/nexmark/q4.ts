@@ -60,11 +60,11 @@ function raises(lot: Lot, { price, dateTime }: Offer): boolean {
   return price > lot.price && dateTime >= lot.opens && dateTime <= lot.closes;
 }
 
-const totals: AggregateFunction<Closed, { count: number; sum: number }, { count: number; sum: number }> = {
+const averages: AggregateFunction<Closed, { count: number; sum: number }, { count: number; sum: number; avg: number }> = {
   create: () => ({ count: 0, sum: 0 }),
   add: ({ count, sum }, { price }) => ({ count: count + 1, sum: sum + price }),
   merge: (a, b) => ({ count: a.count + b.count, sum: a.sum + b.sum }),
-  result: (total) => total,
+  result: ({ count, sum }) => ({ count, sum, avg: Math.floor(sum / count) }),
 };
 
 export function categoryPrices(events: Stream<Event>): Stream<CategoryPrice> {
@@ -73,8 +73,8 @@ export function categoryPrices(events: Stream<Event>): Stream<CategoryPrice> {
     .keyBy((event) => (event.type === 'bid' ? event.auction : event.id))
     .process('closing', closing)
     .keyBy((closed) => closed.category)
-    .aggregate('averages', totals)
-    .map(({ key, value: { count, sum } }) => ({ category: key, count, sum, avg: Math.floor(sum / count) }));
+    .aggregate('averages', averages)
+    .map(({ key, value: { count, sum, avg } }) => ({ category: key, count, sum, avg }));
 }
 
 export default query('q4', categoryPrices);

@@ -12,6 +12,7 @@ import { type LocalItem, localItems } from '../../../docs/examples/nexmark/q3.ts
 import { type CategoryPrice, categoryPrices } from '../../../docs/examples/nexmark/q4.ts';
 import { type HotItem, hotItems } from '../../../docs/examples/nexmark/q5.ts';
 import { type HighestBid, highestBids } from '../../../docs/examples/nexmark/q7.ts';
+import { type NewSeller, newSellers } from '../../../docs/examples/nexmark/q8.ts';
 import { events } from './events.ts';
 import type { Workload } from './workloads.ts';
 
@@ -229,6 +230,36 @@ const q7: Loop = async (batches, write) => {
   write(results);
 };
 
+const q8: Loop = async (batches, write) => {
+  const windows = new Map<number, { names: Map<number, string>; sellers: Set<number> }>();
+  let results: NewSeller[] = [];
+  const fire = (until: number): void => {
+    for (const [start, { names, sellers }] of windows) {
+      if (start + TEN > until) continue;
+      for (const [id, name] of names) if (sellers.has(id)) results.push({ windowStart: start, windowEnd: start + TEN, id, name });
+      windows.delete(start);
+    }
+  };
+  for await (const { values } of batches) {
+    for (const event of values) {
+      if (event.type === 'bid') continue;
+      const start = event.dateTime - (event.dateTime % TEN);
+      let window = windows.get(start);
+      if (window === undefined) {
+        window = { names: new Map(), sellers: new Set() };
+        windows.set(start, window);
+        fire(start - LATE);
+      }
+      if (event.type === 'person') window.names.set(event.id, event.name);
+      else window.sellers.add(event.seller);
+    }
+    write(results);
+    results = [];
+  }
+  fire(Number.POSITIVE_INFINITY);
+  write(results);
+};
+
 function workload(name: string, program: (events: Stream<Event>) => Stream<unknown>, loop: Loop): Workload<Event> {
   return {
     name,
@@ -248,4 +279,5 @@ export const NEXMARK: Readonly<Record<string, Workload<Event>>> = {
   'nexmark:q4': workload('nexmark:q4', categoryPrices, q4),
   'nexmark:q5': workload('nexmark:q5', hotItems, q5),
   'nexmark:q7': workload('nexmark:q7', highestBids, q7),
+  'nexmark:q8': workload('nexmark:q8', newSellers, q8),
 };
