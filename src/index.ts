@@ -35,11 +35,26 @@ export const job = jobsOf({
   },
 });
 
-export type { AccumulatorState, Handles, ListState, MapState, StateBackend, StateKind, StateOptions, ValueState } from '../state-backends/index.ts';
-export { aggregating, type KeyGroupRange, level, list, map, memory, reducing, value } from '../state-backends/index.ts';
+export type {
+  AccumulatorState,
+  BroadcastMap,
+  Handles,
+  ListState,
+  MapState,
+  ReadonlyBroadcastMap,
+  StateBackend,
+  StateKind,
+  StateOptions,
+  ValueState,
+} from '../state-backends/index.ts';
+export { aggregating, broadcastMap, type KeyGroupRange, level, list, map, memory, reducing, splitList, unionList, value } from '../state-backends/index.ts';
 export type { Job, RunningJob, StreamEnvironment } from './api/job.ts';
 export {
+  type BroadcastProcess,
+  type ConnectedProcess,
   type Emitting,
+  type KeyedBroadcastProcess,
+  type KeyedConnectedProcess,
   type KeyedContext,
   type KeyedProcess,
   type OperatorContext,
@@ -52,7 +67,21 @@ export {
   type Type,
   type,
 } from './api/process.ts';
-export type { Keyed, KeyedStream, OperatorSettings, ProcessedStream, Stream, Windowed, WindowedStream, WindowResults } from './api/streams.ts';
+export type {
+  BroadcastConnectedStreams,
+  BroadcastStream,
+  ConnectedStreams,
+  Keyed,
+  KeyedBroadcastConnectedStreams,
+  KeyedConnectedStreams,
+  KeyedStream,
+  OperatorSettings,
+  ProcessedStream,
+  Stream,
+  Windowed,
+  WindowedStream,
+  WindowResults,
+} from './api/streams.ts';
 export type { WindowContext, WindowProcess } from './api/window-process.ts';
 export { csv, type Format, json, msgpack, ndjson, type Schema, text } from './connectors/formats.ts';
 export { ingress } from './connectors/ingress.ts';

@@ -250,7 +250,7 @@ export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
         const row = group.rows[0];
         if (row === undefined) return Number.POSITIVE_INFINITY;
         const chunk = row.value as unknown[];
-        const gone = expired(chunk, now - parts.ttl);
+        const gone = expired(chunk, parts.ttl, now);
         if (gone === chunk.length) {
           table.deleteRow(group, row);
           continue;
@@ -288,7 +288,7 @@ export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
     const { renews, ttl, clock } = this.parts;
     const now = clock.now();
     for (const row of group.rows) {
-      const from = expired(row.value as unknown[], now - ttl);
+      const from = expired(row.value as unknown[], ttl, now);
       const { length } = row.value as unknown[];
       if (from === length) continue;
       let touched = renews;
@@ -315,10 +315,10 @@ export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
   }
 }
 
-/** How many places of the chunk hold what was written at `until` or before (X3). */
-function expired(chunk: readonly unknown[], until: number): number {
+/** How many places of the chunk hold what has expired (X3). */
+function expired(chunk: readonly unknown[], ttl: number, now: number): number {
   let i = 0;
-  while (i < chunk.length && (chunk[i] as number) <= until) i += 2;
+  while (i < chunk.length && (chunk[i] as number) + ttl <= now) i += 2;
   return i;
 }
 

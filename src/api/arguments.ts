@@ -1,5 +1,6 @@
 // What the methods of streams ask of their arguments.
 
+import { type AnyKind, declaredOf } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import { type AnyAggregate, type AsyncMapOptions, MAIN, type ProcessSpec, type WatermarkStrategy } from '../graph/node.ts';
 
@@ -14,12 +15,55 @@ export function aggregateOf(uid: string, fn: unknown): AnyAggregate {
   return fn as AnyAggregate;
 }
 
-export function specOf(uid: string, definition: object, handlers: readonly ('onRecord' | 'onLeft' | 'onRight')[]): ProcessSpec {
-  const given = definition as Readonly<Record<string, unknown>>;
+/** What a process may declare, by what it is given. */
+export const SCOPES = {
+  keyed: ['keyed'],
+  unkeyed: ['operator'],
+  'keyed beside a broadcast stream': ['keyed', 'broadcast'],
+  'unkeyed beside a broadcast stream': ['operator', 'broadcast'],
+} as const satisfies Record<string, readonly AnyKind['scope'][]>;
+export type ProcessForm = keyof typeof SCOPES;
+
+const KINDS = {
+  keyed: 'value, list, map, reducing and aggregating belong to keyed processes',
+  operator: 'splitList and unionList belong to unkeyed processes',
+  broadcast: 'broadcastMap belongs to processes beside a broadcast stream',
+} as const satisfies Record<AnyKind['scope'], string>;
+
+export function specOf(uid: string, definition: object, handlers: readonly ('onRecord' | 'onLeft' | 'onRight')[], form: ProcessForm): ProcessSpec {
+  const given = (definition ?? {}) as Readonly<Record<string, unknown>>;
   for (const handler of handlers)
     if (typeof given[handler] !== 'function') throw new MillraceError('PLAN_INVALID', `The process '${uid}' needs ${handler}.`, { uid });
+  const state = (given.state ?? {}) as Record<string, AnyKind>;
+  checkState(uid, state);
+  for (const [name, kind] of Object.entries(state))
+    if (!(SCOPES[form] as readonly string[]).includes(kind.scope))
+      throw new MillraceError('PLAN_INVALID', `The process '${uid}' is ${form} and cannot have the state ${name}: ${KINDS[kind.scope]}.`, { uid });
   // The definition itself is called, so that handlers keep their `this`.
-  return Object.assign(Object.create(definition) as ProcessSpec, { state: given.state ?? {} });
+  return Object.assign(Object.create(definition) as ProcessSpec, { state });
+}
+
+/** What is declared is state, under a name that is the user's, with options that mean something. */
+export function checkState(uid: string, state: Readonly<Record<string, AnyKind>>): void {
+  for (const [name, kind] of Object.entries(state)) {
+    const declared = declaredOf(kind);
+    if (declared === undefined)
+      throw new MillraceError('PLAN_INVALID', `The state ${name} of '${uid}' is none.`, { uid, todo: 'Declare it with value, list, map and their like.' });
+    if (name.startsWith('.'))
+      throw new MillraceError('PLAN_INVALID', `The state ${name} of '${uid}' begins with a dot, as those of Millrace do.`, { uid, todo: 'Rename it.' });
+    const { ttl, ttlOn, ttlClock, version } = declared.options;
+    const refuse = (sentence: string, todo: string): never => {
+      throw new MillraceError('OPTION_INVALID', `The state ${name} of '${uid}': ${sentence}`, { uid, todo });
+    };
+    if (ttl !== undefined && !(typeof ttl === 'number' && ttl > 0 && ttl < Number.POSITIVE_INFINITY))
+      refuse('ttl must be milliseconds above 0.', 'Leave it out for state that stays.');
+    if (ttlOn !== undefined && ttlOn !== 'write' && ttlOn !== 'read') refuse(`ttlOn '${String(ttlOn)}' is none.`, "Use 'write' or 'read'.");
+    if (ttlClock === 'event')
+      refuse("ttlClock 'event' is not there yet: state expires by processing time.", 'Leave ttlClock out, or clear the state with an event-time timer.');
+    if (ttlClock !== undefined && ttlClock !== 'processing') refuse(`ttlClock '${String(ttlClock)}' is none.`, 'Leave it out.');
+    if (version !== undefined && !(Number.isInteger(version) && version >= 0 && version < 2 ** 32))
+      refuse('version must be a whole number from 0.', 'Count it up by one with each change of what is stored.');
+  }
 }
 
 export function nameOfOutput(output: { readonly name: string } | string): string {

@@ -1,7 +1,7 @@
 // Two streams in one operator: `connect`, of plain, keyed and broadcast streams.
 
 import type { Input, ProcessSpec } from '../graph/node.ts';
-import { specOf } from './arguments.ts';
+import { type ProcessForm, specOf } from './arguments.ts';
 import type { Type } from './process.ts';
 import type { BroadcastStream, ProcessedStream } from './streams.ts';
 
@@ -17,13 +17,15 @@ export class Broadcast<T> implements BroadcastStream<T> {
 
 /** All four kinds of connected streams: what differs between them is in their types, and in the node that `place` adds. */
 export class ConnectedStreamsOf {
+  readonly #form: ProcessForm;
   readonly #place: (uid: string, spec: ProcessSpec) => unknown;
 
-  constructor(place: (uid: string, spec: ProcessSpec) => unknown) {
+  constructor(form: ProcessForm, place: (uid: string, spec: ProcessSpec) => unknown) {
+    this.#form = form;
     this.#place = place;
   }
 
   process<R>(uid: string, definition: object): ProcessedStream<R> {
-    return this.#place(uid, specOf(uid, definition, ['onLeft', 'onRight'])) as ProcessedStream<R>;
+    return this.#place(uid, specOf(uid, definition, ['onLeft', 'onRight'], this.#form)) as ProcessedStream<R>;
   }
 }

@@ -22,6 +22,7 @@ import type { WindowAssigner } from '../time/window.ts';
 import { aggregateOf, checkAsync, checked, checkStrategy, nameOfOutput, specOf } from './arguments.ts';
 import { Broadcast, ConnectedStreamsOf } from './connected.ts';
 import { checkAssigner, JoinedStreamsOf } from './joins.ts';
+import { deduplication, ranking } from './keyed-processes.ts';
 import type { KeyedProcess, KeyedStateSpec, OperatorStateSpec, Output, ProcessDefinition } from './process.ts';
 import type {
   BroadcastConnectedStreams,
@@ -99,12 +100,16 @@ class Records<T> extends Settings implements RecordStream<T> {
   /** The two inputs of one operator: this stream's, and those of a stream or a broadcast one. */
   protected connected(keyed: boolean, other: unknown): ConnectedStreamsOf {
     const broadcast = other instanceof Broadcast;
-    if (!broadcast && !(other instanceof (keyed ? KeyedStreamOf : StreamOf)))
-      throw new MillraceError('PLAN_INVALID', `connect() needs ${keyed ? 'a keyed stream' : 'a stream'} or a broadcast one.`);
-    const inputs = bothInputs(this.inputs, (other as { readonly inputs: readonly Input[] }).inputs);
-    return new ConnectedStreamsOf((uid, spec) =>
-      from(this.builder, this.builder.add(uid, { kind: 'process', keyed, inputs: broadcast ? 'broadcast' : 'two', spec }, inputs)),
-    );
+    const of = keyed ? 'keyed' : 'unkeyed';
+    return new ConnectedStreamsOf(broadcast ? `${of} beside a broadcast stream` : of, (uid, spec) => {
+      if (!broadcast && !(other instanceof (keyed ? KeyedStreamOf : StreamOf)))
+        throw new MillraceError('PLAN_INVALID', `'${uid}' connects ${keyed ? 'a keyed stream with one that is not' : 'a stream with one that is keyed'}.`, {
+          uid,
+          todo: 'Key both, or neither; a broadcast stream goes with either.',
+        });
+      const inputs = bothInputs(this.inputs, (other as { readonly inputs: readonly Input[] }).inputs);
+      return from(this.builder, this.builder.add(uid, { kind: 'process', keyed, inputs: broadcast ? 'broadcast' : 'two', spec }, inputs));
+    });
   }
 
   map<R>(fn: (value: T) => R): Stream<R> {
@@ -178,7 +183,7 @@ class StreamOf<T> extends Records<T> implements ProcessedStream<T>, WindowResult
     return this.#by('custom', fn as (value: unknown, instances: number) => number);
   }
   process<R = never, S extends OperatorStateSpec = {}>(uid: string, definition: ProcessDefinition<T, R, S>): ProcessedStream<R> {
-    return from<R>(this.builder, this.follow(uid, { kind: 'process', keyed: false, inputs: 'one', spec: specOf(uid, definition, ['onRecord']) }));
+    return from<R>(this.builder, this.follow(uid, { kind: 'process', keyed: false, inputs: 'one', spec: specOf(uid, definition, ['onRecord'], 'unkeyed') }));
   }
   windowAll<M extends boolean>(window: WindowAssigner<T, M>): WindowedStream<null, T, M> {
     return windowed<null, T, M>(
@@ -226,13 +231,15 @@ class KeyedStreamOf<K extends Key, T> extends Records<T> implements KeyedStream<
     return from<Keyed<K, R>>(this.builder, this.follow(uid, { kind: 'aggregate', fn: aggregateOf(uid, fn) }));
   }
   process<R = never, S extends KeyedStateSpec = {}>(uid: string, definition: KeyedProcess<K, T, R, S>): ProcessedStream<R> {
-    return from<R>(this.builder, this.follow(uid, { kind: 'process', keyed: true, inputs: 'one', spec: specOf(uid, definition, ['onRecord']) }));
+    return from<R>(this.builder, this.follow(uid, { kind: 'process', keyed: true, inputs: 'one', spec: specOf(uid, definition, ['onRecord'], 'keyed') }));
   }
   intervalJoin<U, R>(uid: string, other: KeyedStream<K, U>, bounds: { lower: number; upper: number; outer?: 'left' }, fn: (left: T, right: U) => R): Stream<R> {
     checked(fn, `intervalJoin('${uid}')`);
     const { lower, upper, outer } = bounds;
     if (!(Number.isFinite(lower) && Number.isFinite(upper) && lower <= upper))
       throw new MillraceError('OPTION_INVALID', `intervalJoin('${uid}'): lower and upper must be milliseconds, lower at most upper.`, { uid });
+    if (outer !== undefined && outer !== 'left')
+      throw new MillraceError('OPTION_INVALID', `intervalJoin('${uid}'): outer '${String(outer)}' is none.`, { uid, todo: "Use 'left', or leave it out." });
     if (!(other instanceof KeyedStreamOf)) throw new MillraceError('PLAN_INVALID', `intervalJoin('${uid}') needs a keyed stream.`, { uid });
     const spec: IntervalJoinSpec = { lower, upper, outer: outer === 'left', fn: fn as (left: unknown, right: unknown) => unknown };
     return from<R>(this.builder, this.builder.add(uid, { kind: 'intervalJoin', spec }, bothInputs(this.inputs, other.inputs)));
@@ -247,6 +254,14 @@ class KeyedStreamOf<K extends Key, T> extends Records<T> implements KeyedStream<
     if (!(other instanceof KeyedStreamOf)) throw new MillraceError('PLAN_INVALID', `${kind}() needs a keyed stream.`);
     const inputs = bothInputs(this.inputs, other.inputs);
     return new JoinedStreamsOf<K, T, U>(kind, (uid, spec) => from(this.builder, this.builder.add(uid, { kind: 'window', spec }, inputs)));
+  }
+  deduplicate(uid: string, options: { ttl?: number } = {}): Stream<T> {
+    return this.process<T>(uid, deduplication<K, T>(options) as never);
+  }
+  topN(uid: string, n: number, by: (value: T) => number): Stream<Keyed<K, T[]>> {
+    checked(by, `topN('${uid}')`);
+    if (!Number.isInteger(n) || n < 1) throw new MillraceError('OPTION_INVALID', `topN('${uid}'): n must be a whole number above 0.`, { uid });
+    return this.process<Keyed<K, T[]>>(uid, ranking<K, T>(n, by) as never);
   }
   connect<U>(other: BroadcastStream<U>): KeyedBroadcastConnectedStreams<K, T, U>;
   connect<U>(other: KeyedStream<K, U>): KeyedConnectedStreams<K, T, U>;

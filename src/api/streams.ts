@@ -132,6 +132,10 @@ export interface KeyedStream<K extends Key, T> extends RecordStream<T> {
   join<U>(other: KeyedStream<K, U>): JoinedStreams<T, U>;
   /** The records of both streams that have the same key and are in the same window, together. */
   coGroup<U>(other: KeyedStream<K, U>): CoGroupedStreams<K, T, U>;
+  /** The first record of each key; those that come within `ttl` milliseconds of processing time after it are dropped, and all of them without a ttl. */
+  deduplicate(uid: string, options?: { ttl?: number }): Stream<T>;
+  /** Running: the n records of a key with the largest `by`, largest first, ties in order of arrival; emitted whenever they have changed. */
+  topN(uid: string, n: number, by: (value: T) => number): Stream<Keyed<K, T[]>>;
   /** Two inputs of one operator that share their state by key. */
   connect<U>(other: BroadcastStream<U>): KeyedBroadcastConnectedStreams<K, T, U>;
   connect<U>(other: KeyedStream<K, U>): KeyedConnectedStreams<K, T, U>;

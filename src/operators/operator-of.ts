@@ -4,6 +4,7 @@ import { MillraceError } from '../errors.ts';
 import type { Node } from '../graph/node.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
 import { asyncMapOperator } from './async-map.ts';
+import { intervalJoinOperator } from './interval-join.ts';
 import { processOperator } from './process.ts';
 import { aggregateOperator, reduceOperator } from './reduce.ts';
 import { timestampsOperator } from './timestamps.ts';
@@ -20,6 +21,8 @@ export function operatorOf(node: Node): OperatorFactory {
       return (environment) => windowOperator(environment, step.spec);
     case 'process':
       return (environment) => processOperator(environment, step);
+    case 'intervalJoin':
+      return (environment) => intervalJoinOperator(environment, step.spec);
     case 'asyncMap':
       return (environment) => asyncMapOperator(environment, step.fn, step.options);
     case 'timestamps':

@@ -1,4 +1,4 @@
-import { type Job, job, sum, tumbling } from 'millrace';
+import { type Job, job, sum, tumbling, value } from 'millrace';
 import { describe, expect, it } from 'vitest';
 import { Store } from '../protocols/lab.ts';
 
@@ -128,7 +128,7 @@ describe('the plan', () => {
     expect(plan(base({ factor: 2 })).hash).toBe(hash);
     expect(plan(base({ uid: 'q' })).hash).not.toBe(hash);
     expect(plan(base({ extra: true })).hash).not.toBe(hash);
-    expect(plan(base({ state: { n: {} } })).hash).not.toBe(hash);
+    expect(plan(base({ state: { n: value() } })).hash).not.toBe(hash);
     expect(plan(base(), { parallelism: 2 }).hash).not.toBe(hash);
     expect(plan(base(), {}, 'v2').hash).not.toBe(hash);
   });
