@@ -4,8 +4,7 @@
 //  G1  Every value that a source, a function or an operator emits is deep-frozen, plain objects and arrays only (protocols 16).
 //  G2  Values handed out of declared state throw STATE_USED_AFTER_CALLBACK once their callback has ended (protocols 3); nothing emitted or stored is such a proxy.
 
-import type { Node, ProcessSpec, Step } from '../graph/node.ts';
-import { DEAD_LETTERS, nameOf } from '../graph/node.ts';
+import { DEAD_LETTERS, type Node, nameOf, type ProcessSpec, type Step, type WindowFunction } from '../graph/node.ts';
 import type { Source } from '../graph/source.ts';
 import type { OperatorEnvironment, OperatorFactory } from '../runtime/operator.ts';
 import { Loan, owned } from './lent-state.ts';
@@ -28,6 +27,8 @@ function guardedStep(node: Node): Step {
       return { ...step, fn: (value: unknown) => eachFrozen(step.fn(value)) };
     case 'process':
       return { ...step, spec: lendingState(nameOf(node), step.spec) };
+    case 'window':
+      return { ...step, spec: { ...step.spec, makes: lendingWindowState(nameOf(node), step.spec.makes) } };
     default:
       return step;
   }
@@ -52,7 +53,7 @@ function frozenSource(source: Source<unknown>): Source<unknown> {
 
 /** What is no iterable goes on as it is: the chain says what is wrong with it. */
 function eachFrozen(values: Iterable<unknown>): Iterable<unknown> {
-  if (typeof (values as Partial<Iterable<unknown>> | undefined | null)?.[Symbol.iterator] !== 'function') return values;
+  if (!isIterable(values)) return values;
   return (function* () {
     for (const value of values) yield deepFrozen(value);
   })();
@@ -80,15 +81,43 @@ function lendingState(uid: string, spec: ProcessSpec): ProcessSpec {
   return Object.assign(Object.create(spec) as ProcessSpec, lending);
 }
 
+function lendingWindowState(uid: string, makes: WindowFunction): WindowFunction {
+  if (makes.kind !== 'process') return makes;
+  const { onFire, onClear } = makes;
+  const lending = <R>(run: (context: object) => R, context: unknown): R => {
+    const loan = new Loan(uid);
+    try {
+      return run(borrowing(context as object, loan));
+    } finally {
+      loan.end();
+    }
+  };
+  return {
+    ...makes,
+    // Results may be made while they are taken: they are, within the loan.
+    onFire: (context, values) =>
+      lending((borrowed) => {
+        const results = onFire(borrowed, values);
+        return isIterable(results) ? [...results].map(owned) : results;
+      }, context),
+    onClear: onClear === undefined ? undefined : (context) => lending(onClear, context),
+  };
+}
+
+function isIterable(values: unknown): values is Iterable<unknown> {
+  return typeof (values as Partial<Iterable<unknown>> | undefined | null)?.[Symbol.iterator] === 'function';
+}
+
 function borrowing(context: object, loan: Loan): object {
-  let lent: object | undefined;
+  const lent = new Map<PropertyKey, object>();
   return new Proxy(context, {
     get(target, name) {
       const member: unknown = Reflect.get(target, name, target);
       if (typeof member === 'function') return member.bind(target);
-      if (name !== 'state') return member;
-      lent ??= Object.fromEntries(Object.entries(member as object).map(([of, handle]) => [of, loan.handle(handle as object)]));
-      return lent;
+      if (name !== 'state' && name !== 'windowState') return member;
+      const handles = lent.get(name) ?? Object.fromEntries(Object.entries(member as object).map(([of, handle]) => [of, loan.handle(handle as object)]));
+      lent.set(name, handles);
+      return handles;
     },
   });
 }

@@ -59,6 +59,7 @@ export class Loan {
       },
       set: (target, name, value) => {
         this.#check();
+        this.#writable(target);
         return Reflect.set(target, name, owned(value));
       },
       has: (target, name) => {
@@ -67,10 +68,12 @@ export class Loan {
       },
       deleteProperty: (target, name) => {
         this.#check();
+        this.#writable(target);
         return Reflect.deleteProperty(target, name);
       },
       defineProperty: (target, name, descriptor) => {
         this.#check();
+        this.#writable(target);
         return Reflect.defineProperty(target, name, 'value' in descriptor ? { ...descriptor, value: owned(descriptor.value) } : descriptor);
       },
       ownKeys: (target) => {
@@ -125,6 +128,11 @@ export class Loan {
 
   *#iterate(values: Iterable<unknown>): IterableIterator<unknown> {
     for (const value of values) yield this.lend(value);
+  }
+
+  #writable(target: object): void {
+    if (Object.isFrozen(target))
+      throw new TypeError(`A value of the state of '${this.#uid}' cannot be changed any more: it was emitted. Emit a copy of what stays in state.`);
   }
 
   #check(): void {

@@ -5,11 +5,11 @@ import { definitionOf, type Job } from '../api/job.ts';
 import { MillraceError } from '../errors.ts';
 import { JobRun } from '../execution/job-run.ts';
 import { DEFAULT_RESTARTS } from '../execution/restarts.ts';
-import type { Node, Step } from '../graph/node.ts';
+import type { Node } from '../graph/node.ts';
 import { CommittedSinks } from './committed-sinks.ts';
 import { isCrashMarker, type SourceScript, scriptedSource } from './scripted-source.ts';
 import { type InjectedFaults, SeededFaults } from './seeded-faults.ts';
-import { CHECKPOINTS, SimulatedHost } from './simulated-host.ts';
+import { CHECKPOINTS, replaceStep, SimulatedHost } from './simulated-host.ts';
 
 /** What a job came to under test. */
 export interface JobOutcome<Sinks extends object> {
@@ -109,13 +109,13 @@ async function play<Sinks extends object>(job: Job, options: RunJobOptions, inje
     if (unknown !== undefined) throw new MillraceError('PLAN_INVALID', `The job '${definition.name}' has no source '${unknown}' to play a script.`);
     for (const node of nodes) {
       const { step, uid } = node;
-      if (step.kind === 'sink') replace(node, { ...step, sink: sinks.sink(uid!) });
+      if (step.kind === 'sink') replaceStep(node, { ...step, sink: sinks.sink(uid!) });
       if (step.kind !== 'source') {
         if (uid !== undefined && uid in sources) throw new MillraceError('PLAN_INVALID', `'${uid}' plays a script, but is no source.`, { uid });
         continue;
       }
       const script = sources[uid!];
-      if (script !== undefined) replace(node, { ...step, source: scriptedSource({ uid: uid!, script, reached, pause }) });
+      if (script !== undefined) replaceStep(node, { ...step, source: scriptedSource({ uid: uid!, script, reached, pause }) });
       else if (!step.source.bounded)
         throw new MillraceError('PLAN_INVALID', `The source '${uid}' never ends, and has no script.`, { uid: uid!, todo: 'Give it one in `sources`.' });
     }
@@ -147,10 +147,6 @@ async function play<Sinks extends object>(job: Job, options: RunJobOptions, inje
   const result = await host.play(run.finished);
   if (result.cause !== undefined) throw result.cause;
   return { sinks: sinks.values as { [U in keyof Sinks]: Sinks[U][] }, ...outcome };
-}
-
-function replace(node: Node, step: Step): void {
-  (node as { step: Step }).step = step;
 }
 
 /** Simulated milliseconds between two checkpoints: some twenty in the longest script, however long it is. */

@@ -96,19 +96,18 @@ export class SimulatedHost {
 
   #count(node: Node): void {
     const { step } = node;
-    if (step.kind !== 'asyncMap') return;
-    const fn: typeof step.fn = (value, signal) => {
-      const answer = step.fn(value, signal);
-      if (isThenable(answer)) {
-        this.#calls += 1;
-        const answered = (): void => {
-          this.#calls -= 1;
-        };
-        answer.then(answered, answered);
-      }
-      return answer;
+    if (step.kind === 'asyncMap') replaceStep(node, { ...step, fn: (value: unknown, signal: AbortSignal) => this.#counted(step.fn(value, signal)) });
+    if (step.kind === 'forEach') replaceStep(node, { ...step, fn: (value: unknown) => this.#counted(step.fn(value)) });
+  }
+
+  #counted<R>(answer: R): R {
+    if (!isThenable(answer)) return answer;
+    this.#calls += 1;
+    const answered = (): void => {
+      this.#calls -= 1;
     };
-    (node as { step: Step }).step = { ...step, fn };
+    answer.then(answered, answered);
+    return answer;
   }
 
   /** Runs until nothing can go on but with time, or by somebody outside. */
@@ -171,6 +170,11 @@ export class SimulatedHost {
     // The clock of a test system knows its next timer; its type is that of any clock.
     return (this.#test.clock as { next?(): number | undefined }).next?.();
   }
+}
+
+/** Of a node that was just built for a run here. */
+export function replaceStep(node: Node, step: Step): void {
+  (node as { step: Step }).step = step;
 }
 
 /** Passes of the event loop that an answer from outside is waited for before time goes on. */
