@@ -267,7 +267,7 @@ export function splitList<T>(options: StateOptions<T> = {}): StateKind<ListState
  * @example
  * const out: string[] = [];
  * await job('names', (env) => {
- *   env.fromArray('names', ['ada', 'bob', 'ada']).process('names', {
+ *   env.fromArray('names', ['ada', 'bob', 'ada']).process('known', {
  *     emits: type<string>(),
  *     state: { known: unionList<string>() },
  *     onRecord(name, ctx) {

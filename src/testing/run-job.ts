@@ -21,6 +21,7 @@ export interface JobOutcome<Sinks extends object> {
   checkpoints: number;
 }
 
+/** What `runJob` is given beside the job. */
 export interface RunJobOptions {
   /** In the place of the sources of these uids. They end, and so does the job. */
   sources?: SourceScript;
@@ -51,6 +52,7 @@ export function runJob<Sinks extends object = Record<string, unknown>>(job: Job,
   return play<Sinks>(job, options, undefined);
 }
 
+/** What `simulate` is given beside the job. */
 export interface SimulateOptions {
   /** The same seed repeats the same run. */
   seed: number;

@@ -142,6 +142,8 @@ function moduleOf({ code, entry }: Example): string {
   const file = ts.createSourceFile('example.ts', code, ts.ScriptTarget.Latest, true);
   const own = new Set<string>();
   const used = new Set<string>();
+  // `collect(array)` is the sink, `collect()` the aggregate.
+  let collects: Entry = 'millrace';
   const visit = (node: ts.Node): void => {
     if (ts.isIdentifier(node)) {
       const { parent } = node;
@@ -149,6 +151,7 @@ function moduleOf({ code, entry }: Example): string {
       const member = (ts.isPropertyAccessExpression(parent) || ts.isPropertyAssignment(parent) || ts.isPropertySignature(parent)) && parent.name === node;
       if (declares) own.add(node.text);
       else if (!member) used.add(node.text);
+      if (node.text === 'collect' && ts.isCallExpression(parent) && parent.arguments.length > 0) collects = 'millrace/connectors';
     }
     ts.forEachChild(node, visit);
   };
@@ -156,7 +159,7 @@ function moduleOf({ code, entry }: Example): string {
   const imports = [...used]
     .filter((name) => !own.has(name))
     .flatMap((name) => {
-      const from = ([entry, ...exported.keys()] as Entry[]).find((candidate) => exported.get(candidate)!.has(name));
+      const from = ([...(name === 'collect' ? [collects] : []), entry, ...exported.keys()] as Entry[]).find((candidate) => exported.get(candidate)!.has(name));
       return from === undefined ? [] : [`import { ${exported.get(from)!.get(name) ? '' : 'type '}${name} } from '${from}';`];
     });
   if (used.has('assert')) imports.push("import assert from 'node:assert/strict';");
