@@ -176,8 +176,10 @@ export class SourceReader {
         post(() => {
           reading.reading = false;
           for (const { record, error } of reading.letters.splice(0)) deadLetter(record, error);
-          if (result.done === true) reading.finished = true;
-          else {
+          if (result.done === true) {
+            reading.finished = true;
+            reading.member?.leave();
+          } else {
             reading.values = result.value.values;
             reading.timestamps = result.value.timestamps;
             reading.at = 0;
@@ -212,11 +214,16 @@ export class SourceReader {
     this.#read(reading);
   }
 
-  /** Every split is finished and no more will come. */
-  get finished(): boolean {
-    if (!this.complete) return false;
+  /** It knows its share, and has nothing to read of it (S5). */
+  get empty(): boolean {
+    if (!this.#dealt && !this.complete) return false;
     for (const reading of this.splits.values()) if (!reading.finished || reading.values !== undefined) return false;
     return true;
+  }
+
+  /** Every split is finished and no more will come. */
+  get finished(): boolean {
+    return this.complete && this.empty;
   }
 
   /** The task takes no records, or takes them again (S6). */
@@ -232,10 +239,7 @@ export class SourceReader {
     const { group, context } = this.#options;
     const clocks: SplitClock[] = [];
     for (const { finished, values, active, clock, member } of this.splits.values()) {
-      if (finished && values === undefined) {
-        member?.leave();
-        continue;
-      }
+      if (finished && values === undefined) continue;
       clock.timer.hold(this.#held || member?.paused(clock.watermark) === true, now);
       clock.look(now, active || values !== undefined);
       member?.report(clock.idle ? undefined : clock.watermark);
@@ -247,7 +251,7 @@ export class SourceReader {
         { uid: context.uid, group: this.#strategy.align!.group },
         `The alignment group '${this.#strategy.align!.group}' stood still while every split of it waited: each may go on for a batch.`,
       );
-    if (clocks.length === 0) return { watermark: Number.NEGATIVE_INFINITY, idle: this.#dealt };
+    if (clocks.length === 0) return { watermark: Number.NEGATIVE_INFINITY, idle: this.empty };
     return mergeSplits(clocks);
   }
 

@@ -427,8 +427,7 @@ export class Task {
         break;
       case 'assign':
         this.#reader!.assigned(mail.splits, mail.last);
-        // One that has no split holds nobody back from now on, and one that has got one does.
-        this.#sourceTime();
+        if (this.#strategy !== undefined && this.#ending === 'no' && !this.#quiet) this.#shareOfTime(mail.splits.length > 0);
         break;
       case 'drain':
         this.#drain();
@@ -705,6 +704,14 @@ export class Task {
       this.#sourceIdle = true;
       this.#afterAdvancing(() => this.#signal({ kind: 'idle' }));
     }
+  }
+
+  /** An instance that has no split is idle at once, and one that has got one is not; generators speak at their times. */
+  #shareOfTime(more: boolean): void {
+    const idle = this.#sourceIdle ? !more : this.#reader!.empty;
+    if (idle === this.#sourceIdle) return;
+    this.#sourceIdle = idle;
+    this.#afterAdvancing(() => this.#signal({ kind: idle ? 'idle' : 'active' }));
   }
 
   #tick(): void {
