@@ -7,6 +7,7 @@
 import { DEAD_LETTERS, type Node, nameOf, type ProcessSpec, type Step, type WindowFunction } from '../graph/node.ts';
 import type { Source } from '../graph/source.ts';
 import type { OperatorEnvironment, OperatorFactory } from '../runtime/operator.ts';
+import { lendingAggregate, lendingKinds, lendingReducer } from './lent-accumulators.ts';
 import { Loan, owned } from './lent-state.ts';
 import { deepFrozen } from './plain.ts';
 
@@ -25,6 +26,10 @@ function guardedStep(node: Node): Step {
       return { ...step, fn: (value: unknown) => deepFrozen(step.fn(value)) };
     case 'flatMap':
       return { ...step, fn: (value: unknown) => eachFrozen(step.fn(value)) };
+    case 'reduce':
+      return { ...step, fn: lendingReducer(nameOf(node), step.fn) };
+    case 'aggregate':
+      return { ...step, fn: lendingAggregate(nameOf(node), step.fn) };
     case 'process':
       return { ...step, spec: lendingState(nameOf(node), step.spec) };
     case 'window':
@@ -78,10 +83,11 @@ function lendingState(uid: string, spec: ProcessSpec): ProcessSpec {
       }
     };
   }
-  return Object.assign(Object.create(spec) as ProcessSpec, lending);
+  return Object.assign(Object.create(spec) as ProcessSpec, lending, { state: lendingKinds(uid, spec.state) });
 }
 
 function lendingWindowState(uid: string, makes: WindowFunction): WindowFunction {
+  if (makes.kind === 'aggregate') return { ...makes, fn: lendingAggregate(uid, makes.fn) };
   if (makes.kind !== 'process') return makes;
   const { onFire, onClear } = makes;
   const lending = <R>(run: (context: object) => R, context: unknown): R => {
@@ -94,6 +100,8 @@ function lendingWindowState(uid: string, makes: WindowFunction): WindowFunction 
   };
   return {
     ...makes,
+    state: lendingKinds(uid, makes.state),
+    windowState: lendingKinds(uid, makes.windowState),
     // Results may be made while they are taken: they are, within the loan.
     onFire: (context, values) =>
       lending((borrowed) => {

@@ -44,54 +44,20 @@ function withoutProxies<T extends object>(value: T, seen: Set<object>): T {
 /** What one callback is lent. */
 export class Loan {
   readonly #uid: string;
-  readonly #proxies = new WeakMap<object, object>();
-  readonly #handler: ProxyHandler<object>;
+  #proxies: WeakMap<object, object> | undefined;
+  #handler: ProxyHandler<object> | undefined;
   #over = false;
 
   constructor(uid: string) {
     this.#uid = uid;
-    this.#handler = {
-      get: (target, name) => {
-        this.#check();
-        const value: unknown = Reflect.get(target, name);
-        const own = Reflect.getOwnPropertyDescriptor(target, name);
-        return own !== undefined && own.configurable === false && own.writable === false ? value : this.lend(value);
-      },
-      set: (target, name, value) => {
-        this.#check();
-        this.#writable(target);
-        return Reflect.set(target, name, owned(value));
-      },
-      has: (target, name) => {
-        this.#check();
-        return Reflect.has(target, name);
-      },
-      deleteProperty: (target, name) => {
-        this.#check();
-        this.#writable(target);
-        return Reflect.deleteProperty(target, name);
-      },
-      defineProperty: (target, name, descriptor) => {
-        this.#check();
-        this.#writable(target);
-        return Reflect.defineProperty(target, name, 'value' in descriptor ? { ...descriptor, value: owned(descriptor.value) } : descriptor);
-      },
-      ownKeys: (target) => {
-        this.#check();
-        return Reflect.ownKeys(target);
-      },
-      getOwnPropertyDescriptor: (target, name) => {
-        this.#check();
-        const own = Reflect.getOwnPropertyDescriptor(target, name);
-        return own !== undefined && own.configurable === true && 'value' in own ? { ...own, value: this.lend(own.value) } : own;
-      },
-    };
   }
 
   lend<T>(value: T): T {
     if (!isPlain(value) || lentOut.has(value)) return value;
+    this.#proxies ??= new WeakMap();
     const known = this.#proxies.get(value);
     if (known !== undefined) return known as T;
+    this.#handler ??= this.#traps();
     const proxy = new Proxy(value, this.#handler);
     this.#proxies.set(value, proxy);
     lentOut.set(proxy, value);
@@ -128,6 +94,45 @@ export class Loan {
 
   *#iterate(values: Iterable<unknown>): IterableIterator<unknown> {
     for (const value of values) yield this.lend(value);
+  }
+
+  #traps(): ProxyHandler<object> {
+    return {
+      get: (target, name) => {
+        this.#check();
+        const value: unknown = Reflect.get(target, name);
+        const own = Reflect.getOwnPropertyDescriptor(target, name);
+        return own !== undefined && own.configurable === false && own.writable === false ? value : this.lend(value);
+      },
+      set: (target, name, value) => {
+        this.#check();
+        this.#writable(target);
+        return Reflect.set(target, name, owned(value));
+      },
+      has: (target, name) => {
+        this.#check();
+        return Reflect.has(target, name);
+      },
+      deleteProperty: (target, name) => {
+        this.#check();
+        this.#writable(target);
+        return Reflect.deleteProperty(target, name);
+      },
+      defineProperty: (target, name, descriptor) => {
+        this.#check();
+        this.#writable(target);
+        return Reflect.defineProperty(target, name, 'value' in descriptor ? { ...descriptor, value: owned(descriptor.value) } : descriptor);
+      },
+      ownKeys: (target) => {
+        this.#check();
+        return Reflect.ownKeys(target);
+      },
+      getOwnPropertyDescriptor: (target, name) => {
+        this.#check();
+        const own = Reflect.getOwnPropertyDescriptor(target, name);
+        return own !== undefined && own.configurable === true && 'value' in own ? { ...own, value: this.lend(own.value) } : own;
+      },
+    };
   }
 
   #writable(target: object): void {

@@ -127,9 +127,15 @@ export class SimulatedHost {
     return promise;
   }
 
-  /** Moves the clock; timers fire at their instants. */
+  /** Moves the clock; timers fire at their instants, and what comes of one is over before the next fires. */
   async advance(ms: number): Promise<void> {
-    await this.#test.advance(ms);
+    await this.settle();
+    const target = this.now + ms;
+    for (let next = this.#nextTimer; next !== undefined && next <= target; next = this.#nextTimer) {
+      await this.#test.advance(Math.max(0, next - this.now));
+      await this.settle();
+    }
+    await this.#test.advance(target - this.now);
     await this.settle();
   }
 

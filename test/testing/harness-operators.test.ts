@@ -1,7 +1,22 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { count, early, level, minutes, type Stream, seconds, session, sum, tumbling, type, value } from 'millrace';
+import {
+  type AggregateFunction,
+  aggregating,
+  count,
+  early,
+  level,
+  minutes,
+  type Stream,
+  seconds,
+  session,
+  sliding,
+  sum,
+  tumbling,
+  type,
+  value,
+} from 'millrace';
 import { harness, harness2 } from 'millrace/testing';
 import { describe, expect, it } from 'vitest';
 
@@ -179,6 +194,119 @@ describe('windows in a harness', () => {
     expect(() => before!.n).toThrow('after the callback');
     // What was emitted is frozen, and it is the state itself: changing it now is a mistake, and says so.
     await expect(h.watermark(19)).rejects.toThrow('it was emitted');
+    await h.close();
+  });
+});
+
+describe('accumulators in a harness', () => {
+  interface Total {
+    n: number;
+    seen: number[];
+  }
+  it('may be changed by the function they are lent to, in all places that keep one', async () => {
+    const list: AggregateFunction<number, Total, number[]> = {
+      create: () => ({ n: 0, seen: [] }),
+      add(held, n) {
+        held.n += n;
+        held.seen.push(n);
+        return held;
+      },
+      merge: (left, right) => ({ n: left.n + right.n, seen: [...left.seen, ...right.seen] }),
+      result: (held) => [held.n, ...held.seen],
+    };
+    const keyed = (input: Stream<number>) => input.keyBy(() => 'all');
+    const programs: [string, (input: Stream<number>) => Stream<unknown>][] = [
+      [
+        'running',
+        (input) =>
+          keyed(input)
+            .aggregate('list', list)
+            .map((r) => r.value),
+      ],
+      [
+        'window',
+        (input) =>
+          keyed(input)
+            .window(tumbling(10))
+            .aggregate('list', list)
+            .map((r) => r.value),
+      ],
+      [
+        'sliding',
+        (input) =>
+          keyed(input)
+            .window(sliding(10, 10))
+            .trigger(early({ count: 1 }))
+            .aggregate('list', list)
+            .map((r) => r.value),
+      ],
+      [
+        'state',
+        (input) =>
+          keyed(input).process('list', {
+            emits: type<unknown>(),
+            state: { held: aggregating(list) },
+            onRecord(n, ctx) {
+              ctx.state.held.add(n);
+              ctx.emit(ctx.state.held.get());
+            },
+          }),
+      ],
+    ];
+    for (const [name, program] of programs) {
+      const h = await harness(program);
+      for (const n of [1, 2, 3]) await h.push(n, n);
+      await h.watermark(9);
+      expect({ name, last: h.take().at(-1)!.value }).toEqual({ name, last: [6, 1, 2, 3] });
+      await h.close();
+    }
+  });
+
+  it('may be changed by a reducer, whose results stay what they were', async () => {
+    const add = (left: Total, right: Total): Total => {
+      left.n += right.n;
+      left.seen.push(...right.seen);
+      return left;
+    };
+    const total = (n: number): Total => ({ n, seen: [n] });
+    const h = await harness((input: Stream<Total>) => input.keyBy(() => 'all').reduce('sum', add));
+    for (const n of [1, 2, 3]) await h.push(total(n), n);
+    expect(h.take().map((r) => r.value)).toEqual([
+      { n: 1, seen: [1] },
+      { n: 3, seen: [1, 2] },
+      { n: 6, seen: [1, 2, 3] },
+    ]);
+    await h.close();
+    const w = await harness((input: Stream<Total>) =>
+      input
+        .keyBy(() => 'all')
+        .window(tumbling(10))
+        .reduce('sum', add),
+    );
+    for (const n of [1, 2, 3]) await w.push(total(n), n);
+    await w.watermark(9);
+    expect(w.take().map((r) => r.value.value)).toEqual([{ n: 6, seen: [1, 2, 3] }]);
+    await w.close();
+  });
+
+  it('cannot be kept for later', async () => {
+    let kept: Total | undefined;
+    const h = await harness((input: Stream<number>) =>
+      input
+        .keyBy(() => 'all')
+        .aggregate('sum', {
+          create: (): Total => ({ n: 0, seen: [] }),
+          add(held, n) {
+            if (kept !== undefined) kept.n = 0;
+            held.n += n;
+            kept = held;
+            return held;
+          },
+          result: (held) => held.n,
+        }),
+    );
+    await h.push(1);
+    await expect(h.push(2)).rejects.toMatchObject({ code: 'STATE_USED_AFTER_CALLBACK' });
     await h.close();
   });
 });

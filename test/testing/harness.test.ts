@@ -112,6 +112,27 @@ describe('a harness', () => {
     await h.close();
   });
 
+  it('deals records out to all instances, and gives the watermarks that all of them have reached', async () => {
+    const h = await harness(
+      (input: Stream<number>) =>
+        input
+          .process('where', { emits: type<[number, number]>(), onRecord: (n, ctx) => ctx.emit([n, ctx.subtask]) })
+          .keyBy(([n]) => n % 2)
+          .process('again', { emits: type<string>(), onRecord: ([n, subtask], ctx) => ctx.emit(`${n} by ${subtask} of ${ctx.parallelism}`) }),
+      { parallelism: 3 },
+    );
+    for (const n of [1, 2, 3, 4]) await h.push(n, n);
+    expect(h.take().map((r) => r.value)).toEqual(['1 by 0 of 3', '2 by 1 of 3', '3 by 2 of 3', '4 by 0 of 3']);
+    await h.watermark(10);
+    expect(h.watermarks()).toEqual([10]);
+    await h.idle();
+    await h.push(5, 5);
+    await h.watermark(20);
+    expect(h.watermarks()).toEqual([20]);
+    await h.end();
+    await h.close();
+  });
+
   it('ignores a watermark that is not above the last, and passes on no infinite one', async () => {
     const h = await harness((input: Stream<number>) => input);
     await h.watermark(5);
