@@ -277,19 +277,22 @@ export function processOperator(environment: OperatorEnvironment, step: ProcessS
   return new ProcessOperator(environment, step);
 }
 
-/** The state of the broadcast side: whatever is no broadcast map says so when it is looked at. */
+/** The state of the broadcast side: whatever is no broadcast map says so when it is used. */
 function broadcastOnly(uid: string, kinds: readonly [string, AnyKind][], handles: Readonly<Record<string, unknown>>): object {
-  const visible = { ...handles };
+  const visible: Record<string, unknown> = { ...handles };
   for (const [name, kind] of kinds) {
     if (kind.scope === 'broadcast') continue;
-    Object.defineProperty(visible, name, {
-      get() {
-        throw new MillraceError('STATE_MISUSED', `The broadcast side of '${uid}' used the state ${name}, which is no broadcast map.`, {
-          uid,
-          todo: 'Use it in onLeft: the broadcast side runs in every instance, without a key.',
-        });
+    visible[name] = new Proxy(
+      {},
+      {
+        get() {
+          throw new MillraceError('STATE_MISUSED', `The broadcast side of '${uid}' used the state ${name}, which is no broadcast map.`, {
+            uid,
+            todo: 'Use it in onLeft: the broadcast side runs in every instance, without a key.',
+          });
+        },
       },
-    });
+    );
   }
   return Object.freeze(visible);
 }
