@@ -107,7 +107,7 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
         return `at = ${n}; const v${n} = ${bind(`f${n}`, node.step.fn)}(${v});\n${emit(node, MAIN, `v${n}`, t)}`;
       case 'filter': {
         const f = bind(`f${n}`, node.step.fn);
-        return `at = ${n}; const p${n} = ${f}(${v}); if (p${n} === true || settle(p${n})) {\n${emit(node, MAIN, v, t)}\n}`;
+        return `at = ${n}; const p${n} = ${f}(${v}); if (p${n} === true || (p${n} !== false && settle(p${n}))) {\n${emit(node, MAIN, v, t)}\n}`;
       }
       case 'flatMap':
         return `at = ${n}; const r${n} = ${bind(`f${n}`, node.step.fn)}(${v}); if (typeof r${n}?.then === 'function') settle(r${n});\nfor (const v${n} of r${n}) {\n${emit(node, MAIN, `v${n}`, t)}\nat = ${n};\n}`;
@@ -115,7 +115,7 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
         const tests = node.step.branches.map(({ name, fn }, b) => {
           const p = `p${n}_${b}`;
           const body = emit(node, name, v, t);
-          return `at = ${n}; const ${p} = ${bind(`f${n}_${b}`, fn)}(${v}); if (${p} === true || settle(${p})) {\n${body}\n} else {`;
+          return `at = ${n}; const ${p} = ${bind(`f${n}_${b}`, fn)}(${v}); if (${p} === true || (${p} !== false && settle(${p}))) {\n${body}\n} else {`;
         });
         return `${tests.join('\n')}${' }'.repeat(tests.length)}`;
       }
