@@ -1,6 +1,7 @@
 // Every step at which a process can be killed, with how it is reached. A rule test holds this list against the sources, so that no step is forgotten.
 
 import { FILES_SINK_STEPS } from '../../src/connectors/files-sink.ts';
+import type { Query } from './workloads.ts';
 
 /** Reached in the first run of a job; the number is the time it is killed at, late enough that something lies behind it. */
 const RUNNING: Readonly<Record<string, number>> = {
@@ -60,3 +61,26 @@ export function preludeOf(step: string): string {
 
 /** Only a sink with files that stay open over checkpoints has something to copy, and that is the sink of cpu. */
 export const ONLY_CPU: ReadonlySet<string> = new Set(['sink.files.copy']);
+
+/** Where a process that runs a query of Nexmark is killed: at steps that come in it, with keyed state or without. */
+const NEXMARK_STEPS: Readonly<Record<Query, string>> = {
+  q0: 'sink.commit',
+  q1: 'checkpoint.registered',
+  q2: 'sink.committed',
+  q3: 'checkpoint.delta.upload',
+  q4: 'restore.load',
+  q5: 'checkpoint.ack',
+  q7: 'checkpoint.metadata.written',
+  q8: 'checkpoint.register',
+};
+
+export function nexmarkStepOf(query: Query): Step {
+  return STEPS.find(({ name }) => name === NEXMARK_STEPS[query])!;
+}
+
+/** Parallelisms of the first, the second and the last run. */
+export const NEXMARK_COURSES = [
+  [1, 2, 3],
+  [2, 3, 1],
+  [3, 1, 2],
+] as const;
