@@ -104,6 +104,7 @@ export type {
 } from './graph/job.ts';
 export type { AggregateFunction, WatermarkGenerator, WatermarkStrategy } from './graph/node.ts';
 export type { Plan } from './graph/plan.ts';
+export { planGraph, planText } from './graph/plan-views.ts';
 export type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from './graph/sink.ts';
 export type { ReadContext, Source, SourceBatch, SourceContext } from './graph/source.ts';
 export { avg, collect, combine, count, distinct, first, histogram, last, max, maxBy, min, minBy, sum, topN } from './operators/aggregates.ts';

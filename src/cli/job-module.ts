@@ -8,12 +8,14 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { JobRun } from '../execution/job-run.ts';
 import type { RunOptions } from '../graph/job.ts';
+import type { Plan } from '../graph/plan.ts';
 import type { HookData } from './module-hooks.ts';
 
 /** What `job()` of `millrace` returns, as far as it matters here; the module may have its own copy of the package. */
 export interface LoadedJob {
   readonly name: string;
   readonly defaults: RunOptions;
+  plan(options?: { parallelism?: number }): Plan;
   start(options: RunOptions): Promise<JobRun & { readonly controlUrl?: string | undefined }>;
 }
 
@@ -43,7 +45,12 @@ export async function loadJob(path: string, moduleArguments: readonly string[]):
       `The module ${path} has ${'default' in exports ? `a default export that is no job (${describe(exports.default)})` : 'no default export'}.`,
       { todo: 'Write export default job(…).' },
     );
-  return { name: job.name, defaults: job.defaults ?? {}, start: (options) => (job as LoadedJob).start(options) };
+  return {
+    name: job.name,
+    defaults: job.defaults ?? {},
+    plan: (options) => (job as LoadedJob).plan(options),
+    start: (options) => (job as LoadedJob).start(options),
+  };
 }
 
 function hook(): void {

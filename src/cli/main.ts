@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { MillraceError } from '../errors.ts';
 import { cancelCommand, checkpointsCommand, jobsCommand, type LookFlags, stopCommand, treeCommand } from './look-commands.ts';
+import { type PlanFlags, planCommand } from './plan-command.ts';
 import { type RunFlags, runCommand } from './run-command.ts';
 import { saying } from './said.ts';
 
@@ -27,7 +28,8 @@ async function main(argv: readonly string[]): Promise<number> {
   const run = async (path: string, flags: RunFlags): Promise<void> => {
     code = await runCommand(path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
   };
-  const program = command(run);
+  const plan = (path: string, flags: PlanFlags): Promise<void> => planCommand(path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
+  const program = command(run, plan);
   try {
     await program.parseAsync([...own], { from: 'user' });
     return code;
@@ -46,7 +48,7 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-function command(run: (path: string, flags: RunFlags) => Promise<void>): Command {
+function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (path: string, flags: PlanFlags) => Promise<void>): Command {
   const program = new Command('millrace')
     .description('Runs jobs, looks at those that run, and stops them.')
     .version(versionOf(), '-V, --version', 'print the version of Millrace')
@@ -67,6 +69,12 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>): Command
     .option('--json', 'say what happens as lines of JSON')
     .addHelpText('after', '\nEverything after -- is left to the module, in process.argv.')
     .action(run);
+
+  add('plan <module>', 'Show what the job of a module will run as: operators that run together, instances, exchanges; runs nothing')
+    .option('--graph', 'as a graph in the language of Mermaid')
+    .option('--json', 'as data')
+    .option('--parallelism <n>', 'for that many instances of each operator that does not say otherwise')
+    .action(plan);
 
   const look = (name: string, about: string, act: (job: string | undefined, flags: LookFlags) => Promise<void>): Command =>
     add(name, about).option('--url <url>', "address of the job's door, instead of looking on this machine").option('--json', 'answer with JSON').action(act);

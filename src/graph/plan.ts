@@ -41,8 +41,16 @@ export interface Edge {
 export interface Plan {
   /** Of the graph, the declared state and `version`: the same for the same program. */
   readonly hash: string;
-  readonly vertices: readonly { id: string; uids: readonly string[]; chain: readonly string[]; parallelism: number }[];
-  readonly edges: readonly { from: string; to: string; exchange: string }[];
+  /** `tags`: one for each operator of `chain`, null where it has none. */
+  readonly vertices: readonly {
+    id: string;
+    uids: readonly string[];
+    chain: readonly string[];
+    parallelism: number;
+    tags?: readonly (string | null)[];
+  }[];
+  /** `output`: the side output that it begins at; `port`: the input of an operator that has two. */
+  readonly edges: readonly { from: string; to: string; exchange: string; output?: string; port?: Port }[];
 }
 
 export interface Graph {
@@ -148,12 +156,17 @@ function describe(vertices: readonly Vertex[], edges: readonly Edge[], version: 
     from: e.from.id,
     to: e.to.id,
     exchange: e.exchange as string,
-    output: e.output === MAIN ? undefined : e.output.replace('\u0000', ''),
+    ...(e.output === MAIN ? {} : { output: e.output.replace('\u0000', '') }),
   }));
   const states = vertices.flatMap((v) => v.nodes.map((n) => (n.step.kind === 'process' ? Object.keys(n.step.spec.state) : [])));
   const hash = createHash('sha256')
     .update(JSON.stringify([shown, links, states, version ?? '']))
     .digest('hex')
     .slice(0, 16);
-  return { hash, vertices: shown, edges: links };
+  // What is for people only is no part of the hash.
+  return {
+    hash,
+    vertices: shown.map((v, i) => ({ ...v, tags: vertices[i]!.nodes.map((n) => n.tag ?? null) })),
+    edges: links.map((l, i) => (edges[i]!.to.inputs.some((e) => e.port === 'right') ? { ...l, port: edges[i]!.port } : l)),
+  };
 }

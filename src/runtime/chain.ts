@@ -95,8 +95,15 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
     for (const consumer of vertex.nodes) {
       for (const input of consumer.inputs) if (consumer !== vertex.head && input.node === node && input.output === output) lines.push(step(consumer, v, t));
     }
+    // What fused consumers have left in `at` is not who asks for a key or a partition (N1).
+    let named = lines.length === 0 && (node.step.kind !== 'source' || vertex.nodes.length === 1);
     vertex.outputs.forEach((edge, i) => {
-      if (edge.node === node && edge.output === output) lines.push(`add${i}(${v}, ${t});`);
+      if (edge.node !== node || edge.output !== output) return;
+      if (!named && (edge.key !== undefined || edge.partition !== undefined)) {
+        lines.push(`at = ${at.get(node)};`);
+        named = true;
+      }
+      lines.push(`add${i}(${v}, ${t});`);
     });
     return lines.join('\n');
   };

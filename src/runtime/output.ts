@@ -154,7 +154,8 @@ const addAtRandom = ({ builders, limit, random }: AddDependencies) => {
 const addByFunction = ({ builders, limit, partition, refuse }: AddDependencies) => {
   const { batches, control } = builders;
   return (value: unknown, timestamp: number): void => {
-    const batch = batches[partition(value, batches.length)] ?? refuse(partition(value, batches.length), batches.length);
+    const target: unknown = partition(value, batches.length);
+    const batch = (typeof target === 'number' ? batches[target] : undefined) ?? refuse(target, batches.length);
     batch.add(value, timestamp);
     if (batch.size >= limit) control.full = true;
   };
