@@ -56,8 +56,7 @@ export function murmur3(bytes: Uint8Array, length = bytes.length): number {
 }
 
 const scratch = new ByteWriter(256);
-const number = new DataView(new ArrayBuffer(12));
-number.setUint8(0, NUMBER);
+const number = new DataView(new ArrayBuffer(8));
 
 /** The hash of a key, a signed 32-bit integer. Throws KEY_UNSUPPORTED. */
 export function hashKey(key: Key): number {
@@ -94,8 +93,11 @@ export function hashKey(key: Key): number {
       if (bits < 0x80) return finished(h, length + 4);
     }
   } else if (typeof key === 'number') {
-    number.setFloat64(1, key === 0 ? 0 : Number.isNaN(key) ? Number.NaN : key);
-    return finished(tail(mixed(mixed(0, number.getInt32(0, true)), number.getInt32(4, true)), number.getUint8(8)), 9);
+    // Read back as it was written and shifted by the tag here: a read that begins before the write it overlaps waits for memory.
+    number.setFloat64(0, key === 0 ? 0 : Number.isNaN(key) ? Number.NaN : key);
+    const x = number.getInt32(0, true);
+    const y = number.getInt32(4, true);
+    return finished(tail(mixed(mixed(0, NUMBER | (x << 8)), (x >>> 24) | (y << 8)), y >>> 24), 9);
   }
   scratch.reset();
   writeKey(scratch, key);
