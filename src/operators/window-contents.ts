@@ -127,7 +127,7 @@ export class Elements implements Contents {
 
   add(value: unknown, timestamp: number, right: boolean, key: Key, hash: number, id: number): boolean {
     const first = this.#timed > 0 ? timestamp : right ? 1 : 0;
-    if (this.#numbered === 0) return this.#lists.add(key, hash, id, value, first);
+    if (this.#numbered === 0) return this.#lists.add(key, hash, id, value, first, right ? 1 : 0);
     const number = this.#lists.newest(key, hash, 0) + 1;
     return this.#stride === 2 ? this.#lists.add(key, hash, id, value, number) : this.#lists.add(key, hash, id, value, first, number);
   }
@@ -150,6 +150,7 @@ export class Elements implements Contents {
     this.#call(left, right, key, hash, id, window);
   }
 
+  /** A record is a value, its timestamp, and a third place where there are more. */
   #fireEvicting(evictor: EvictorSpec, places: readonly unknown[], key: Key, hash: number, id: number, window: WindowBounds): void {
     const stride = this.#stride;
     interface Held {
@@ -157,23 +158,17 @@ export class Elements implements Contents {
       readonly timestamp: number;
     }
     const all: Held[] = [];
-    const numbers = new Map<Held, unknown>();
+    /** Its input, or its number: windows of two inputs that drop records do not merge. */
+    const third = new Map<Held, unknown>();
     for (let i = 0; i < places.length; i += stride) {
       const held: Held = { value: places[i], timestamp: places[i + 1] as number };
       all.push(held);
-      if (stride > 2) numbers.set(held, places[i + 2]);
+      if (stride > 2) third.set(held, places[i + 2]);
     }
     // The program may change the arrays it is given, and gives back what is kept.
     const before = evictor.before === undefined ? all : evictor.before([...all], window);
-    if (before.length > 0)
-      this.#call(
-        before.map((held) => held.value),
-        NONE,
-        key,
-        hash,
-        id,
-        window,
-      );
+    const valuesOf = (side: number): unknown[] => before.filter((held) => this.#sided === 0 || (third.get(held) ?? 0) === side).map((held) => held.value);
+    if (before.length > 0) this.#call(valuesOf(0), this.#sided === 0 ? NONE : valuesOf(1), key, hash, id, window);
     const kept = evictor.after === undefined ? before : evictor.after([...before], window);
     if (kept.length === all.length && kept.every((held, i) => held === all[i])) return;
     // What an evictor makes anew stands behind what it found before it.
@@ -181,10 +176,10 @@ export class Elements implements Contents {
     const rows: unknown[] = [];
     for (const held of kept) {
       rows.push(held.value, held.timestamp);
-      if (stride > 2) {
-        number = Math.max(number, (numbers.get(held) as number | undefined) ?? number);
+      if (this.#numbered > 0) {
+        number = Math.max(number, (third.get(held) as number | undefined) ?? number);
         rows.push(number);
-      }
+      } else if (stride > 2) rows.push(third.get(held) ?? 0);
     }
     this.#lists.set(key, hash, id, rows);
   }

@@ -5,7 +5,8 @@
 //
 // Who owns what: this owns the windows of a key and the timers of their ends; the contents (window-contents.ts), the program's function
 // (window-function.ts) and the trigger (window-trigger.ts) own their tables. All name a window by an id: its start, or 0 for the global one, or, where an
-// assigner says what it likes or windows merge, a random number whose row `.windows` has (start, end, number of the trigger's timers).
+// assigner says what it likes or windows merge, a number whose row `.windows` has (start, end, number of the trigger's timers). Both numbers are made of
+// bounds: the id of those the window began with, the other one of those it has.
 //
 // Invariants:
 //  X1  A window is over when its last millisecond + lateness is behind the watermark (of processing time: when its last millisecond has come). Then
@@ -191,14 +192,11 @@ class WindowOperator implements Operator {
   #open(start: number, end: number, key: Key, hash: number): Row {
     const table = this.#windows!;
     const group = table.find(key, hash) ?? table.insert(key, hash);
-    let id = this.#number();
-    while (table.row(group, id) !== undefined) id = this.#number();
-    return table.insertRow(group, id, [start, end, id] satisfies Stored);
-  }
-
-  /** Drawn, not counted: a number that has been used is not to come again while timers of it may be left. */
-  #number(): number {
-    return Math.floor(this.#environment.random() * Number.MAX_SAFE_INTEGER);
+    const timers = numberOf(start, end);
+    // No other window that is there began as this one: it would have been found, or have been touched.
+    let id = timers;
+    while (table.row(group, id) !== undefined) id += 1;
+    return table.insertRow(group, id, [start, end, timers] satisfies Stored);
   }
 
   /** The row of the window that [start, end) is part of, grown together with those that it touches; undefined where it is over. */
@@ -224,7 +222,7 @@ class WindowOperator implements Operator {
     const before = kept.value as Stored;
     const from = Math.min(start, before[0]);
     const to = Math.max(end, (merged[merged.length - 1]!.value as Stored)[1]);
-    const window = { bounds: { start: from, end: to }, id: kept.ns as number, timers: this.#trigger === undefined ? before[2] : this.#number() };
+    const window = { bounds: { start: from, end: to }, id: kept.ns as number, timers: this.#trigger === undefined ? before[2] : numberOf(from, to) };
     const others = merged.slice(1);
     table.put(kept, [from, to, window.timers] satisfies Stored);
     const group = table.find(key, hash)!;
@@ -329,8 +327,10 @@ class WindowOperator implements Operator {
   #end(key: Key, hash: number, id: number, bounds: WindowBounds): void {
     const trigger = this.#trigger;
     const called = this.#called;
+    const group = this.#windows?.find(key, hash);
+    const row = group === undefined ? undefined : this.#windows!.row(group, id);
     if (trigger?.clears === true || called?.onClear !== undefined) {
-      const timers = this.#windows === undefined ? id : 0;
+      const timers = row === undefined ? id : (row.value as Stored)[2];
       this.#environment.unit(
         () => {
           trigger?.onClear(key, hash, { bounds, id, timers });
@@ -344,8 +344,6 @@ class WindowOperator implements Operator {
     this.#contents.clear(key, hash, id);
     trigger?.kinds.drop(key, hash, id);
     called?.windowKinds?.drop(key, hash, id);
-    const group = this.#windows?.find(key, hash);
-    const row = group === undefined ? undefined : this.#windows!.row(group, id);
     if (row !== undefined) this.#windows!.deleteRow(group!, row);
   }
 
@@ -354,6 +352,24 @@ class WindowOperator implements Operator {
   snapshot(): Readonly<Record<string, StatePart>> {
     return this.#definition.snapshot();
   }
+}
+
+const bits = new DataView(new ArrayBuffer(16));
+
+/** A number of 53 bits that stands for these bounds. */
+function numberOf(start: number, end: number): number {
+  bits.setFloat64(0, start + 0);
+  bits.setFloat64(8, end + 0);
+  let a = 0x9e3779b9;
+  let b = 0x85ebca6b;
+  for (let i = 0; i < 16; i += 4) {
+    const word = bits.getUint32(i);
+    a = Math.imul(a ^ word ^ (a >>> 15), 0x2c1b3c6d);
+    b = Math.imul(b ^ word ^ (b >>> 13), 0x297a2d39);
+  }
+  a = Math.imul(a ^ (a >>> 16), 0x7feb352d) ^ Math.imul(b ^ (b >>> 13), 0x846ca68b);
+  b = Math.imul(b ^ (b >>> 16), 0x7feb352d) ^ Math.imul(a ^ (a >>> 13), 0x846ca68b);
+  return (b & 0x1fffff) * 2 ** 32 + (a >>> 0);
 }
 
 export function windowOperator(environment: OperatorEnvironment, spec: WindowSpec): Operator {

@@ -85,6 +85,9 @@ function atEnd(time: Time): MergingTrigger<unknown> {
       onMerge(window, context) {
         end.toCome(window, context);
       },
+      onClear(window, { timers }) {
+        timers[time].delete(window.end - 1);
+      },
     },
   );
 }
@@ -186,9 +189,9 @@ export function every(ms: number, time: 'event' | 'processing'): MergingTrigger<
       if (end.is(at, domain, window)) return 'fire';
       if (domain !== time || context.state.next.get() !== at) return 'continue';
       context.state.next.clear();
-      // The end of event time: a window without an end would fire for ever.
-      if (domain === 'processing' || context.watermark !== Number.POSITIVE_INFINITY || window.end !== Number.POSITIVE_INFINITY)
-        schedule(at + ms, window, context);
+      // The end of event time: a window that does not end by it would fire for ever.
+      const ends = windowTime === 'event' && window.end !== Number.POSITIVE_INFINITY;
+      if (domain === 'processing' || context.watermark !== Number.POSITIVE_INFINITY || ends) schedule(at + ms, window, context);
       return 'fire';
     };
     return knownAs(
@@ -211,6 +214,11 @@ export function every(ms: number, time: 'event' | 'processing'): MergingTrigger<
           end.toCome(window, context);
           const next = context.state.next.get();
           if (next !== undefined) schedule(next, window, context);
+        },
+        onClear(window, { state, timers }) {
+          const next = state.next.get();
+          if (next !== undefined) timers[time].delete(next);
+          timers[windowTime].delete(window.end - 1);
         },
       },
     );
@@ -319,6 +327,10 @@ export function early(options: { every?: number; count?: number }): MergingTrigg
           const open = end.toCome(window, context);
           const due = context.state.due.get();
           if (open && due !== undefined) context.timers.processing.set(due);
+        },
+        onClear(_window, { state, timers }) {
+          const due = state.due.get();
+          if (due !== undefined) timers.processing.delete(due);
         },
       },
     );
