@@ -41,7 +41,7 @@ interface Builders {
 
 /**
  * The key that a task hashed last. Where a record leaves by several keyed outputs it mostly has the same key in each: the first output writes it down, the
- * others look.
+ * others look. Numbers are looked at everywhere: to compare two costs nothing, and keys often come several times in a row.
  */
 export interface LastKey {
   key: Key;
@@ -65,9 +65,13 @@ interface AddDependencies {
 /** Free of outside names: see fresh.ts. */
 const addKeyedToOne = ({ builders, key, canonical, hash, limit, last, first }: AddDependencies) => {
   const { batches, control } = builders;
+  const shared = last !== undefined;
+  const looks = shared && !first;
+  const held: LastKey = last ?? { key: '', hash: 0 };
   return (value: unknown, timestamp: number): void => {
     let k = key(value);
-    if (typeof k !== 'string') k = canonical(k);
+    if (typeof k === 'number') k = k === 0 ? 0 : k;
+    else if (typeof k !== 'string') k = canonical(k);
     const batch = batches[0]!;
     const n = batch.size;
     if (n === batch.capacity) batch.grow();
@@ -75,12 +79,13 @@ const addKeyedToOne = ({ builders, key, canonical, hash, limit, last, first }: A
     batch.timestamps[n] = timestamp;
     batch.keys[n] = k;
     let h: number;
-    if (last === undefined) h = hash(k);
-    else if (!first && typeof k === 'string' && k === last.key) h = last.hash;
+    if (typeof k === 'number' ? k === held.key : looks && typeof k === 'string' && k === held.key) h = held.hash;
     else {
       h = hash(k);
-      last.key = k;
-      last.hash = h;
+      if (shared || typeof k === 'number') {
+        held.key = k;
+        held.hash = h;
+      }
     }
     batch.hashes[n] = h;
     batch.size = n + 1;
@@ -90,16 +95,21 @@ const addKeyedToOne = ({ builders, key, canonical, hash, limit, last, first }: A
 
 const addKeyed = ({ builders, key, canonical, hash, target, limit, last, first }: AddDependencies) => {
   const { batches, control } = builders;
+  const shared = last !== undefined;
+  const looks = shared && !first;
+  const held: LastKey = last ?? { key: '', hash: 0 };
   return (value: unknown, timestamp: number): void => {
     let k = key(value);
-    if (typeof k !== 'string') k = canonical(k);
+    if (typeof k === 'number') k = k === 0 ? 0 : k;
+    else if (typeof k !== 'string') k = canonical(k);
     let h: number;
-    if (last === undefined) h = hash(k);
-    else if (!first && typeof k === 'string' && k === last.key) h = last.hash;
+    if (typeof k === 'number' ? k === held.key : looks && typeof k === 'string' && k === held.key) h = held.hash;
     else {
       h = hash(k);
-      last.key = k;
-      last.hash = h;
+      if (shared || typeof k === 'number') {
+        held.key = k;
+        held.hash = h;
+      }
     }
     const batch = batches[target(h)]!;
     batch.addKeyed(value, timestamp, k, h);
