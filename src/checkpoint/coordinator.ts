@@ -22,7 +22,7 @@ import type { CheckpointInfo } from '../graph/job.ts';
 import type { Barrier } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
-import type { TaskMail } from '../runtime/task.ts';
+import type { TaskMail } from '../runtime/task-contract.ts';
 import { judgeAck, nextId, nextTrigger, superseded, type TaskFacts, triggerTargets } from './decisions.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, writersOf } from './metadata.ts';
 import type { Registry } from './registry.ts';

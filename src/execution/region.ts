@@ -18,7 +18,8 @@ import { Channel } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
-import { Task, type TaskMail, type TaskReports } from '../runtime/task.ts';
+import { Task } from '../runtime/task.ts';
+import type { TaskMail, TaskReports } from '../runtime/task-contract.ts';
 import type { AlignmentGroups } from '../time/alignment-group.ts';
 import type { MetricRegistry } from './metrics.ts';
 

@@ -10,92 +10,33 @@
 // Invariants:
 //  T1  A barrier is one uninterrupted step: sinks closed, barrier out, state frozen, positions taken, channels unblocked. No record in between.
 //  T2  Everything asynchronous re-enters as mail of this attempt, or only wakes the task.
-//  T3  A watermark leaves after every timer up to it has fired; records wait meanwhile.
+//  T3  Records wait while a watermark is on its way (task-time.ts).
 //  T4  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
 
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
-import type { KeyGroupRange, RegionState, TaskState } from '../../state-backends/index.ts';
+import type { TaskState } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
-import type { Logger, Metrics } from '../graph/context.ts';
 import type { DeadLetter, Key } from '../graph/job.ts';
 import { DEAD_LETTERS, isKeyed, type Node, nameOf } from '../graph/node.ts';
-import type { Edge, Vertex } from '../graph/plan.ts';
 import { isTransactional, type SinkContext } from '../graph/sink.ts';
-import type { AlignmentGroups } from '../time/alignment-group.ts';
 import { type Batch, releaseBatch } from './batch.ts';
 import { buildChain, type Chain, type Columns } from './chain.ts';
-import type { Barrier, Channel, Event } from './channel.ts';
+import type { Barrier, Event } from './channel.ts';
 import { DeadLetters, deadLetter } from './dead-letters.ts';
 import { forEachSink } from './for-each.ts';
 import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
-import type { Io } from './io.ts';
-import type { Operator, OperatorFactory, Participant, TimeEvent } from './operator.ts';
+import type { Operator, Participant, TimeEvent } from './operator.ts';
 import { type Control, type LastKey, type Output, openOutput } from './output.ts';
 import { PlainSink } from './plain-sink.ts';
 import type { SinkRunner } from './sink-runner.ts';
-import type { OperatorSnapshot, SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
+import type { OperatorSnapshot } from './snapshot.ts';
 import { SourceReader, type SplitReading } from './source-reader.ts';
+import type { TaskMail, TaskOptions } from './task-contract.ts';
 import { TaskSnapshots } from './task-snapshots.ts';
+import { TaskTime } from './task-time.ts';
 import { TransactionalSinkRunner } from './transactional-sink.ts';
 import { needsUndo, TaskFailure, UnitRunner } from './units.ts';
-
-export type TaskMail =
-  | { readonly kind: 'run'; readonly fn: () => void }
-  /** All tasks of the region are open: begin. `known`: ids of all restored splits by uid; `counts`: how many each instance of a source has. */
-  | { readonly kind: 'go'; readonly known: ReadonlySet<string>; readonly counts: readonly number[] }
-  | { readonly kind: 'trigger'; readonly barrier: Barrier }
-  | { readonly kind: 'complete'; readonly id: number }
-  | { readonly kind: 'abort'; readonly id: number }
-  | { readonly kind: 'assign'; readonly splits: readonly unknown[]; readonly last: boolean }
-  | { readonly kind: 'drain' };
-
-/** What a task tells its job. Calls come from its own turns only. */
-export interface TaskReports {
-  opened(report: { marker: number }): void;
-  ack(id: number, snapshot: TaskSnapshot, pauseMs: number): void;
-  declined(id: number, error: unknown): void;
-  /** All commits up to `id` have resolved. */
-  committed(id: number): void;
-  ended(): void;
-  finished(): void;
-  failed(failure: TaskFailure): void;
-  /** A record failed under the policy `stop`, was undone, and the source has stopped in front of it. */
-  stopped(failure: TaskFailure): void;
-  deadLetter(letter: DeadLetter): void;
-}
-
-export interface TaskOptions {
-  readonly job: string;
-  readonly vertex: Vertex;
-  readonly subtask: number;
-  readonly maxParallelism: number;
-  readonly attempt: number;
-  readonly lineage: string;
-  readonly range: KeyGroupRange;
-  readonly region: RegionState;
-  readonly io: Io;
-  readonly log: Logger;
-  readonly metrics: Metrics;
-  /** Undefined: checkpoints are off; one last barrier then commits the sinks. */
-  readonly storage: SnapshotStorage | undefined;
-  readonly blocking: boolean;
-  /** Watermarks after each batch of `read`, not by the clock. */
-  readonly watermarkEachBatch: boolean;
-  /** Of the job: splits of several sources wait for each other. */
-  readonly alignment: AlignmentGroups;
-  readonly inputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
-  readonly outputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
-  readonly operators: (node: Node) => OperatorFactory;
-  readonly restore: TaskRestore | undefined;
-  /** Newest checkpoint id of the snapshot restored, 0 without one. */
-  readonly restoredId: number;
-  /** Ids up to this one have been used by the lineage of that snapshot; 0 where it is another's. */
-  readonly usedId: number;
-  readonly lastCheckpoint: () => number | undefined;
-  readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
-  readonly reports: TaskReports;
-}
 
 type State = 'opening' | 'open' | 'running' | 'finished' | 'failed';
 
@@ -148,13 +89,10 @@ export class Task {
   #sourceIdle = false;
 
   // time
-  #watermark: number;
-  #processingTime: number;
-  #advancing: number | undefined;
+  readonly #time: TaskTime;
   #ending: 'no' | 'advancing' | 'ended' = 'no';
   #drained = false;
   #quiet: boolean;
-  #alarm: { at: number; handle: unknown } | undefined;
   #waiting = false;
 
   // snapshots
@@ -169,16 +107,23 @@ export class Task {
     this.#options = options;
     this.name = `${vertex.id}-${options.subtask}`;
     this.#nodes = vertex.nodes;
-    this.#watermark = restore?.watermark ?? Number.NEGATIVE_INFINITY;
-    this.#processingTime = restore?.processingTime ?? 0;
     this.#quiet = restore?.ended ?? false;
+    this.#time = new TaskTime({
+      watermark: restore?.watermark ?? Number.NEGATIVE_INFINITY,
+      processingTime: restore?.processingTime ?? 0,
+      quiet: this.#quiet,
+      clock: options.io.clock,
+      signal: (event) => this.#signal(event),
+      flush: () => this.#flush(false),
+      wake: () => this.wake(),
+    });
     this.#letters = new DeadLetters();
     this.#gate =
       vertex.inputs.length === 0
         ? undefined
         : new Gate(
             options.inputs.flatMap((i) => i.channels),
-            this.#watermark,
+            this.#time.watermark,
             options.blocking,
           );
     this.#right = options.inputs.flatMap(({ edge, channels }) => channels.map(() => edge.port === 'right'));
@@ -244,6 +189,7 @@ export class Task {
     this.#chain = built.chain;
     this.#outputOf = built.outputOf;
     this.#operators = [...built.operators.values()];
+    this.#time.of(this.#operators);
     this.#operatorOf = built.operators;
     const head = built.operators.get(vertex.head);
     this.#timekeeper = head?.onTime === undefined ? undefined : head;
@@ -301,21 +247,21 @@ export class Task {
       parallelism: options.vertex.parallelism,
       state: () => this.#keyed!,
       output,
-      watermark: () => this.#watermark,
-      now: () => this.now(),
+      watermark: () => this.#time.watermark,
+      now: () => this.#time.now(),
       random: () => options.io.random(),
       log: options.log,
       metrics: options.metrics,
       unit: (run, subject, key, timestamp) => this.#unit(index, run, subject, key, timestamp),
-      timersChanged: () => this.#armAlarm(),
+      timersChanged: () => this.#time.arm(),
       participate: (participant) => void this.#participants.push(participant),
       restored: (name) => options.restore?.parts[uid]?.[name],
       time: (event) => this.#timePasses(event),
-      afterTime: (fn) => this.#afterAdvancing(() => this.#entered(fn)),
+      afterTime: (fn) => this.#time.afterAdvancing(() => this.#time.entered(fn)),
       attention: () => {
         this.#control.full = true;
       },
-      post: (fn) => this.#post(() => this.#entered(fn)),
+      post: (fn) => this.#post(() => this.#time.entered(fn)),
       fail: (error) => this.#failLater(error),
       failed: (error, record, key, timestamp) => {
         const failure = this.#units.failure(error, node, record, key);
@@ -341,7 +287,7 @@ export class Task {
       parallelism: vertex.parallelism,
       context: { uid, signal: this.#abort.signal, log, metrics, parallelism: vertex.parallelism },
       deadLetter: (record, error) => this.#skipped(vertex.head, error, record, undefined, Number.NaN),
-      now: () => this.now(),
+      now: () => this.#time.now(),
       group: step.strategy?.align === undefined ? undefined : this.#options.alignment.of(step.strategy.align.group),
       wake: () => this.wake(),
       post: (fn) => this.#post(fn),
@@ -415,7 +361,7 @@ export class Task {
         break;
       case 'trigger':
         // Not between the timers of one watermark: a snapshot has all of them behind it, or none.
-        this.#afterAdvancing(() => {
+        this.#time.afterAdvancing(() => {
           if (this.#gate?.passed(mail.barrier.id) !== false) this.#barrier(mail.barrier);
         });
         break;
@@ -452,10 +398,10 @@ export class Task {
 
   #go(known: ReadonlySet<string>, counts: readonly number[]): void {
     this.#state = 'running';
-    if (!this.#quiet) for (const operator of this.#operators) if (operator.start !== undefined) this.#entered(() => operator.start!());
+    if (!this.#quiet) for (const operator of this.#operators) if (operator.start !== undefined) this.#time.entered(() => operator.start!());
     // Nothing fires now: what was due had fired before the snapshot, and a timer set for the past waits for the next watermark, as it would have without a crash.
-    if (this.#watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#watermark });
-    this.#armAlarm();
+    if (this.#time.watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#time.watermark });
+    this.#time.begin();
     if (!this.#options.watermarkEachBatch && (this.#strategy !== undefined || this.#timekeeper?.tick !== undefined)) this.#tick();
     if (this.#reader === undefined) return;
     if (this.#quiet) {
@@ -487,7 +433,7 @@ export class Task {
     if (this.#waiting) return false;
     for (const output of this.#outputs) if (!output.open) return this.#stall();
     // A watermark that is on its way goes on: a barrier may wait behind it, and the sink for that.
-    if (this.#sinks.size > 0 && this.#sinksBehind() && this.#advancing === undefined) return this.#stall();
+    if (this.#sinks.size > 0 && this.#sinksBehind() && !this.#time.advancing) return this.#stall();
     if (this.#stalled) {
       this.#stalled = false;
       this.#reader?.hold(false);
@@ -496,9 +442,11 @@ export class Task {
       this.#keyed.maintain();
       if (this.#keyed.pressed) return this.#wait(this.#keyed.relieve());
     }
-    if (this.#advancing !== undefined) return this.#advance(deadline);
-    if (this.#alarm !== undefined && this.#ending !== 'ended' && !this.#quiet && this.#alarm.at <= this.now() && !this.#fireProcessing(deadline))
-      return !this.#waiting;
+    if (this.#time.advancing) return this.#fired(this.#time.advance(deadline));
+    if (this.#ending !== 'ended' && this.#time.due) {
+      const fired = this.#time.fireProcessing(deadline);
+      if (fired !== 'done') return this.#fired(fired);
+    }
     if (this.#ending === 'advancing' && this.#timekeeper?.holding !== true) return this.#endData();
     if (this.#timekeeper?.blocked === true) {
       this.#flush(true);
@@ -511,6 +459,10 @@ export class Task {
     if (this.#batch !== undefined) return this.#processBatch();
     if (this.#reader !== undefined) return this.#readStep();
     return this.#pollStep();
+  }
+
+  #fired(outcome: 'done' | 'more' | Promise<void>): boolean {
+    return typeof outcome === 'string' || this.#wait(outcome);
   }
 
   /** No records are taken: a split that has none because of that is not idle. */
@@ -579,7 +531,7 @@ export class Task {
   #run(columns: Columns, from: number, size: number, split: SplitReading | undefined): number {
     const to = Math.min(size, from + this.#chunk);
     const begun = this.#options.io.elapsed();
-    this.#enter();
+    this.#time.enter();
     let next: number;
     try {
       next = this.#batchRight ? this.#chain.runRight(columns, from, to) : this.#chain.run(columns, from, to, split?.clock);
@@ -593,7 +545,7 @@ export class Task {
       }
       throw this.#units.failure(error, this.#nodes[this.#chain.at()]!, columns.values[index], columns.keys?.[index]) ?? error;
     } finally {
-      this.#leave();
+      this.#time.leave();
     }
     this.counts.recordsIn += next - from;
     const ended = this.#options.io.elapsed();
@@ -638,13 +590,13 @@ export class Task {
 
   #skipped(node: Node, error: unknown, record: unknown, key: Key | undefined, timestamp: number): void {
     const uid = nameOf(node);
-    const letter = deadLetter(uid, record, key, timestamp, error, this.now(), this.#options.lastCheckpoint());
+    const letter = deadLetter(uid, record, key, timestamp, error, this.#time.now(), this.#options.lastCheckpoint());
     const emit = this.#outputOf(node, DEAD_LETTERS);
     if (emit === undefined) this.#letters.keep(letter);
     this.#tellLetter(letter);
     // A unit of its own: whoever reads dead letters has a policy too.
     if (emit !== undefined)
-      this.#entered(() =>
+      this.#time.entered(() =>
         this.#unit(
           this.#chain.at(),
           () => emit(letter, timestamp),
@@ -664,7 +616,7 @@ export class Task {
   #forEachFailed(node: Node, error: unknown, record: unknown, timestamp: number): DeadLetter {
     const failure = this.#units.failure(error, node, record, undefined);
     if (failure !== undefined) throw failure;
-    const letter = deadLetter(nameOf(node), record, undefined, timestamp, error, this.now(), this.#options.lastCheckpoint());
+    const letter = deadLetter(nameOf(node), record, undefined, timestamp, error, this.#time.now(), this.#options.lastCheckpoint());
     this.#letters.keep(letter);
     if (this.#draining) this.#tellLetter(letter);
     else this.#post(() => this.#tellLetter(letter));
@@ -697,12 +649,12 @@ export class Task {
     const { watermark, idle } = this.#reader!.time();
     if (this.#sourceIdle && !idle) {
       this.#sourceIdle = false;
-      this.#afterAdvancing(() => this.#signal({ kind: 'active' }));
+      this.#time.afterAdvancing(() => this.#signal({ kind: 'active' }));
     }
-    if (watermark > this.#watermark && this.#advancing === undefined) this.#advanceTo(watermark);
+    if (watermark > this.#time.watermark && !this.#time.advancing) this.#time.advanceTo(watermark);
     if (idle && !this.#sourceIdle) {
       this.#sourceIdle = true;
-      this.#afterAdvancing(() => this.#signal({ kind: 'idle' }));
+      this.#time.afterAdvancing(() => this.#signal({ kind: 'idle' }));
     }
   }
 
@@ -711,7 +663,7 @@ export class Task {
     const idle = this.#sourceIdle ? !more : this.#reader!.empty;
     if (idle === this.#sourceIdle) return;
     this.#sourceIdle = idle;
-    this.#afterAdvancing(() => this.#signal({ kind: idle ? 'idle' : 'active' }));
+    this.#time.afterAdvancing(() => this.#signal({ kind: idle ? 'idle' : 'active' }));
   }
 
   #tick(): void {
@@ -732,7 +684,7 @@ export class Task {
     const keeper = this.#timekeeper;
     if (keeper?.tick === undefined || this.#quiet) return;
     this.#chain.setAt(0);
-    this.#entered(() => keeper.tick!(this.now()));
+    this.#time.entered(() => keeper.tick!(this.#time.now()));
   }
 
   #endOfInput(): boolean {
@@ -740,7 +692,7 @@ export class Task {
     // What an idle input says of time is not heard.
     if (this.#sourceIdle) this.#signal({ kind: 'active' });
     this.#sourceIdle = false;
-    this.#advanceTo(Number.POSITIVE_INFINITY);
+    this.#time.advanceTo(Number.POSITIVE_INFINITY);
     return true;
   }
 
@@ -749,7 +701,7 @@ export class Task {
     this.#reader.stopped = true;
     this.#drained = true;
     // A barrier that waits for a watermark to pass goes first: what it stores must know nothing of the end of time.
-    this.#afterAdvancing(() => this.#endOfInput());
+    this.#time.afterAdvancing(() => this.#endOfInput());
   }
 
   // ── events and time ──
@@ -788,108 +740,17 @@ export class Task {
 
   #timeArrives(event: TimeEvent): void {
     if (this.#timekeeper === undefined || this.#quiet) this.#timePasses(event);
-    else this.#entered(() => this.#timekeeper!.onTime!(event));
+    else this.#time.entered(() => this.#timekeeper!.onTime!(event));
   }
 
   #timePasses(event: TimeEvent): void {
-    if (event.kind === 'watermark') this.#advanceTo(event.time);
-    else this.#afterAdvancing(() => this.#signal(event));
-  }
-
-  readonly #after: (() => void)[] = [];
-
-  #afterAdvancing(fn: () => void): void {
-    if (this.#advancing === undefined) fn();
-    else this.#after.push(fn);
-  }
-
-  #advanceTo(watermark: number): void {
-    if (watermark <= this.#watermark && watermark !== Number.POSITIVE_INFINITY) return;
-    this.#watermark = watermark;
-    this.#advancing = watermark;
-  }
-
-  /** Fires timers up to the watermark; it leaves when all have (T3). */
-  #advance(deadline: number): boolean {
-    const watermark = this.#advancing!;
-    if (!this.#quiet) {
-      for (const operator of this.#operators) {
-        if (operator.advance === undefined) continue;
-        const outcome = this.#entered(() => operator.advance!(watermark, deadline));
-        this.#flush(false);
-        if (outcome === 'more') return true;
-        if (outcome !== 'done') return this.#wait(outcome);
-      }
-      for (const operator of this.#operators) if (operator.watermark !== undefined) this.#entered(() => operator.watermark!(watermark));
-    }
-    this.#advancing = undefined;
-    this.#signal({ kind: 'watermark', time: watermark });
-    // One of them may send the next watermark: the others wait for that too.
-    while (this.#after.length > 0 && this.#advancing === undefined) this.#after.shift()!();
-    return true;
-  }
-
-  #depth = 0;
-
-  /** Control goes to user code: to all operators of the chain, since what one of them emits the next one handles. */
-  #enter(): void {
-    if (this.#depth++ === 0) for (const operator of this.#operators) operator.enter?.();
-  }
-  #leave(): void {
-    if (--this.#depth === 0) for (const operator of this.#operators) operator.leave?.();
-  }
-  #entered<R>(run: () => R): R {
-    this.#enter();
-    try {
-      return run();
-    } finally {
-      this.#leave();
-    }
-  }
-
-  #fireProcessing(deadline: number): boolean {
-    const now = this.now();
-    for (const operator of this.#operators) {
-      if (operator.onProcessingTime === undefined || operator.nextProcessingTime! > now) continue;
-      const outcome = this.#entered(() => operator.onProcessingTime!(now, deadline));
-      this.#flush(false);
-      if (outcome === 'more') return false;
-      if (outcome !== 'done') return this.#wait(outcome);
-    }
-    this.#alarm = undefined;
-    this.#armAlarm();
-    return true;
-  }
-
-  /** One alarm is armed, for the earliest processing-time timer. */
-  #armAlarm(): void {
-    let next = Number.POSITIVE_INFINITY;
-    for (const operator of this.#operators) next = Math.min(next, operator.nextProcessingTime ?? Number.POSITIVE_INFINITY);
-    if (next === Number.POSITIVE_INFINITY || this.#context === undefined || (this.#alarm !== undefined && this.#alarm.at <= next)) return;
-    const { clock } = this.#options.io;
-    if (this.#alarm !== undefined) clock.clearTimeout(this.#alarm.handle);
-    const rung = (): void => {
-      // A timer of the machine may ring a little before the clock says so, or, for a far one, long before: then it is set again.
-      if (this.now() < next) {
-        this.#alarm = undefined;
-        this.#armAlarm();
-      }
-      this.wake();
-    };
-    const handle = clock.setTimeout(rung, Math.min(2 ** 31 - 1, Math.max(0, next - this.now())));
-    this.#alarm = { at: next, handle };
-  }
-
-  /** Processing time: never goes back, also over a restore on another machine (protocols 24). */
-  now(): number {
-    const now = this.#options.io.clock.now();
-    if (now > this.#processingTime) this.#processingTime = now;
-    return this.#processingTime;
+    if (event.kind === 'watermark') this.#time.advanceTo(event.time);
+    else this.#time.afterAdvancing(() => this.#signal(event));
   }
 
   /** After the final watermark: `onEnd`, then no more records leave. */
   #endData(): boolean {
-    if (!this.#quiet) for (const operator of this.#operators) if (operator.end !== undefined) this.#entered(() => operator.end!());
+    if (!this.#quiet) for (const operator of this.#operators) if (operator.end !== undefined) this.#time.entered(() => operator.end!());
     this.#ending = 'ended';
     this.#signal({ kind: 'end-of-data' });
     this.#flush(true);
@@ -922,7 +783,7 @@ export class Task {
     const { vertex, subtask } = this.#options;
     this.#endedAt.set(id, this.#ending === 'ended');
     if (barrier.stop && this.#reader !== undefined) this.#reader.stopped = true;
-    const snapshot = { vertex: vertex.id, subtask, parallelism: vertex.parallelism, watermark: this.#watermark, processingTime: this.now(), ended };
+    const snapshot = { vertex: vertex.id, subtask, parallelism: vertex.parallelism, watermark: this.#time.watermark, processingTime: this.#time.now(), ended };
     this.#snapshots.take({ id, snapshot, operators, sinks }, begun);
   }
 
@@ -965,7 +826,7 @@ export class Task {
   async #close(): Promise<void> {
     this.#abort.abort();
     const { clock } = this.#options.io;
-    if (this.#alarm !== undefined) clock.clearTimeout(this.#alarm.handle);
+    this.#time.close();
     if (this.#ticking !== undefined) clock.clearTimeout(this.#ticking);
     this.#reader?.close();
     this.#snapshots.close();
@@ -993,7 +854,7 @@ export class Task {
       recordsIn: this.counts.recordsIn,
       recordsOut: this.#outputs.reduce((sum, o) => sum + o.records, 0) + [...this.#sinks.values()].reduce((sum, s) => sum + s.records, 0),
       mailbox: this.#gate?.depth ?? 0,
-      watermark: Number.isFinite(this.#watermark) ? this.#watermark : null,
+      watermark: Number.isFinite(this.#time.watermark) ? this.#time.watermark : null,
       lastCheckpoint: this.#options.lastCheckpoint() ?? null,
       deadLetters: this.counts.deadLetters,
       ...Object.assign({}, ...this.#operators.map((o) => o.counts ?? {})),

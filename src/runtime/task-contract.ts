@@ -1,0 +1,70 @@
+// What a task is given, what it may be told, and what it tells its job.
+
+import type { KeyGroupRange, RegionState } from '../../state-backends/index.ts';
+import type { Logger, Metrics } from '../graph/context.ts';
+import type { DeadLetter } from '../graph/job.ts';
+import type { Node } from '../graph/node.ts';
+import type { Edge, Vertex } from '../graph/plan.ts';
+import type { AlignmentGroups } from '../time/alignment-group.ts';
+import type { Barrier, Channel } from './channel.ts';
+import type { Io } from './io.ts';
+import type { OperatorFactory } from './operator.ts';
+import type { SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
+import type { TaskFailure } from './units.ts';
+
+export type TaskMail =
+  | { readonly kind: 'run'; readonly fn: () => void }
+  /** All tasks of the region are open: begin. `known`: ids of all restored splits by uid; `counts`: how many each instance of a source has. */
+  | { readonly kind: 'go'; readonly known: ReadonlySet<string>; readonly counts: readonly number[] }
+  | { readonly kind: 'trigger'; readonly barrier: Barrier }
+  | { readonly kind: 'complete'; readonly id: number }
+  | { readonly kind: 'abort'; readonly id: number }
+  | { readonly kind: 'assign'; readonly splits: readonly unknown[]; readonly last: boolean }
+  | { readonly kind: 'drain' };
+
+/** What a task tells its job. Calls come from its own turns only. */
+export interface TaskReports {
+  opened(report: { marker: number }): void;
+  ack(id: number, snapshot: TaskSnapshot, pauseMs: number): void;
+  declined(id: number, error: unknown): void;
+  /** All commits up to `id` have resolved. */
+  committed(id: number): void;
+  ended(): void;
+  finished(): void;
+  failed(failure: TaskFailure): void;
+  /** A record failed under the policy `stop`, was undone, and the source has stopped in front of it. */
+  stopped(failure: TaskFailure): void;
+  deadLetter(letter: DeadLetter): void;
+}
+
+export interface TaskOptions {
+  readonly job: string;
+  readonly vertex: Vertex;
+  readonly subtask: number;
+  readonly maxParallelism: number;
+  readonly attempt: number;
+  readonly lineage: string;
+  readonly range: KeyGroupRange;
+  readonly region: RegionState;
+  readonly io: Io;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Undefined: checkpoints are off; one last barrier then commits the sinks. */
+  readonly storage: SnapshotStorage | undefined;
+  readonly blocking: boolean;
+  /** Watermarks after each batch of `read`, not by the clock. */
+  readonly watermarkEachBatch: boolean;
+  /** Of the job: splits of several sources wait for each other. */
+  readonly alignment: AlignmentGroups;
+  readonly inputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
+  readonly outputs: readonly { readonly edge: Edge; readonly channels: readonly Channel[] }[];
+  readonly operators: (node: Node) => OperatorFactory;
+  readonly restore: TaskRestore | undefined;
+  /** Newest checkpoint id of the snapshot restored, 0 without one. */
+  readonly restoredId: number;
+  /** Ids up to this one have been used by the lineage of that snapshot; 0 where it is another's. */
+  readonly usedId: number;
+  readonly lastCheckpoint: () => number | undefined;
+  readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
+  readonly reports: TaskReports;
+}
