@@ -36,7 +36,7 @@ export function isShared(value: unknown): boolean {
 
 /** The row of the current key, looked up once a record. */
 export class CurrentRow {
-  protected readonly table: SingleTable;
+  readonly table: SingleTable;
   protected readonly current: Current;
   private seen = -1;
   private found: Row | undefined = undefined;

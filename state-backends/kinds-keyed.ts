@@ -29,6 +29,8 @@ export interface BoundKinds<S extends StateSpec = StateSpec> {
   setCurrent(key: Key, hash: number): void;
   /** Called when control is given back. */
   clearCurrent(): void;
+  /** A hint: records with these hashes come next. */
+  ahead(hashes: Int32Array, from: number, to: number): void;
   /** Processing time from which on `expire` has something to remove; Infinity where nothing has a ttl. */
   readonly nextExpiry: number;
   /** Removes what has expired; 'more' where `deadline` (performance.now()) came first, a promise where it must be read from disk. */
@@ -48,6 +50,7 @@ export function bindKinds<S extends StateSpec>(task: TaskState, uid: string, spe
   const current = new Current();
   const handles: Record<string, unknown> = {};
   const expiring: Expiring[] = [];
+  const tables: SingleTable[] = [];
   for (const [name, kind] of Object.entries(spec ?? {})) {
     const declared = declaredOf(kind);
     if (declared === undefined || declared.kind === 'splitList' || declared.kind === 'unionList' || declared.kind === 'broadcastMap') {
@@ -55,8 +58,11 @@ export function bindKinds<S extends StateSpec>(task: TaskState, uid: string, spe
         todo: 'Declare it with value, list, map, reducing or aggregating.',
       });
     }
-    if (declared.options.ttl === undefined) handles[name] = bind(task, uid, name, declared, current);
-    else {
+    if (declared.options.ttl === undefined) {
+      const handle = bind(task, uid, name, declared, current);
+      handles[name] = handle;
+      if (handle instanceof CurrentRow) tables.push(handle.table);
+    } else {
       const handle = bindExpiring(task, uid, name, declared, current, clock);
       handles[name] = handle;
       expiring.push(handle.expiring);
@@ -73,6 +79,9 @@ export function bindKinds<S extends StateSpec>(task: TaskState, uid: string, spe
     },
     clearCurrent() {
       current.present = false;
+    },
+    ahead(hashes, from, to) {
+      for (const table of tables) table.ahead(hashes, from, to);
     },
     get nextExpiry() {
       let next = Number.POSITIVE_INFINITY;

@@ -169,6 +169,10 @@ class ProcessOperator implements Operator {
 
   // ── what the task calls ──
 
+  ahead(hashes: Int32Array, from: number, to: number): void {
+    this.#kinds?.ahead(hashes, from, to);
+  }
+
   enter(): void {
     this.#context.scope = 'record';
     this.#context.visible = this.#ofRecords;
