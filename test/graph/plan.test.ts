@@ -73,7 +73,7 @@ describe('the plan', () => {
   it('gives inherited parallelism along forward edges, the default behind exchanges', () => {
     const build: Build = (env) =>
       void env
-        .fromArray('in', [1])
+        .fromArray('in', [1], { timestamp: (v) => v })
         .parallelism(2)
         .map((v) => v)
         .keyBy((v) => v)

@@ -16,7 +16,7 @@ function expectExactlyOnce(records: { key: string; n: number }[], count: number)
 describe('protocols 14: two processes on one checkpoint or state directory', () => {
   it('a job started twice is refused the second time, naming the process; the first goes on undisturbed', async () => {
     const folder = await temporaryFolder();
-    const first = new Child('counting-process.ts', [folder, String(COUNT), '25']);
+    const first = new Child('counting-process.ts', [folder, String(COUNT), '60']);
     await first.said(/^running$/);
     const second = new Child('counting-process.ts', [folder, String(COUNT), '1']);
     expect(await second.ended).toBe(1);
