@@ -244,11 +244,15 @@ class HarnessRun {
   #call<V>(run: () => V | Promise<V>): Promise<V> {
     const done = this.#last.then(async () => {
       this.#refuse();
-      const value = await run();
-      await this.#host.settle();
-      if (this.#run.ending) await this.#over();
-      this.#refuse();
-      return value;
+      try {
+        const value = await run();
+        await this.#host.settle();
+        return value;
+      } finally {
+        // What ended the program is the reason of whatever else went wrong.
+        if (this.#run.ending) await this.#over();
+        this.#refuse();
+      }
     });
     // Whoever awaits the call has its rejection; one that nobody awaits shows in the next.
     this.#last = done.catch(() => {});
@@ -263,8 +267,9 @@ class HarnessRun {
     if (this.#closed) throw new MillraceError('JOB_ENDED', 'The harness is closed.');
   }
 
+  /** Waits for the end, also where that takes time: what does not settle is given up after a while. */
   #over(): Promise<void> {
-    return this.#host.until(
+    return this.#host.play(
       this.#run.finished.then(
         () => {},
         () => {},

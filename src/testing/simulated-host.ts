@@ -152,7 +152,7 @@ export class SimulatedHost {
       // Time stands still for a while for answers from outside: else it would be over before they come.
       if (this.waitsForCalls && waited++ % PATIENCE !== PATIENCE - 1) continue;
       const next = this.#nextTimer;
-      if (next !== undefined) await this.#test.advance(Math.max(0, next - this.now));
+      if (next !== undefined && next !== Number.POSITIVE_INFINITY) await this.#test.advance(Math.max(0, next - this.now));
     }
     return promise;
   }

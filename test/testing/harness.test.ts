@@ -256,6 +256,16 @@ describe('a harness', () => {
     await expect(h.processingTime(1)).rejects.toMatchObject({ code: 'JOB_ENDED' });
   });
 
+  it('closes also where something never answers', async () => {
+    const h = await harness((input: Stream<number>) => {
+      input.forEach('stuck', () => new Promise(() => {}));
+      return input;
+    });
+    await h.push(1);
+    expect(h.take()).toHaveLength(1);
+    await h.close();
+  });
+
   it('refuses a function that returns no stream', async () => {
     await expect(harness((input: Stream<number>) => input.forEach('out', () => {}) as never)).rejects.toMatchObject({ code: 'PLAN_INVALID' });
     await expect(harness((input: Stream<number>) => input.keyBy((n) => n) as never)).rejects.toMatchObject({ code: 'PLAN_INVALID' });
@@ -346,6 +356,23 @@ describe('a snapshot', () => {
     await h.close();
     await expect(harness(program, { restore: bytes.subarray(0, bytes.length - 1) })).rejects.toMatchObject({ code: 'SNAPSHOT_CORRUPT' });
     await expect(harness((input: Stream<number>) => input, { restore: bytes })).rejects.toMatchObject({ code: 'RESTORE_STATE_UNCLAIMED' });
+  });
+
+  it('rejects with what is wrong with the state', async () => {
+    const h = await harness((input: Stream<number>) =>
+      input
+        .keyBy(() => 'all')
+        .process('odd', {
+          emits: type<number>(),
+          state: { fn: value<() => number>() },
+          onRecord(n, ctx) {
+            ctx.state.fn.set(() => n);
+          },
+        }),
+    );
+    await h.push(1);
+    await expect(h.snapshot()).rejects.toMatchObject({ code: 'STATE_NOT_SERIALIZABLE' });
+    await h.close();
   });
 
   it('starts processing time at 0 again, and timers keep their instants', async () => {
