@@ -2,7 +2,8 @@
 //
 // Invariants:
 //  E1  Every key group has exactly one new owner; a new task loads the handles of all old tasks whose range meets its own.
-//  E2  A new task starts at the least stored watermark of the old instances that it takes over (protocols 13).
+//  E2  A new task starts at the least stored watermark of the old instances that it takes over (protocols 13). Where splits change instances, so does what
+//      comes behind their source by channels from one instance to one.
 //  E3  Every writer identity and every split has exactly one new owner (protocols 5, 19).
 //  E4  Falling back from n to m < n needs that no transactional writer has committed past m (protocols 4).
 
@@ -117,10 +118,11 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
     gather(metadata, nameOf(head)).flatMap((s) => s.splits ?? []),
     parallelism,
   );
+  const moved = inputsMoved(vertex, metadata);
   const tasks = Array.from({ length: parallelism }, (_, subtask): TaskRestore => {
     const range = rangeOf(subtask, parallelism, maxParallelism);
     const keyed = keyedOld.filter((t) => meets(t.keyed!.range, range));
-    const taken = isKeyed(head.step) ? keyed : takenOver(vertex, old, splits[subtask]!, subtask);
+    const taken = isKeyed(head.step) ? keyed : takenOver(vertex, old, splits[subtask]!, subtask, moved);
     const operators: Record<string, OperatorSnapshot> = {};
     const parts: Record<string, Record<string, readonly unknown[]>> = {};
     for (const node of vertex.nodes) {
@@ -154,13 +156,27 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
 }
 
 /** Of a source: the old instances that held the splits that the new one is given; they are dealt out anew, also at the same parallelism. */
-function takenOver(vertex: Vertex, old: readonly TaskSnapshot[], splits: readonly SplitSnapshot[], subtask: number): readonly TaskSnapshot[] {
+function takenOver(vertex: Vertex, old: readonly TaskSnapshot[], splits: readonly SplitSnapshot[], subtask: number, moved: boolean): readonly TaskSnapshot[] {
   if (splits.length > 0) {
     const uid = nameOf(vertex.head);
     const given = new Set(splits.map((s) => s.id));
     return old.filter((t) => t.operators[uid]?.splits?.some((s) => given.has(s.id)));
   }
-  return old.length === vertex.parallelism ? old.filter((t) => t.subtask === subtask) : old;
+  return old.length === vertex.parallelism && !moved ? old.filter((t) => t.subtask === subtask) : old;
+}
+
+/** What an instance is given is not what the old one of its number was given: a split upstream goes to another instance. Behind an all-to-all exchange nobody sees that. */
+function inputsMoved(vertex: Vertex, metadata: CheckpointMetadata): boolean {
+  return vertex.inputs.some(({ exchange, from }) => {
+    if (exchange !== 'forward' && exchange !== 'rescale') return false;
+    const old = metadata.tasks.filter((t) => t.vertex === from.id).sort((a, b) => a.subtask - b.subtask);
+    return old.length !== from.parallelism || (from.head.step.kind === 'source' ? splitsMoved(from, old) : inputsMoved(from, metadata));
+  });
+}
+
+function splitsMoved({ head, parallelism }: Vertex, old: readonly TaskSnapshot[]): boolean {
+  const held = old.map((t) => t.operators[nameOf(head)]?.splits ?? []);
+  return dealSplits(held.flat(), parallelism).some((share, subtask) => share.some((s) => !s.finished && !held[subtask]!.some(({ id }) => id === s.id)));
 }
 
 /** Of all old instances, in their order. */

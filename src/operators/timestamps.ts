@@ -2,8 +2,8 @@
 //
 // Invariants:
 //  S1  Of what upstream says about time only the final +∞ goes on; watermarks, idleness and timestamps from here on are the strategy's.
-//  S2  The generator is part of the snapshot: what goes on does not fall back after a restore (protocols 13). At another parallelism the least of the old
-//      ones counts, since records of each may go to any of the new ones.
+//  S2  The generator is part of the snapshot: what goes on does not fall back after a restore (protocols 13). The least of the old ones counts, since records
+//      of each may go to any of the new ones, also at the same parallelism: splits are dealt out anew.
 //  S3  The clock of idleness stands still while input waits here: that no record is seen then says nothing.
 
 import type { WatermarkStrategy } from '../graph/node.ts';
@@ -13,12 +13,6 @@ import type { StatePart } from '../runtime/parts.ts';
 import { SplitClock, type SplitTime } from '../time/generators.ts';
 
 const TIME = 'time';
-
-/** Of one old instance. */
-interface Stored {
-  readonly subtask: number;
-  readonly time: SplitTime;
-}
 
 export function timestampsOperator(environment: OperatorEnvironment, strategy: WatermarkStrategy<unknown>): Operator {
   return new Timestamps(environment, strategy);
@@ -38,8 +32,7 @@ class Timestamps implements Operator {
     this.#environment = environment;
     this.#strategy = strategy;
     this.#emit = environment.output(MAIN)!;
-    const stored = (environment.restored(TIME) ?? []) as readonly Stored[];
-    this.#clock = new SplitClock(strategy, environment.now(), restoredTime(stored, environment));
+    this.#clock = new SplitClock(strategy, environment.now(), least((environment.restored(TIME) ?? []) as readonly SplitTime[]));
   }
 
   process(value: unknown, assigned: number): void {
@@ -83,13 +76,11 @@ class Timestamps implements Operator {
   }
 
   snapshot(): Record<string, StatePart> {
-    const stored: Stored = { subtask: this.#environment.subtask, time: this.#clock.store() };
-    return { [TIME]: { mode: 'union', items: [stored] } };
+    return { [TIME]: { mode: 'union', items: [this.#clock.store()] } };
   }
 }
 
-function restoredTime(stored: readonly Stored[], { subtask, parallelism }: { subtask: number; parallelism: number }): SplitTime | undefined {
-  const own = stored.length === parallelism ? stored.filter((s) => s.subtask === subtask) : stored;
-  if (own.length === 0) return undefined;
-  return { maxTimestamp: Math.min(...own.map((s) => s.time.maxTimestamp)), watermark: Math.min(...own.map((s) => s.time.watermark)) };
+function least(old: readonly SplitTime[]): SplitTime | undefined {
+  if (old.length === 0) return undefined;
+  return { maxTimestamp: Math.min(...old.map((t) => t.maxTimestamp)), watermark: Math.min(...old.map((t) => t.watermark)) };
 }
