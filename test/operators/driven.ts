@@ -161,7 +161,8 @@ export class Driven<T> {
       () => (right ? instance.operator.processRight!(value, timestamp, key, hash) : instance.operator.process(value, timestamp, key, hash)),
       () => value,
     );
-    return this;
+    // A task looks at the clock after each slice of records: what is due already fires at once.
+    return this.clock(this.#now);
   }
 
   watermark(time: number): this {
