@@ -38,11 +38,11 @@ const closing = process<number, Auction | Bid, Closed>()({
     const held = lot.get();
     if (event.type === 'bid') {
       if (held === undefined) early.add({ price: event.price, dateTime: event.dateTime });
-      else if (held !== 'closed' && raises(held, event)) lot.set({ ...held, price: event.price });
+      else if (held !== 'closed' && raises(held, event)) lot.set(raised(held, event));
       return;
     }
     let opened: Lot = { opens: event.dateTime, closes: event.expires, category: event.category, price: 0 };
-    for (const offer of early) if (raises(opened, offer)) opened = { ...opened, price: offer.price };
+    for (const offer of early) if (raises(opened, offer)) opened = raised(opened, offer);
     early.clear();
     lot.set(opened);
     ctx.timers.event.set(event.expires);
@@ -58,6 +58,10 @@ const closing = process<number, Auction | Bid, Closed>()({
 
 function raises(lot: Lot, { price, dateTime }: Offer): boolean {
   return price > lot.price && dateTime >= lot.opens && dateTime <= lot.closes;
+}
+
+function raised({ opens, closes, category }: Lot, { price }: Offer): Lot {
+  return { opens, closes, category, price };
 }
 
 const averages: AggregateFunction<Closed, { count: number; sum: number }, { count: number; sum: number; avg: number }> = {
