@@ -12,6 +12,6 @@ export function rejectThenable(result: unknown, uid: string): void {
   Promise.resolve(result).catch(() => {});
   throw new MillraceError('HANDLER_IS_ASYNC', `A function of '${uid}' returned a promise.`, {
     uid,
-    todo: 'Handlers are synchronous; do asynchronous work in a source or a sink.',
+    todo: 'Handlers are synchronous; do asynchronous work in asyncMap, in a source or in a sink.',
   });
 }

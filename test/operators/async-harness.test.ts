@@ -1,0 +1,90 @@
+import { job, type Stream, sum, tumbling } from 'millrace';
+import { crashMarker, harness, runJob } from 'millrace/testing';
+import { describe, expect, it } from 'vitest';
+import { arraySource } from '../../src/connectors/arrays.ts';
+import { Seen } from '../protocols/lab.ts';
+
+const values = (taken: readonly { readonly value: unknown }[]): unknown[] => taken.map((t) => t.value);
+
+describe('asyncMap under millrace/testing', () => {
+  it('holds watermarks for open calls, keeps them in the snapshot, and ends when all have answered', async () => {
+    const answers = new Map<number, (n: number) => void>();
+    const h = await harness((s: Stream<number>) =>
+      s.asyncMap('ask', (v) => new Promise<number>((resolve) => void answers.set(v, resolve)), { ordered: false }),
+    );
+    await h.push(1, 10);
+    await h.push(2, 20);
+    await h.watermark(50);
+    expect(values(h.take())).toEqual([]);
+    expect(h.watermarks()).toEqual([]);
+    answers.get(2)!(20);
+    await Promise.resolve();
+    await h.push(3, 60);
+    expect(values(h.take())).toEqual([20]);
+    const bytes = await h.snapshot();
+    answers.get(1)!(10);
+    answers.get(3)!(30);
+    await h.end();
+    expect(values(h.take())).toEqual([10, 30]);
+    expect(h.watermarks()).toEqual([50]);
+    await h.close();
+
+    const again = await harness((s: Stream<number>) => s.asyncMap('ask', async (v) => v * 100), { restore: bytes, parallelism: 2 });
+    await again.end();
+    expect(values(again.take()).toSorted()).toEqual([100, 300]);
+    await again.close();
+  });
+
+  it('times out on processing time that the test moves', async () => {
+    const h = await harness((s: Stream<number>) => s.asyncMap('ask', () => new Promise<number>(() => {}), { timeout: 1000 }).onError('skip'));
+    await h.push(1);
+    await h.processingTime(999);
+    expect(h.deadLetters()).toEqual([]);
+    await h.processingTime(1000);
+    expect(h.deadLetters()).toMatchObject([{ uid: 'ask', record: 1, error: { code: 'ASYNC_TIMEOUT' } }]);
+    await h.close();
+  });
+});
+
+describe('timestamps() under millrace/testing', () => {
+  it('says its own watermarks after each batch, and none of the input', async () => {
+    const h = await harness((s: Stream<number>) => s.timestamps({ timestamp: (v) => v * 10 }));
+    await h.push(1, 500);
+    await h.push(2);
+    await h.watermark(1000);
+    expect(h.take()).toEqual([
+      { value: 1, timestamp: 10 },
+      { value: 2, timestamp: 20 },
+    ]);
+    expect(h.watermarks()).toEqual([9, 19]);
+    await h.end();
+    await h.close();
+  });
+
+  for (const parallelism of [1, 2, 4]) {
+    it(`and asyncMap give the same windows with a crash in the middle, at parallelism ${parallelism}`, async () => {
+      const both = job('both', (env) => {
+        env
+          .source('in', arraySource<number>([]), { timestamp: (v) => v })
+          .asyncMap('ask', async (v) => v, { ordered: false, capacity: 3 })
+          .timestamps({ timestamp: (v) => v })
+          .keyBy(() => 'k')
+          .window(tumbling(10))
+          .aggregate(
+            'sums',
+            sum((v) => v),
+          )
+          .map((w) => w.value)
+          .sink('out', new Seen<number>());
+      });
+      const records = Array.from({ length: 30 }, (_, i) => ({ value: i, timestamp: i }));
+      const out = await runJob<{ out: number }>(both, {
+        sources: { in: [...records, crashMarker(), { value: 35, timestamp: 35 }] },
+        parallelism,
+        seed: parallelism,
+      });
+      expect(out.restarts).toBe(1);
+      expect(out.sinks.out.toSorted((a, b) => a - b)).toEqual([35, 45, 145, 245]);
+    });
+  }
+});
