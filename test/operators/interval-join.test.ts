@@ -1,8 +1,8 @@
-import { job, type Stream } from 'millrace';
+import { job, level, memory, type StateBackend, type Stream } from 'millrace';
 import { collect } from 'millrace/connectors';
 import { harness2 } from 'millrace/testing';
 import { describe, expect, it } from 'vitest';
-import { ends, Feed, rejection } from '../protocols/lab.ts';
+import { ends, Feed, rejection, temporaryFolder } from '../protocols/lab.ts';
 
 interface Item {
   k: string;
@@ -264,7 +264,10 @@ describe('an interval join', () => {
     expect(await run(bounds, steps)).toEqual(expected);
   });
 
-  it('is what comparing all pairs gives, however records of both sides come, with snapshots and at other parallelisms', async () => {
+  it.each(['memory', 'level'])('is what comparing all pairs gives, with snapshots and at other parallelisms: %s()', async (backend) => {
+    const folder = await temporaryFolder();
+    // So small that rows leave memory all the time.
+    const state = (): StateBackend => (backend === 'memory' ? memory() : level({ directory: folder, cacheBytes: 1 << 10 }));
     let seed = 3;
     const random = (n: number): number => {
       seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
@@ -278,7 +281,7 @@ describe('an interval join', () => {
       const lefts: Item[] = [];
       const rights: Item[] = [];
       const got: string[] = [];
-      let h = await harness2(joined(bounds), { parallelism: 2 });
+      let h = await harness2(joined(bounds), { parallelism: 2, state: state() });
       let watermark = 0;
       for (let i = 0; i < 120; i++) {
         const item = at(watermark + random(25), `k${random(3)}`);
@@ -298,7 +301,7 @@ describe('an interval join', () => {
           got.push(...h.take().map((r) => `${r.value}@${r.timestamp}`));
           const restore = await h.snapshot();
           await h.close();
-          h = await harness2(joined(bounds), { parallelism: 1 + random(3), restore });
+          h = await harness2(joined(bounds), { parallelism: 1 + random(3), restore, state: state() });
           await h.left.watermark(watermark);
           await h.right.watermark(watermark);
         }

@@ -1,9 +1,14 @@
-import { describe, expect, test } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import {
   aggregating,
+  type Backend,
   type BoundKinds,
   bindKinds,
   hashKey,
+  level,
   list,
   map,
   memory,
@@ -15,8 +20,9 @@ import {
 
 const TTL = 10;
 
-async function open(options: { undo?: boolean } = {}): Promise<TaskState> {
-  const region = await memory().open({ name: 'host/expiring', tracked: true });
+async function open(options: { undo?: boolean } = {}, backend: Backend = memory()): Promise<TaskState> {
+  const region = await backend.open({ name: 'host/expiring', tracked: true });
+  onTestFinished(() => region.close());
   return region.task({ maxParallelism: 128, range: { from: 0, to: 127 }, undo: options.undo ?? false });
 }
 
@@ -267,8 +273,11 @@ describe('elements and entries', () => {
     expect(state.to(20).rows).toBe(0);
   });
 
-  test('of a map expire each by itself, also where it has many and some are renewed, deleted and put back', async () => {
-    const state = await clocked({ s: map<number, number>({ ttl: 1000 }) });
+  test.each(['memory', 'level'])('of a map expire each by itself, also where it has many and some are renewed, deleted and put back: %s()', async (backend) => {
+    const directory = mkdtempSync(join(tmpdir(), 'expiring-'));
+    onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+    const task = await open({}, backend === 'memory' ? memory() : (level({ directory, cacheBytes: 1 << 10 }) as Backend));
+    const state = new Clocked(task, { s: map<number, number>({ ttl: 1000 }) });
     const model = new Map<number, number>();
     let seed = 7;
     const random = (n: number): number => {
@@ -285,6 +294,13 @@ describe('elements and entries', () => {
       } else {
         s.set(key, at);
         model.set(key, at);
+      }
+      if (at % 30 === 0) {
+        // Another key takes its place in memory.
+        state.under('other').s.set(1, at);
+        task.maintain();
+        if (task.pressed) await task.relieve();
+        state.under('k');
       }
       if (at % 300 === 0) {
         const live = [...model].filter(([, written]) => written + 1000 > at);
