@@ -17,8 +17,11 @@ export class ChunkedLists {
 
   constructor(task: TaskState, uid: string, name: string, stride: number, options: TableOptions = {}) {
     const { version, migrate } = options;
-    const each = (items: unknown, from: number): unknown[] => (items as unknown[]).map((item) => migrate!(item, from));
-    const open = (row: unknown, from: number): unknown[] => [(row as unknown[])[0], ...each((row as unknown[]).slice(1), from)];
+    const each = (items: unknown, ...of: [from: number, key: Key, hash: number]): unknown[] => (items as unknown[]).map((item) => migrate!(item, ...of));
+    const open = (row: unknown, ...of: [from: number, key: Key, hash: number]): unknown[] => [
+      (row as unknown[])[0],
+      ...each((row as unknown[]).slice(1), ...of),
+    ];
     this.#open = task.ordered(uid, name, { ...(version === undefined ? {} : { version }), ...(migrate === undefined ? {} : { migrate: open }) });
     this.#full = task.keyed(uid, `${name}.full`, { ...(version === undefined ? {} : { version }), ...(migrate === undefined ? {} : { migrate: each }) });
     this.#stride = stride;

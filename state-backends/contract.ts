@@ -141,7 +141,7 @@ export interface TimerRow {
 export interface TableOptions {
   readonly version?: number;
   /** Makes a value of this version of one that a file has in another; without it such a file is refused with SNAPSHOT_INCOMPATIBLE. */
-  migrate?(old: unknown, fromVersion: number): unknown;
+  migrate?(old: unknown, fromVersion: number, key: Key, hash: number): unknown;
 }
 
 export interface TaskState {

@@ -10,6 +10,8 @@
 //  X1  What was written at t is given back while now < t + ttl, and never after, whether or not its timer has fired.
 //  X2  A key that has rows has one timer, no later than the first of them expires. It stays when rows are deleted, and goes when it finds none.
 //  X3  The elements of a list were written in their order: reading renews all of them or none.
+//  X4  Rows that were stored without a ttl begin their time when they are restored. They get their timers, and count as changed so that the next checkpoint
+//      stores them with it, in slices after the start.
 
 import { copy } from './codec.ts';
 import type { Group, GroupedTable, Key, Row, SingleTable, TimerTable } from './contract.ts';
@@ -27,6 +29,8 @@ export interface ExpiringParts {
   readonly timers: TimerTable;
   /** Key → the time its timer is set for. */
   readonly armed: SingleTable;
+  /** Keys whose rows were stored without a ttl: they have no timer yet (X4). */
+  readonly adopted: { readonly key: Key; readonly hash: number }[];
 }
 
 /** Timers that are fired between two looks at the clock. */
@@ -37,10 +41,12 @@ export class Expiring {
   readonly #parts: ExpiringParts;
   /** Removes what of the key has expired; gives the time at which the next of it will, Infinity where nothing is left. */
   readonly #clean: (key: Key, hash: number, now: number) => number;
+  readonly #touch: (key: Key, hash: number) => void;
 
-  constructor(parts: ExpiringParts, clean: (key: Key, hash: number, now: number) => number) {
+  constructor(parts: ExpiringParts, rows: { clean(key: Key, hash: number, now: number): number; touch(key: Key, hash: number): void }) {
     this.#parts = parts;
-    this.#clean = clean;
+    this.#clean = rows.clean;
+    this.#touch = rows.touch;
   }
 
   /** Something of the current key expires at `at`, and its key had nothing so far. */
@@ -66,27 +72,39 @@ export class Expiring {
   }
 
   get next(): number {
-    return this.#parts.timers.next;
+    return this.#parts.adopted.length > 0 ? 0 : this.#parts.timers.next;
   }
 
   fire(now: number, deadline: number): 'done' | 'more' | Promise<void> {
-    const { armed, timers } = this.#parts;
+    const { timers, adopted, armed } = this.#parts;
     for (let fired = 1; ; fired++) {
-      if (!timers.ready(now)) return timers.load(now);
-      const timer = timers.pop(now);
-      if (timer === undefined) return 'done';
-      const { key, hash } = timer;
-      const next = this.#clean(key, hash, now);
-      const row = armed.find(key, hash);
-      if (next === Number.POSITIVE_INFINITY) {
-        if (row !== undefined) armed.delete(row);
+      const adoptee = adopted.pop();
+      if (adoptee !== undefined) {
+        const { key, hash } = adoptee;
+        this.#touch(key, hash);
+        if (armed.find(key, hash) === undefined) this.#settle(key, hash, now);
       } else {
-        if (row === undefined) armed.insert(key, hash, next);
-        else armed.put(row, next);
-        timers.set(next, key, hash);
+        if (!timers.ready(now)) return timers.load(now);
+        const timer = timers.pop(now);
+        if (timer === undefined) return 'done';
+        this.#settle(timer.key, timer.hash, now);
       }
       if (fired % STRIDE === 0 && performance.now() >= deadline) return 'more';
     }
+  }
+
+  /** Removes what of the key has expired, and sets its timer for the next that will. */
+  #settle(key: Key, hash: number, now: number): void {
+    const { armed, timers } = this.#parts;
+    const next = this.#clean(key, hash, now);
+    const row = armed.find(key, hash);
+    if (next === Number.POSITIVE_INFINITY) {
+      if (row !== undefined) armed.delete(row);
+      return;
+    }
+    if (row === undefined) armed.insert(key, hash, next);
+    else armed.put(row, next);
+    timers.set(next, key, hash);
   }
 }
 
@@ -100,13 +118,19 @@ class ExpiringRow extends CurrentRow {
   constructor(table: SingleTable, parts: ExpiringParts) {
     super(table, parts.current);
     this.parts = parts;
-    this.expiring = new Expiring(parts, (key, hash, now) => {
-      const row = table.find(key, hash);
-      if (row === undefined) return Number.POSITIVE_INFINITY;
-      const at = (row.value as Timed)[0] + parts.ttl;
-      if (at > now) return at;
-      table.delete(row);
-      return Number.POSITIVE_INFINITY;
+    this.expiring = new Expiring(parts, {
+      clean(key, hash, now) {
+        const row = table.find(key, hash);
+        if (row === undefined) return Number.POSITIVE_INFINITY;
+        const at = (row.value as Timed)[0] + parts.ttl;
+        if (at > now) return at;
+        table.delete(row);
+        return Number.POSITIVE_INFINITY;
+      },
+      touch(key, hash) {
+        const row = table.find(key, hash);
+        if (row !== undefined) table.touch(row);
+      },
     });
   }
 
@@ -230,9 +254,14 @@ class ExpiringGroup extends CurrentGroup {
   constructor(table: GroupedTable, parts: ExpiringParts, clean: (group: Group, now: number) => number) {
     super(table, parts.current);
     this.parts = parts;
-    this.expiring = new Expiring(parts, (key, hash, now) => {
-      const group = table.find(key, hash);
-      return group === undefined || group.rows.length === 0 ? Number.POSITIVE_INFINITY : clean(group, now);
+    this.expiring = new Expiring(parts, {
+      clean(key, hash, now) {
+        const group = table.find(key, hash);
+        return group === undefined || group.rows.length === 0 ? Number.POSITIVE_INFINITY : clean(group, now);
+      },
+      touch(key, hash) {
+        for (const row of table.find(key, hash)?.rows ?? []) table.touch(row);
+      },
     });
   }
 

@@ -19,7 +19,7 @@ import { canonicalKey } from './keys.ts';
 import type { AccumulatorState, Aggregating, Handles, KeyedDeclared, ListState, MapState, StateOptions, StateSpec, ValueState } from './kinds.ts';
 import { declaredOf } from './kinds.ts';
 import { CHUNK, Current, CurrentGroup, CurrentRow, type ExpiryClock, isShared } from './kinds-current.ts';
-import { type Expiring, ExpiringAggregating, ExpiringList, ExpiringMap, ExpiringReducing, ExpiringValue } from './kinds-expiring.ts';
+import { type Expiring, ExpiringAggregating, ExpiringList, ExpiringMap, type ExpiringParts, ExpiringReducing, ExpiringValue } from './kinds-expiring.ts';
 import { StateError } from './state-error.ts';
 
 export interface BoundKinds<S extends StateSpec = StateSpec> {
@@ -116,9 +116,10 @@ function bind(task: TaskState, uid: string, name: string, declared: KeyedDeclare
 
 function bindExpiring(task: TaskState, uid: string, name: string, declared: KeyedDeclared, current: Current, clock: ExpiryClock) {
   const { options } = declared;
-  const parts = {
+  const parts: ExpiringParts = {
     current,
     clock,
+    adopted: [],
     ttl: options.ttl!,
     renews: options.ttlOn === 'read',
     timers: task.timers(uid, `.expiry.${name}`),
@@ -126,15 +127,15 @@ function bindExpiring(task: TaskState, uid: string, name: string, declared: Keye
   };
   switch (declared.kind) {
     case 'value':
-      return new ExpiringValue(task.single(uid, name, stored(uid, name, options, clock, ONE)), parts, declared);
+      return new ExpiringValue(task.single(uid, name, stored(uid, name, options, parts, ONE)), parts, declared);
     case 'list':
-      return new ExpiringList(task.ordered(uid, name, stored(uid, name, options, clock, CHUNKS)), parts);
+      return new ExpiringList(task.ordered(uid, name, stored(uid, name, options, parts, CHUNKS)), parts);
     case 'map':
-      return new ExpiringMap(task.keyed(uid, name, stored(uid, name, options, clock, ONE)), parts);
+      return new ExpiringMap(task.keyed(uid, name, stored(uid, name, options, parts, ONE)), parts);
     case 'reducing':
-      return new ExpiringReducing(task.single(uid, name, stored(uid, name, options, clock, ONE)), parts, declared.fn);
+      return new ExpiringReducing(task.single(uid, name, stored(uid, name, options, parts, ONE)), parts, declared.fn);
     case 'aggregating':
-      return new ExpiringAggregating(task.single(uid, name, stored(uid, name, options, clock, ONE)), parts, declared.fn);
+      return new ExpiringAggregating(task.single(uid, name, stored(uid, name, options, parts, ONE)), parts, declared.fn);
   }
 }
 
@@ -163,11 +164,17 @@ const CHUNKS: RowShape = {
 };
 
 /** `expiring`: the clock where rows are to say when they were written. */
-function stored(uid: string, name: string, options: StateOptions<unknown>, expiring: ExpiryClock | false, shape: RowShape): TableOptions {
+function stored(
+  uid: string,
+  name: string,
+  options: StateOptions<unknown>,
+  expiring: Pick<ExpiringParts, 'clock' | 'adopted'> | false,
+  shape: RowShape,
+): TableOptions {
   const version = options.version ?? 0;
   return {
     version: expiring === false ? version : version + EXPIRING,
-    migrate(row, from) {
+    migrate(row, from, key, hash) {
       const timed = from >= EXPIRING;
       const was = timed ? from - EXPIRING : from;
       if (was !== version && options.migrate === undefined)
@@ -177,7 +184,14 @@ function stored(uid: string, name: string, options: StateOptions<unknown>, expir
       const old = timed ? shape.timed.values(row) : shape.plain.values(row);
       const values = was === version ? old : old.map((value) => options.migrate!(value, was));
       if (expiring === false) return shape.plain.row(values);
-      return shape.timed.row(values, timed ? shape.timed.times(row) : values.map(() => expiring.now()));
+      if (timed) return shape.timed.row(values, shape.timed.times(row));
+      const { adopted, clock } = expiring;
+      if (adopted.at(-1)?.key !== key) adopted.push({ key, hash });
+      const now = clock.now();
+      return shape.timed.row(
+        values,
+        values.map(() => now),
+      );
     },
   };
 }

@@ -25,7 +25,7 @@ export interface Residency {
   stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number };
 }
 
-type Migrate = (old: unknown, fromVersion: number) => unknown;
+type Migrate = NonNullable<TableOptions['migrate']>;
 
 export class Task implements TaskState {
   readonly ledger: Ledger;
@@ -116,7 +116,7 @@ export class Task implements TaskState {
         } else if (kind === KEY_TOMBSTONE) {
           if ('groups' in table) table.restoreKeyTombstone(key, hash);
         } else {
-          table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, version));
+          table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, version, key, hash));
         }
       },
     );

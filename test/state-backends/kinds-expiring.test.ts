@@ -351,15 +351,30 @@ describe('a ttl and what was stored', () => {
     }
   });
 
-  test('one that is taken away leaves the values; one that is new counts from the restore', async () => {
+  test('one that is taken away leaves the values', async () => {
     const timed = await clocked({ s: value<number>({ ttl: TTL }), l: list<number>({ ttl: TTL }) });
     timed.under('k').s.set(1);
     timed.under('k').l.set([1, 2]);
     const plain = await restored(timed.task, { s: value<number>(), l: list<number>() }, 5);
     expect([plain.under('k').s.get(), plain.under('k').l.all()]).toEqual([1, [1, 2]]);
     expect(plain.to(100).under('k').s.get()).toBe(1);
-    const again = await restored(plain.task, { s: value<number>({ ttl: TTL }), l: list<number>({ ttl: TTL }) }, 100);
-    expect(again.under('k').s.get()).toBeUndefined();
+  });
+
+  test('one that is new counts from the restore, for keys that nobody looks at too, and over the next restore', async () => {
+    const plain = await clocked({ s: value<number>(), l: list<number>(), m: map<string, number>() });
+    for (const key of ['k', 'silent']) {
+      const state = plain.under(key);
+      state.s.set(1);
+      state.l.set(Array.from({ length: 100 }, (_, i) => i));
+      state.m.set('a', 1);
+    }
+    const spec = { s: value<number>({ ttl: TTL }), l: list<number>({ ttl: TTL }), m: map<string, number>({ ttl: TTL }) };
+    const again = await restored(plain.task, spec, 100);
+    expect(again.bound.nextExpiry).toBeLessThanOrEqual(100);
+    const after = again.to(109).under('k');
+    expect([after.s.get(), after.l.all().length, after.m.get('a')]).toEqual([1, 100, 1]);
+    expect(await restored(again.task, spec, 109).then((third) => third.to(110).rows)).toBe(0);
+    expect(again.to(110).rows).toBe(0);
   });
 });
 
