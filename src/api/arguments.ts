@@ -35,20 +35,19 @@ export function specOf(uid: string, definition: object, handlers: readonly ('onR
   for (const handler of handlers)
     if (typeof given[handler] !== 'function') throw new MillraceError('PLAN_INVALID', `The process '${uid}' needs ${handler}.`, { uid });
   const state = (given.state ?? {}) as Record<string, AnyKind>;
-  checkState(uid, state);
-  for (const [name, kind] of Object.entries(state))
-    if (!(SCOPES[form] as readonly string[]).includes(kind.scope))
-      throw new MillraceError('PLAN_INVALID', `The process '${uid}' is ${form} and cannot have the state ${name}: ${KINDS[kind.scope]}.`, { uid });
+  checkState(uid, state, form);
   // The definition itself is called, so that handlers keep their `this`.
   return Object.assign(Object.create(definition) as ProcessSpec, { state });
 }
 
-/** What is declared is state, under a name that is the user's, with options that mean something. */
-export function checkState(uid: string, state: Readonly<Record<string, AnyKind>>): void {
+/** What is declared is state of a kind that can be had there, under a name that is the user's, with options that mean something. */
+export function checkState(uid: string, state: Readonly<Record<string, AnyKind>>, form: ProcessForm): void {
   for (const [name, kind] of Object.entries(state)) {
     const declared = declaredOf(kind);
     if (declared === undefined)
       throw new MillraceError('PLAN_INVALID', `The state ${name} of '${uid}' is none.`, { uid, todo: 'Declare it with value, list, map and their like.' });
+    if (!(SCOPES[form] as readonly string[]).includes(kind.scope))
+      throw new MillraceError('PLAN_INVALID', `'${uid}' is ${form} and cannot have the state ${name}: ${KINDS[kind.scope]}.`, { uid });
     if (name.startsWith('.'))
       throw new MillraceError('PLAN_INVALID', `The state ${name} of '${uid}' begins with a dot, as those of Millrace do.`, { uid, todo: 'Rename it.' });
     const { ttl, ttlOn, ttlClock, version } = declared.options;

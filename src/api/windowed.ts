@@ -6,7 +6,7 @@ import type { AggregateFunction, AnyAggregate, EvictorSpec, TriggerSpec, WindowF
 import { earlyOf, inTime, plainOf } from '../time/triggers.ts';
 import type { Evictor, Trigger, WindowAssigner } from '../time/window.ts';
 import { evictorOf, shapeOf } from '../time/windows.ts';
-import { aggregateOf, checked, nameOfOutput } from './arguments.ts';
+import { aggregateOf, checked, checkState, nameOfOutput } from './arguments.ts';
 import type { KeyedStateSpec, Output } from './process.ts';
 import type { OnSession, Windowed, WindowedStream, WindowResults } from './streams.ts';
 import type { WindowContext, WindowProcess } from './window-process.ts';
@@ -78,6 +78,7 @@ export class WindowedStreamOf<K, T, M extends boolean> implements WindowedStream
       KeyedStateSpec
     >;
     if (typeof given?.onFire !== 'function') throw new MillraceError('PLAN_INVALID', `process('${uid}') of a window needs a function, or onFire.`, { uid });
+    checkState(uid, given.state ?? {}, 'keyed');
     this.#checkState(uid, given.windowState);
     return this.#add<R>(uid, {
       kind: 'process',

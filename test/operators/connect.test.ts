@@ -1,4 +1,4 @@
-import { broadcastMap, job, list, type MillraceError, map, output, process as processOf, type Stream, splitList, type, unionList, value } from 'millrace';
+import { broadcastMap, job, list, map, output, process as processOf, type Stream, splitList, type, unionList, value } from 'millrace';
 import { collect } from 'millrace/connectors';
 import { harness2 } from 'millrace/testing';
 import { describe, expect, it } from 'vitest';
@@ -359,4 +359,23 @@ describe('what does not fit is refused when the plan is built, with its uid', ()
       expect(plan).toThrow(expect.objectContaining({ code: 'OPTION_INVALID', uid: 'bad' }));
     },
   );
+});
+
+it('a stream may be connected with itself, and unions with broadcast unions', async () => {
+  const seen: string[] = [];
+  await job('itself', (env) => {
+    const numbers = env.fromArray('in', [1, 2, 3]);
+    numbers.connect(numbers).process('itself', { onLeft: (v) => void seen.push(`l${v}`), onRight: (v) => void seen.push(`r${v}`) });
+    const more = env.fromArray('more', [4]);
+    numbers
+      .union(more)
+      .keyBy((v) => v)
+      .connect(numbers.union(more).broadcast())
+      .process('beside', {
+        state: { all: broadcastMap<number, number>() },
+        onLeft: (v) => void seen.push(`k${v}`),
+        onRight: (v, ctx) => ctx.state.all.set(v, v),
+      });
+  }).run({ parallelism: 2 });
+  expect(seen.toSorted()).toEqual(['k1', 'k2', 'k3', 'k4', 'l1', 'l2', 'l3', 'r1', 'r2', 'r3']);
 });
