@@ -12,7 +12,7 @@ import { MillraceError } from '../errors.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
 import { isKeyed, nameOf } from '../graph/node.ts';
 import type { Graph, Vertex } from '../graph/plan.ts';
-import { redistribute } from '../runtime/parts.ts';
+import { redistribute, type StatePart } from '../runtime/parts.ts';
 import type { OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
 import type { CheckpointMetadata } from './metadata.ts';
 import type { Pointer } from './registry.ts';
@@ -128,7 +128,7 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
     for (const node of vertex.nodes) {
       const uid = nameOf(node);
       const snapshots = gather(metadata, uid);
-      const given = snapshots.map((s) => s.parts).filter((p) => p !== undefined);
+      const given = partsOf(metadata, uid);
       if (given.length > 0) parts[uid] = redistribute(given, { subtask, parallelism, maxParallelism });
       const writers = snapshots.flatMap((s) => s.writers ?? []).filter((w) => Number(w.writer) % parallelism === subtask);
       const letters = subtask === 0 ? snapshots.flatMap((s) => s.deadLetters ?? []) : [];
@@ -177,6 +177,15 @@ function inputsMoved(vertex: Vertex, metadata: CheckpointMetadata): boolean {
 function splitsMoved({ head, parallelism }: Vertex, old: readonly TaskSnapshot[]): boolean {
   const held = old.map((t) => t.operators[nameOf(head)]?.splits ?? []);
   return dealSplits(held.flat(), parallelism).some((share, subtask) => share.some((s) => !s.finished && !held[subtask]!.some(({ id }) => id === s.id)));
+}
+
+/** Of all old instances, in their order. What an instance that has ended kept to itself, it has given away in its `onEnd`. */
+function partsOf(metadata: CheckpointMetadata, uid: string): Readonly<Record<string, StatePart>>[] {
+  const tasks = metadata.tasks.filter((t) => t.operators[uid]?.parts !== undefined).sort((a, b) => a.subtask - b.subtask);
+  return tasks.map((t) => {
+    const { parts } = t.operators[uid]!;
+    return t.ended ? Object.fromEntries(Object.entries(parts!).map(([name, part]) => [name, part.mode === 'split' ? { ...part, items: [] } : part])) : parts!;
+  });
 }
 
 /** Of all old instances, in their order. */

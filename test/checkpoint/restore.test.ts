@@ -95,6 +95,16 @@ describe('what a new task takes over', () => {
     expect(restoreVertex(vertexOf(3, 'in'), metadata(old), MAX).tasks.map((t) => t.watermark)).toEqual([100, 100, 200]);
   });
 
+  it('what is split between instances of what an ended one had kept is not given to others: its onEnd has given it away', () => {
+    const parts = (items: readonly unknown[]) => ({ in: { splits: [], parts: { held: { mode: 'split', items }, seen: { mode: 'union', items } } } }) as const;
+    const old = [task('in', 0, 2, { operators: parts(['a', 'b']), ended: true }), task('in', 1, 2, { operators: parts(['c']) })];
+    for (const parallelism of [1, 2]) {
+      const { tasks } = restoreVertex(vertexOf(parallelism, 'in'), metadata(old), MAX);
+      expect(tasks.flatMap((t) => t.parts['in']!['held'])).toEqual(['c']);
+      expect(tasks[0]!.parts['in']!['seen']).toEqual(['a', 'b', 'c']);
+    }
+  });
+
   it('a source counts as ended only where every split that it is given is finished', () => {
     const old = [
       task('in', 0, 2, { operators: source([split('a'), split('c')]) }),
