@@ -65,7 +65,7 @@ export class ChunkedLists {
     const group = this.#open.find(key, hash);
     const row = group === undefined ? undefined : this.#open.row(group, ns);
     if (row === undefined) return undefined;
-    if ((row.value as unknown[]).some(isShared)) this.#open.touch(row);
+    if (hasShared(row.value as unknown[])) this.#open.touch(row);
     const open = row.value as unknown[];
     const chunks = open[0] as number;
     if (chunks === 0) return open.slice(1);
@@ -73,7 +73,7 @@ export class ChunkedLists {
     const out: unknown[] = [];
     for (let n = 0; n < chunks; n++) {
       const chunk = this.#full.row(full, [ns, n])!;
-      if ((chunk.value as unknown[]).some(isShared)) this.#full.touch(chunk);
+      if (hasShared(chunk.value as unknown[])) this.#full.touch(chunk);
       for (const item of chunk.value as unknown[]) out.push(item);
     }
     for (let i = 1; i < open.length; i++) out.push(open[i]);
@@ -115,4 +115,9 @@ export class ChunkedLists {
     const full = this.#full.find(key, hash)!;
     for (let n = chunks - 1; n >= 0; n--) this.#full.deleteRow(full, this.#full.row(full, [ns, n])!);
   }
+}
+
+function hasShared(items: readonly unknown[]): boolean {
+  for (let i = 0; i < items.length; i++) if (isShared(items[i])) return true;
+  return false;
 }
