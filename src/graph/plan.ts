@@ -158,7 +158,7 @@ function describe(vertices: readonly Vertex[], edges: readonly Edge[], version: 
     exchange: e.exchange as string,
     ...(e.output === MAIN ? {} : { output: e.output.replace('\u0000', '') }),
   }));
-  const states = vertices.flatMap((v) => v.nodes.map((n) => (n.step.kind === 'process' ? Object.keys(n.step.spec.state) : [])));
+  const states = vertices.flatMap((v) => v.nodes.map((n) => statesOf(n)));
   const hash = createHash('sha256')
     .update(JSON.stringify([shown, links, states, version ?? '']))
     .digest('hex')
@@ -169,4 +169,14 @@ function describe(vertices: readonly Vertex[], edges: readonly Edge[], version: 
     vertices: shown.map((v, i) => ({ ...v, tags: vertices[i]!.nodes.map((n) => n.tag ?? null) })),
     edges: links.map((l, i) => (edges[i]!.to.inputs.some((e) => e.port === 'right') ? { ...l, port: edges[i]!.port } : l)),
   };
+}
+
+/** The names of the state that the program declares. */
+function statesOf({ step }: Node): readonly unknown[] {
+  if (step.kind === 'process') return Object.keys(step.spec.state);
+  if (step.kind !== 'window') return [];
+  const { trigger, makes } = step.spec;
+  const own = makes.kind === 'process' ? [Object.keys(makes.state), Object.keys(makes.windowState)] : [];
+  const ofTrigger = Object.keys(trigger.state ?? {});
+  return ofTrigger.length === 0 && own.flat().length === 0 ? [] : [ofTrigger, ...own];
 }
