@@ -54,8 +54,9 @@ export class Accumulators implements Contents {
     else table.touch(row);
     const held = this.#fn.add(row.value, value);
     if (typeof held === 'object' && held !== null && 'then' in held) rejectThenable(held, this.#uid);
-    if (typeof held === 'string') table.put(row, held);
-    else row.value = held;
+    // What may have grown is weighed again.
+    if (typeof held === 'number') row.value = held;
+    else table.put(row, held);
     return opened;
   }
 
