@@ -43,9 +43,18 @@ export class WindowDefinition {
   }
 }
 
-export function noTimestamp(uid: string): MillraceError {
-  return new MillraceError('TIMESTAMP_MISSING', `A record without a timestamp came to the event-time window '${uid}'.`, {
+/** Of a Date, and of windows: beyond it sums of milliseconds are no longer exact. */
+export const LAST_TIME = 8.64e15;
+
+/** Of a record of event time whose timestamp is none, or none of a Date. */
+export function noTimestamp(uid: string, timestamp: number): MillraceError {
+  if (Number.isNaN(timestamp))
+    return new MillraceError('TIMESTAMP_MISSING', `A record without a timestamp came to the event-time window '${uid}'.`, {
+      uid,
+      todo: 'Give the source a watermark strategy with a timestamp function.',
+    });
+  return new MillraceError('TIMESTAMP_MISSING', `A record came to the event-time window '${uid}' with the timestamp ${timestamp}, which is no time.`, {
     uid,
-    todo: 'Give the source a watermark strategy with a timestamp function.',
+    todo: 'Timestamps are epoch milliseconds, up to ±8.64e15. Results of windows without an end have none: put timestamps() behind them.',
   });
 }

@@ -24,7 +24,7 @@ import { fireTimers } from '../runtime/timers.ts';
 import { startOf } from '../time/windows.ts';
 import { exactOf, isInOrder, isKept, isPure } from './aggregates.ts';
 import { INEXACT, type SharedMerges, sharedMerges, WORTH_SHARING } from './shared-merges.ts';
-import { noTimestamp, WindowDefinition } from './window-definition.ts';
+import { LAST_TIME, noTimestamp, WindowDefinition } from './window-definition.ts';
 
 const FIRE = 0;
 const CLEANUP = 1;
@@ -45,7 +45,8 @@ interface AddDependencies {
   readonly sliced: boolean;
   readonly startOf: (timestamp: number, width: number, offset: number) => number;
   readonly watermark: () => number;
-  readonly noTimestamp: () => Error;
+  readonly lastTime: number;
+  readonly noTimestamp: (timestamp: number) => Error;
   readonly reject: (result: object) => void;
   /** Called when a slice of a key is new. */
   readonly opened: (group: Group, slice: number) => void;
@@ -56,7 +57,7 @@ interface AddDependencies {
 
 /** The per-record path. Free of outside names: see fresh.ts. */
 const adding = (dependencies: AddDependencies) => {
-  const { slices, fn, size, slide, width, offset, lateness, sliced, startOf, watermark, noTimestamp, reject, opened, late, added } = dependencies;
+  const { slices, fn, size, slide, width, offset, lateness, sliced, startOf, watermark, lastTime, noTimestamp, reject, opened, late, added } = dependencies;
   // The slice of the record before, in which most records are too, and the start of the last window that covers it. With fractions no sum is exact.
   const exact = Number.isInteger(width) && Number.isInteger(offset);
   let slice = Number.NaN;
@@ -76,8 +77,8 @@ const adding = (dependencies: AddDependencies) => {
   };
   return (value: unknown, timestamp: number, key: Key, hash: number): void => {
     if (!(timestamp >= slice && timestamp < sliceEnd)) {
-      // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
-      if (timestamp !== timestamp) throw noTimestamp();
+      // NaN neither.
+      if (!(timestamp >= -lastTime && timestamp <= lastTime)) throw noTimestamp(timestamp);
       slice = startOf(timestamp, width, offset);
       sliceEnd = exact ? slice + width : Number.NaN;
       lastStart = width === slide ? slice : startOf(timestamp, slide, offset);
@@ -197,7 +198,8 @@ class SlicedWindowOperator implements Operator {
       sliced: this.#sliced,
       startOf,
       watermark: environment.watermark,
-      noTimestamp: () => noTimestamp(uid),
+      lastTime: LAST_TIME,
+      noTimestamp: (timestamp) => noTimestamp(uid, timestamp),
       reject,
       opened: (group, slice) => this.#opened(group, slice),
       late: (value, timestamp) => {

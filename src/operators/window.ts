@@ -26,7 +26,7 @@ import type { StatePart } from '../runtime/parts.ts';
 import { fireTimers, fireTimersOfTwo } from '../runtime/timers.ts';
 import { startOf } from '../time/windows.ts';
 import { Accumulators, type Contents, Elements } from './window-contents.ts';
-import { noTimestamp, WindowDefinition } from './window-definition.ts';
+import { LAST_TIME, noTimestamp, WindowDefinition } from './window-definition.ts';
 import { type Called, windowFunction } from './window-function.ts';
 import { slicedWindowOperator } from './window-slices.ts';
 import { RunningTrigger, type Verdict, type WindowOfKey } from './window-trigger.ts';
@@ -103,8 +103,8 @@ class WindowOperator implements Operator {
       this.#element(value, timestamp, right, key, hash, 0, 0, ALL_TIME.start, ALL_TIME.end);
       return;
     }
-    // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
-    if (at !== at) throw noTimestamp(this.#uid);
+    // NaN is none either.
+    if (!(at >= -LAST_TIME && at <= LAST_TIME)) throw noTimestamp(this.#uid, at);
     const { size, slide, offset } = this.#fixed;
     const lastStart = startOf(at, slide, offset);
     if (at >= lastStart + size) return; // in the gap between windows
@@ -118,11 +118,12 @@ class WindowOperator implements Operator {
 
   /** Windows of which the assigner says the bounds. */
   #recordAssigned(value: unknown, timestamp: number, at: number, right: boolean, key: Key, hash: number): void {
-    // biome-ignore lint/suspicious/noSelfCompare: NaN is a record without a timestamp
-    if (at !== at) throw noTimestamp(this.#uid);
+    // An own assigner may have a window for +∞; NaN is none for any.
+    if (!(at >= -LAST_TIME && at <= LAST_TIME) && (this.#spec.shape.kind === 'session' || Number.isNaN(at))) throw noTimestamp(this.#uid, at);
     let assigned = false;
     let taken = false;
-    for (const { start, end } of this.#spec.assign(value, at)) {
+    // −0 is 0.
+    for (const { start, end } of this.#spec.assign(value, at + 0)) {
       if (!(start < end))
         throw new MillraceError('USER_FUNCTION_FAILED', `The assigner of '${this.#uid}' gives a window from ${start} to ${end}.`, {
           uid: this.#uid,

@@ -1,5 +1,19 @@
 import fc from 'fast-check';
-import { type AggregateFunction, early, job, type MillraceError, sliding, sum, tumbling, type Windowed } from 'millrace';
+import {
+  type AggregateFunction,
+  count,
+  early,
+  job,
+  type MillraceError,
+  type Stream,
+  session,
+  sliding,
+  sum,
+  tumbling,
+  type WindowAssigner,
+  type Windowed,
+} from 'millrace';
+import { harness } from 'millrace/testing';
 import { describe, expect, it } from 'vitest';
 import { Feed, rejection } from '../protocols/lab.ts';
 
@@ -380,5 +394,44 @@ describe('windows', () => {
         .forEach('out', (w) => void out.push(w.value));
     }).run();
     expect(out).toEqual([4]);
+  });
+
+  it.each([
+    ['tumbling', tumbling(10)],
+    ['sliding', sliding(20, 10)],
+    ['session', session(10)],
+  ])('take a timestamp that is none of a Date for an error of that record, which leaves the others alone: %s', async (_, windows) => {
+    const at = [5, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 1e300, 6];
+    for (const all of [false, true]) {
+      const h = await harness((input: Stream<number>) => {
+        const windowed = input.keyBy(() => 'k').window(windows as WindowAssigner<unknown, false>);
+        return all
+          ? windowed.process('w', (_context, values) => [[...values].length]).onError('skip')
+          : windowed
+              .aggregate('w', count())
+              .onError('skip')
+              .map((result) => result.value);
+      });
+      for (const timestamp of at) await h.push(timestamp, timestamp);
+      expect(h.deadLetters().map((letter) => [letter.record, letter.error.code])).toEqual(at.slice(1, 4).map((record) => [record, 'TIMESTAMP_MISSING']));
+      await h.end();
+      expect(new Set(h.take().map(({ value }) => value))).toEqual(new Set([2]));
+      await h.close();
+    }
+  });
+
+  it('behind windows without an end need timestamps(): those of their results are none', async () => {
+    const h = await harness((input: Stream<number>) =>
+      input
+        .keyBy(() => 'k')
+        .window(count(2))
+        .aggregate('pairs', count())
+        .keyBy((result) => result.key)
+        .window(tumbling(10))
+        .aggregate('w', count()),
+    );
+    await h.push(1, 1);
+    await expect(h.push(2, 2)).rejects.toMatchObject({ code: 'TIMESTAMP_MISSING', uid: 'w', todo: expect.stringContaining('timestamps()') });
+    await h.close();
   });
 });
