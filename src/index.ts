@@ -102,7 +102,7 @@ export type {
   RunOptions,
   TreeNode,
 } from './graph/job.ts';
-export type { AggregateFunction, WatermarkGenerator, WatermarkStrategy } from './graph/node.ts';
+export type { AggregateFunction, AsyncMapOptions, RetryPolicy, WatermarkGenerator, WatermarkStrategy } from './graph/node.ts';
 export type { Plan } from './graph/plan.ts';
 export { planGraph, planText } from './graph/plan-views.ts';
 export type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from './graph/sink.ts';
