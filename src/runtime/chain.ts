@@ -142,11 +142,13 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
   const emitters: string[] = [];
   const emitterNames = new Map<string, string>();
   vertex.nodes.forEach((node, n) => {
+    // Only an operator emits by a call; the outputs of other steps stand in the text itself, and what they would bind must be bound once (the branches of a split).
     const names = new Set<string>(isOperator(node) ? [MAIN, DEAD_LETTERS] : [DEAD_LETTERS]);
-    for (const edge of vertex.outputs) if (edge.node === node) names.add(edge.output);
-    for (const consumer of vertex.nodes) for (const input of consumer.inputs) if (consumer !== head && input.node === node) names.add(input.output);
+    if (isOperator(node)) {
+      for (const edge of vertex.outputs) if (edge.node === node) names.add(edge.output);
+      for (const consumer of vertex.nodes) for (const input of consumer.inputs) if (consumer !== head && input.node === node) names.add(input.output);
+    }
     for (const name of names) {
-      if (name === MAIN && !isOperator(node)) continue;
       const body = emit(node, name, 'v', 't');
       if (body === '' && name !== MAIN) continue;
       const fn = `emit${emitters.length}`;
