@@ -179,7 +179,54 @@ export interface TaskState {
   sweep(): Sweep;
 
   // ── looking ──
-  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number };
+  stats(): StateStats;
+  /** Reads from outside, which change nothing: neither what is in the next delta nor what stays in memory. */
+  look(): Looking;
+}
+
+export interface StateStats {
+  readonly rows: number;
+  readonly residentRows: number;
+  /** Of the region. */
+  readonly residentBytes: number;
+  /** Keys found in memory, and those that were read from the database; 0 for memory(). */
+  readonly hits: number;
+  readonly misses: number;
+  /** Time in which the region's batches were written. */
+  readonly writeMs: number;
+  /** Time in which the task took no input, because memory was beyond its budget. */
+  readonly stallMs: number;
+}
+
+/** See looking.ts. */
+export interface Looking {
+  tables(): TableFigures[];
+  /** Copies of the rows of a key, in the order of the table; none where there is no such table. */
+  rows(uid: string, name: string, key: Key, hash: number): readonly HeldRow[];
+  /** Every key of a table with rows by key; timers are not walked. */
+  keys(uid: string, name: string): KeyWalk;
+}
+
+export interface TableFigures {
+  readonly uid: string;
+  readonly name: string;
+  readonly layout: 'single' | 'ordered' | 'keyed' | 'timers';
+  readonly version: number;
+  readonly rows: number;
+  /** An estimate, as in memory. */
+  readonly bytes: number;
+}
+
+export interface HeldRow {
+  readonly ns: unknown;
+  readonly value: unknown;
+}
+
+export interface KeyWalk {
+  /** The keys of the next step; undefined behind the last. A promise where they come from disk. */
+  next(): readonly Key[] | Promise<readonly Key[]> | undefined;
+  /** Where the walk is given up before its end. */
+  close?(): Promise<void>;
 }
 
 export interface Delta {

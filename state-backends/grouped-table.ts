@@ -62,8 +62,8 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
     return this.store === undefined ? undefined : this.store.fetch(key, hash);
   }
 
-  /** The group or its tombstone. */
-  private resident(key: Key, hash: number): MemoryGroup | undefined {
+  /** The group or its tombstone; looked at, not used. */
+  resident(key: Key, hash: number): MemoryGroup | undefined {
     const { groups, index } = this;
     for (let position = index.first(hash); position !== -1; position = index.next(hash)) {
       const group = groups[position]!;

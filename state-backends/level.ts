@@ -17,9 +17,9 @@ import { join } from 'node:path';
 import { Level } from 'level';
 import { ByteReader, ByteWriter } from './byte-writer.ts';
 import { decodeFrom, encodeInto } from './codec.ts';
-import type { Backend, Key, RegionOptions, RegionState, TaskOptions, TaskState } from './contract.ts';
+import type { Backend, Key, RegionOptions, RegionState, StateStats, TaskOptions, TaskState } from './contract.ts';
 import { MemoryGroupedTable } from './grouped-table.ts';
-import { groupOf, writeKey } from './keys.ts';
+import { groupOf, readKey, writeKey } from './keys.ts';
 import type { GroupedStore, SingleStore } from './residency.ts';
 import { DEAD, DIRTY, IN_FLIGHT, MemoryGroup, MemoryRow, REFERENCED, STORED, UNLISTED } from './row.ts';
 import { type BlockWriter, readNamespace, VALUE, writeNamespace } from './row-file.ts';
@@ -340,7 +340,7 @@ class LevelResidency implements Residency {
     return new LevelRows(this.region, this.task, this.number);
   }
 
-  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number } {
+  stats(): Omit<StateStats, 'stallMs'> {
     const { tables } = this.task;
     const rows = tables.reduce((sum, table) => sum + table.size, 0);
     const sum = (of: (store: Store) => number): number => this.stores.reduce((total, store) => total + of(store), 0);
@@ -404,6 +404,39 @@ abstract class Store {
       const failure = failed('could not be read', error);
       this.where.region.error = failure;
       throw failure;
+    }
+  }
+
+  // ── looking: neither counted nor made resident ──
+
+  peek(key: Key, hash: number): Buffer | undefined {
+    if (!this.evicted.has(hash)) return undefined;
+    try {
+      return this.where.region.db.getSync(this.storeKey(key, hash));
+    } catch (error) {
+      throw failed('could not be read', error);
+    }
+  }
+
+  storedKeys(): AsyncIterator<readonly Key[]> | undefined {
+    return this.evicted.size === 0 ? undefined : this.pagesOfKeys();
+  }
+
+  private async *pagesOfKeys(): AsyncGenerator<readonly Key[], void> {
+    const { head, region } = this.where;
+    const to = Buffer.from(head);
+    to.writeUInt32BE(to.readUInt32BE(0) + 1, 0);
+    const keys = region.db.keys({ gte: Buffer.from(head), lt: to, keyEncoding: 'buffer', fillCache: false });
+    try {
+      for (;;) {
+        const page = (await keys.nextv(1000)) as Buffer[];
+        if (page.length === 0) return;
+        yield page.map((key) => readKey(new ByteReader(key.subarray(HEAD))));
+      }
+    } catch (error) {
+      throw failed('could not be read', error);
+    } finally {
+      await keys.close();
     }
   }
 

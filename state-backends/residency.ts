@@ -3,7 +3,15 @@
 import type { Key } from './contract.ts';
 import type { MemoryGroup, MemoryRow } from './row.ts';
 
-export interface SingleStore {
+/** What looking asks of it; neither counts nor makes anything resident. */
+export interface Peeking {
+  /** What LevelDB has of a key that is not in memory. */
+  peek(key: Key, hash: number): Uint8Array | undefined;
+  /** The keys in LevelDB, page by page; undefined where everything is in memory. */
+  storedKeys(): AsyncIterator<readonly Key[]> | undefined;
+}
+
+export interface SingleStore extends Peeking {
   /** After a miss in memory: the row from LevelDB, made resident; undefined where there is none. */
   fetch(key: Key, hash: number): MemoryRow | undefined;
   /** A row came into the table, by insertion. */
@@ -16,7 +24,7 @@ export interface SingleStore {
   leaves(row: MemoryRow): boolean;
 }
 
-export interface GroupedStore {
+export interface GroupedStore extends Peeking {
   fetch(key: Key, hash: number): MemoryGroup | undefined;
   arrived(group: MemoryGroup, row: MemoryRow): void;
   dirtied(group: MemoryGroup): void;

@@ -100,7 +100,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
 
   /** Places and counts the row. */
   private take(row: MemoryRow): void {
-    const tombstone = this.dead > 0 ? this.tombstone(row.key, row.hash) : undefined;
+    const tombstone = this.dead > 0 ? this.resident(row.key, row.hash) : undefined;
     if (tombstone === undefined) {
       this.place(row);
     } else {
@@ -115,7 +115,8 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     if (this.store !== undefined) this.store.arrived(row);
   }
 
-  private tombstone(key: Key, hash: number): MemoryRow | undefined {
+  /** The row in memory, or its tombstone; looked at, not used. */
+  resident(key: Key, hash: number): MemoryRow | undefined {
     for (let position = this.index.first(hash); position !== -1; position = this.index.next(hash)) {
       const row = this.rows[position]!;
       if (sameKey(row.key, key)) return row;

@@ -1,9 +1,22 @@
 // The keyed state of one task: its tables, its ledger, restoring, sweeping. Residency is plugged in by level(); memory() plugs in nothing.
 
-import type { Delta, GroupedTable, KeyGroupRange, SingleTable, Sweep, TableOptions, TaskOptions, TaskState, TimerTable } from './contract.ts';
+import type {
+  Delta,
+  GroupedTable,
+  KeyGroupRange,
+  Looking,
+  SingleTable,
+  StateStats,
+  Sweep,
+  TableOptions,
+  TaskOptions,
+  TaskState,
+  TimerTable,
+} from './contract.ts';
 import { MemoryGroupedTable } from './grouped-table.ts';
 import { groupOf, hashKey } from './keys.ts';
 import { Ledger } from './ledger.ts';
+import { TaskLooking } from './looking.ts';
 import { KEY_TOMBSTONE, type Layout, RowFileReader, type TableHeader, TOMBSTONE } from './row-file.ts';
 import { MemorySingleTable } from './single-table.ts';
 import { StateError } from './state-error.ts';
@@ -22,7 +35,7 @@ export interface Residency {
   /** What of the task is in LevelDB, as it is when the batch in flight has resolved; undefined where all of it is in memory. */
   sweep(): StoredRows | undefined;
   /** Counts for `stats`. */
-  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number };
+  stats(): Omit<StateStats, 'stallMs'>;
 }
 
 type Migrate = NonNullable<TableOptions['migrate']>;
@@ -33,6 +46,7 @@ export class Task implements TaskState {
   /** The sweep that goes on. */
   sweeping: TableSweep | undefined = undefined;
   residency: Residency | undefined = undefined;
+  private stallMs = 0;
   private readonly migrations: (Migrate | undefined)[] = [];
   private readonly maxParallelism: number;
   private readonly range: KeyGroupRange;
@@ -174,8 +188,14 @@ export class Task implements TaskState {
     this.residency?.maintain();
   }
 
-  relieve(): Promise<void> {
-    return this.residency === undefined ? Promise.resolve() : this.residency.relieve();
+  async relieve(): Promise<void> {
+    if (this.residency === undefined) return;
+    const begun = performance.now();
+    try {
+      await this.residency.relieve();
+    } finally {
+      this.stallMs += performance.now() - begun;
+    }
   }
 
   // ── snapshots ──
@@ -205,9 +225,14 @@ export class Task implements TaskState {
 
   // ── looking ──
 
-  stats(): { rows: number; residentRows: number; residentBytes: number; hits: number; misses: number; writeMs: number } {
-    if (this.residency !== undefined) return this.residency.stats();
+  stats(): StateStats {
+    const { stallMs } = this;
+    if (this.residency !== undefined) return { ...this.residency.stats(), stallMs };
     const rows = this.tables.reduce((sum, table) => sum + table.size, 0);
-    return { rows, residentRows: rows, residentBytes: 0, hits: 0, misses: 0, writeMs: 0 };
+    return { rows, residentRows: rows, residentBytes: 0, hits: 0, misses: 0, writeMs: 0, stallMs };
+  }
+
+  look(): Looking {
+    return new TaskLooking(this.tables);
   }
 }
