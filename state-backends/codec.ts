@@ -206,9 +206,10 @@ function writeString(out: ByteWriter, value: string): void {
 
 /** varint length, WTF-8. */
 function writeText(out: ByteWriter, value: string): void {
-  // The length is known only afterwards: room for the longest one that it can need, and a move where it needs less.
+  // The length is known only afterwards: room for the longest one that it can need, and a move where it needs less. `varint` asks for 8 bytes, and a writer
+  // that grows keeps what is in front of its place only: the room for those is taken before the text is behind it.
   const room = value.length * 3 < 0x80 ? 1 : value.length * 3 < 0x4000 ? 2 : 5;
-  out.need(room + value.length * 3);
+  out.need(8 + value.length * 3);
   const start = out.at;
   out.at += room;
   const length = out.text(value);

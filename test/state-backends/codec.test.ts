@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { ByteReader, ByteWriter } from '../../state-backends/byte-writer.ts';
+import { decodeFrom, encodeInto } from '../../state-backends/codec.ts';
 import { copy, decode, encode, extendCodec } from '../../state-backends/index.ts';
 
 const leaf = fc.oneof(
@@ -34,6 +36,18 @@ const sparse: number[] = [1];
 sparse[2] = 3;
 
 describe('the codec', () => {
+  test('keeps texts that are written where the writer has just enough room for them', () => {
+    const values = [{ n: 8 }, { é: 'ü' }, 'ä'.repeat(30), 'x'.repeat(70), /n/g];
+    for (const written of values) {
+      for (let before = 0; before < 300; before++) {
+        const out = new ByteWriter(300);
+        out.at = before;
+        encodeInto(out, written);
+        expect(decodeFrom(new ByteReader(out.bytes, before, out.at)), `${before} bytes in front`).toEqual(written);
+      }
+    }
+  });
+
   test('gives back what it was given', () => {
     fc.assert(
       fc.property(value, (v) => {
