@@ -37,6 +37,7 @@ export const CODES = {
   STATE_NOT_SERIALIZABLE: { retryable: false },
   STATE_MISUSED: { retryable: false },
   STATE_IO: { retryable: true },
+  STATE_NOT_FOUND: { retryable: false },
   // checkpoints and restore
   CHECKPOINT_FAILED: { retryable: true },
   CHECKPOINT_EXPIRED: { retryable: true },

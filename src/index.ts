@@ -6,6 +6,7 @@ import { iterableSource } from './connectors/iterables.ts';
 import { JobRun } from './execution/job-run.ts';
 import { openDoor } from './observe/door.ts';
 import { operatorOf } from './operators/operator-of.ts';
+import { queryableOf } from './operators/state-views.ts';
 
 /**
  * A job: a named program from sources to sinks. It is built here and runs with `start()` or `run()`, or by `millrace run` of the module whose default
@@ -28,7 +29,7 @@ export const job = jobsOf({
   arraySource,
   iterableSource,
   async start(definition, options) {
-    const run = new JobRun(definition, options, { operators: operatorOf });
+    const run = new JobRun(definition, options, { operators: operatorOf, queryable: queryableOf });
     const running = await openDoor(run, options);
     await run.start();
     return running;

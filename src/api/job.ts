@@ -3,7 +3,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { MillraceError } from '../errors.ts';
 import { GraphBuilder } from '../graph/builder.ts';
-import type { CheckpointInfo, JobResult, JobStatus, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
+import type { CheckpointInfo, JobResult, JobStatus, Key, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
 import type { Node, WatermarkStrategy } from '../graph/node.ts';
 import { buildGraph, type Plan } from '../graph/plan.ts';
 import type { Source } from '../graph/source.ts';
@@ -35,6 +35,15 @@ export interface RunningJob {
   tree(): Promise<TreeNode>;
   /** Figures of every task, and those of user code. */
   metrics(): Promise<MetricSample[]>;
+  /**
+   * What the job knows of one key at this moment: a copy, taken by the task that owns the key between two of its records; nothing waits for it and nothing
+   * changes. Undefined where there is nothing. Rejects with STATE_NOT_FOUND, KEY_UNSUPPORTED, USER_FUNCTION_FAILED, STATE_IO or JOB_ENDED.
+   *
+   * @param state the name of declared state, which gives its value, an array of a list, a Map of a map, the result of an accumulator; 'value' of a running
+   * reduce or aggregate; 'windows' of a window: a Windowed[] of those that are open, with the records as the value where the window makes something of
+   * records ({ left, right } of two inputs); 'left' or 'right' of an interval join: the records that wait.
+   */
+  query<V>(uid: string, state: string, key: Key): Promise<V | undefined>;
   /** Takes a checkpoint now; rejects with CHECKPOINTS_OFF, CHECKPOINT_FAILED, CHECKPOINT_EXPIRED or JOB_ENDED. */
   checkpoint(): Promise<CheckpointInfo>;
   /** Completed and still retained, oldest first. */

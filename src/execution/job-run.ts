@@ -20,13 +20,14 @@ import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
-import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
+import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, Key, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
 import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
 import { endsWithJob } from '../graph/source.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
+import type { Queryable } from '../runtime/queryable.ts';
 import type { TaskFailure } from '../runtime/units.ts';
 import { AlignmentGroups } from '../time/alignment-group.ts';
 import { type JobStep, jobLifecycle } from './lifecycle.ts';
@@ -34,6 +35,7 @@ import { MetricRegistry } from './metrics.ts';
 import { RegionAttempt } from './region.ts';
 import { DEFAULT_RESTARTS, decideRestart, type RestartPolicy } from './restarts.ts';
 import { bare, type Chosen, Snapshots } from './snapshots.ts';
+import { StateQueries } from './state-queries.ts';
 
 export interface JobDefinition {
   readonly name: string;
@@ -45,6 +47,8 @@ export interface JobDefinition {
 export interface Internals {
   /** Which operator a step of the plan becomes. */
   readonly operators: (node: Node) => OperatorFactory;
+  /** What of an operator can be asked for from outside; nothing by default. */
+  readonly queryable?: (node: Node) => Queryable;
   readonly io?: Io;
   /** The actor system of the host; one on the machine's clock by default. */
   readonly createSystem?: typeof createSystem;
@@ -113,6 +117,10 @@ export class JobRun {
   #stopping: Promise<JobResult> | undefined;
   #restoredFrom: CheckpointInfo | undefined;
   #readyAgain: Deferred<void> | undefined;
+  /** Of the next region that runs. */
+  #regionRuns = deferred<void>();
+  /** Questions from outside about keyed state. */
+  readonly state: StateQueries;
 
   constructor(definition: JobDefinition, options: RunOptions, internals: Internals) {
     this.id = randomBytes(6).toString('hex');
@@ -124,6 +132,17 @@ export class JobRun {
     this.#log = options.logger ?? SILENT;
     this.#backend = options.state ?? memory();
     this.#graph = this.#build();
+    const ended = (): boolean => this.#ending !== undefined || ['finished', 'stopped', 'cancelled', 'failed'].includes(this.status);
+    this.state = new StateQueries({
+      job: definition.name,
+      maxParallelism: () => this.#maxParallelism,
+      ended,
+      tasks: () => this.#slots.flatMap((slot) => (slot.running ? (slot.attempt?.tasks ?? []) : [])),
+      parallelism: (uid) => this.#graph.vertices.find(({ id }) => id === uid)?.parallelism ?? 1,
+      nodes: () => this.#graph.vertices.flatMap(({ nodes }) => nodes),
+      queryable: internals.queryable ?? (() => ({ states: [], without: [] })),
+      changed: () => Promise.race([this.#regionRuns.promise, this.#finished.promise.then(() => {})]).catch(() => {}),
+    });
     this.#life.start();
   }
 
@@ -423,6 +442,8 @@ export class JobRun {
     if (this.status === 'starting' || this.status === 'restarting') this.#step('opened');
     this.#started.resolve();
     this.#readyAgain?.resolve();
+    this.#regionRuns.resolve();
+    this.#regionRuns = deferred();
   }
 
   // ── failures ──
@@ -704,7 +725,13 @@ export class JobRun {
           if (value !== null) samples.push({ name, labels: { job: this.name, task: task.name }, value });
       }
     }
+    samples.push(...(await this.state.metrics()));
     return samples;
+  }
+
+  /** Live, of one key; see StateQueries. */
+  async query<V>(uid: string, state: string, key: Key): Promise<V | undefined> {
+    return (await this.state.query(uid, state, key)) as V | undefined;
   }
 
   /** Completed and still retained, oldest first. */

@@ -1,6 +1,6 @@
 // What a task is given, what it may be told, and what it tells its job.
 
-import type { KeyGroupRange, RegionState } from '../../state-backends/index.ts';
+import type { KeyGroupRange, Looking, RegionState } from '../../state-backends/index.ts';
 import type { Logger, Metrics } from '../graph/context.ts';
 import type { DeadLetter } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
@@ -21,6 +21,13 @@ export type TaskMail =
   | { readonly kind: 'abort'; readonly id: number }
   | { readonly kind: 'assign'; readonly splits: readonly unknown[]; readonly last: boolean }
   | { readonly kind: 'drain' };
+
+/** What `Task.look` shows of a task: its keyed state, and how far time has come there. */
+export interface SeenTask {
+  readonly state: Looking;
+  readonly watermark: number;
+  readonly now: number;
+}
 
 /** What a task tells its job. Calls come from its own turns only. */
 export interface TaskReports {

@@ -14,10 +14,11 @@
 //  T4  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
 
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
-import type { TaskState } from '../../state-backends/index.ts';
+import type { StateStats, TaskState } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { DeadLetter, Key } from '../graph/job.ts';
 import { DEAD_LETTERS, isKeyed, type Node, nameOf } from '../graph/node.ts';
+import type { Vertex } from '../graph/plan.ts';
 import { isTransactional, type SinkContext } from '../graph/sink.ts';
 import { type Batch, releaseBatch } from './batch.ts';
 import { buildChain, type Chain, type Columns } from './chain.ts';
@@ -32,7 +33,7 @@ import { PlainSink } from './plain-sink.ts';
 import type { SinkRunner } from './sink-runner.ts';
 import type { OperatorSnapshot } from './snapshot.ts';
 import { SourceReader, type SplitReading } from './source-reader.ts';
-import type { TaskMail, TaskOptions } from './task-contract.ts';
+import type { SeenTask, TaskMail, TaskOptions } from './task-contract.ts';
 import { TaskSnapshots } from './task-snapshots.ts';
 import { TaskTime } from './task-time.ts';
 import { TransactionalSinkRunner } from './transactional-sink.ts';
@@ -98,6 +99,8 @@ export class Task {
   // snapshots
   readonly #snapshots: TaskSnapshots;
   readonly #endedAt = new Map<number, boolean>();
+  /** Questions from outside about keyed state, to be answered between two turns; false: they come too late. */
+  readonly #looks = new Set<(there: boolean) => void>();
   #aborted = 0;
 
   readonly counts = { recordsIn: 0, deadLetters: 0 };
@@ -398,6 +401,7 @@ export class Task {
 
   #go(known: ReadonlySet<string>, counts: readonly number[]): void {
     this.#state = 'running';
+    this.#answerLooks(true);
     if (!this.#quiet) for (const operator of this.#operators) if (operator.start !== undefined) this.#time.entered(() => operator.start!());
     // Nothing fires now: what was due had fired before the snapshot, and a timer set for the past waits for the next watermark, as it would have without a crash.
     if (this.#time.watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#time.watermark });
@@ -825,6 +829,7 @@ export class Task {
 
   async #close(): Promise<void> {
     this.#abort.abort();
+    this.#answerLooks(this.#state === 'finished');
     const { clock } = this.#options.io;
     this.#time.close();
     if (this.#ticking !== undefined) clock.clearTimeout(this.#ticking);
@@ -849,6 +854,37 @@ export class Task {
 
   // ── looking ──
 
+  get vertex(): Vertex {
+    return this.#options.vertex;
+  }
+
+  /**
+   * Reads keyed state between two turns, so never within a unit; where the task has finished, what it left. Undefined: the attempt ended before. What `read`
+   * throws goes to whoever asked.
+   */
+  look<R>(read: (seen: SeenTask) => R): Promise<{ readonly seen: R } | undefined> {
+    return new Promise((resolve, reject) => {
+      this.#looks.add((there) => {
+        if (!there || this.#keyed === undefined) return resolve(undefined);
+        try {
+          resolve({ seen: read({ state: this.#keyed.look(), watermark: this.#time.watermark, now: this.#time.now() }) });
+        } catch (error) {
+          reject(error);
+        }
+      });
+      if (this.#state === 'finished') this.#answerLooks(true);
+      else if (this.#state === 'failed' || this.#abort.signal.aborted) this.#answerLooks(false);
+      // Before that it holds a part of what it restores; `go` answers.
+      else if (this.#state === 'running') this.#post(() => this.#answerLooks(true));
+    });
+  }
+
+  #answerLooks(there: boolean): void {
+    const looks = [...this.#looks];
+    this.#looks.clear();
+    for (const answer of looks) answer(there);
+  }
+
   metrics(): Record<string, number | null> {
     return {
       recordsIn: this.counts.recordsIn,
@@ -858,9 +894,22 @@ export class Task {
       lastCheckpoint: this.#options.lastCheckpoint() ?? null,
       deadLetters: this.counts.deadLetters,
       ...Object.assign({}, ...this.#operators.map((o) => o.counts ?? {})),
-      ...(this.#keyed === undefined ? {} : { stateRows: this.#keyed.stats().rows, stateBytes: this.#keyed.stats().residentBytes }),
+      ...(this.#keyed === undefined ? {} : stateFigures(this.#keyed.stats())),
     };
   }
+}
+
+/** Hits and misses are of keys that were asked for; the rate is none where nothing was, and for what is all in memory. */
+function stateFigures({ rows, residentBytes, hits, misses, writeMs, stallMs }: StateStats): Record<string, number | null> {
+  return {
+    stateRows: rows,
+    stateBytes: residentBytes,
+    stateCacheHits: hits,
+    stateCacheMisses: misses,
+    stateCacheHitRate: hits + misses === 0 ? null : hits / (hits + misses),
+    stateWriteMs: writeMs,
+    stateStallMs: stallMs,
+  };
 }
 
 const NO_KEYS: readonly Key[] = [];

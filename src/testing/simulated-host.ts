@@ -13,6 +13,7 @@ import { memory, type StateBackend } from '../../state-backends/index.ts';
 import type { Internals, JobDefinition } from '../execution/job-run.ts';
 import type { Node, Step } from '../graph/node.ts';
 import { operatorOf } from '../operators/operator-of.ts';
+import { queryableOf } from '../operators/state-views.ts';
 import { isThenable } from '../runtime/handlers.ts';
 import type { Io } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
@@ -88,6 +89,7 @@ export class SimulatedHost {
     return {
       io: this.io,
       operators: guardedOperators(operators),
+      queryable: queryableOf,
       watermarkEachBatch: true,
       createSystem: () => this.#test.system,
       loses: () => this.faults?.loses() ?? false,

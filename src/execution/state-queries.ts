@@ -1,0 +1,265 @@
+// Questions from outside about the keyed state of a job that runs: one key, all keys of a state, how large states are.
+//
+// What: each question goes to the tasks that own the key groups, which answer between two of their turns (`Task.look`). A task that goes down meanwhile is
+// asked again in its next attempt.
+//
+// Invariants:
+//  Q1  A question holds no record back for longer than one key, or SCAN_KEYS keys of a scan, take to be copied.
+//  Q2  It changes nothing: neither state, nor what is in the next checkpoint, nor what stays in memory.
+//  Q3  Every question is answered or refused: where the job ends first, with JOB_ENDED.
+
+import { canonicalKey, groupOf, hashKey, instanceOf, keyBytes, type Key as StateKey, type TableFigures } from '../../state-backends/index.ts';
+import { codeOf, MillraceError, messageOf } from '../errors.ts';
+import type { Key, MetricSample } from '../graph/job.ts';
+import { type Node, nameOf } from '../graph/node.ts';
+import type { Queryable, QueryableState } from '../runtime/queryable.ts';
+import type { Task } from '../runtime/task.ts';
+import type { SeenTask } from '../runtime/task-contract.ts';
+
+/** Keys that a task looks at in one turn of a scan. */
+const SCAN_KEYS = 64;
+const SCAN_LIMIT = 100;
+
+export interface StateSummary {
+  readonly uid: string;
+  readonly state: string;
+  readonly kind: string;
+  /** Of all tables that hold it. */
+  readonly rows: number;
+  /** An estimate. */
+  readonly bytes: number;
+}
+
+export interface StateEntry {
+  readonly state: string;
+  readonly key: Key;
+  readonly value: unknown;
+  /** Of the value, encoded; only where the largest were asked for. */
+  readonly bytes?: number;
+}
+
+export interface ScanOptions {
+  /** All of the operator's by default. */
+  readonly state?: string | undefined;
+  /** Of keys that are strings, or of the first part of those that are arrays. */
+  readonly prefix?: string | undefined;
+  /** 100 by default. */
+  readonly limit?: number | undefined;
+}
+
+/** What the questions need of the job. */
+export interface Questioned {
+  readonly job: string;
+  readonly maxParallelism: () => number;
+  readonly ended: () => boolean;
+  /** Of the attempts that run; none of a region that is down. */
+  readonly tasks: () => readonly Task[];
+  readonly parallelism: (uid: string) => number;
+  /** Every operator of the program. */
+  readonly nodes: () => readonly Node[];
+  readonly queryable: (node: Node) => Queryable;
+  /** Resolves when a region has opened, or the job has ended. */
+  readonly changed: () => Promise<void>;
+}
+
+export class StateQueries {
+  readonly #of: Questioned;
+
+  constructor(of: Questioned) {
+    this.#of = of;
+  }
+
+  /** The view of one key; undefined where it has nothing there. */
+  async query(uid: string, state: string, key: Key): Promise<unknown> {
+    const node = this.#node(uid);
+    this.#state(node, state);
+    const { own, hash } = ownKey(key, node, uid);
+    const groups = this.#of.maxParallelism();
+    const owner = (parallelism: number): number => instanceOf(groupOf(hash, groups), parallelism, groups);
+    return this.#ask(uid, owner, (seen, head) => viewOf(this.#state(head, state), uid, seen, own, hash));
+  }
+
+  /** Every state by key of the job, or of one operator. */
+  async list(uid?: string): Promise<StateSummary[]> {
+    const nodes = uid === undefined ? this.#of.nodes().filter((node) => this.#of.queryable(node).states.length > 0) : [this.#node(uid)];
+    const out: StateSummary[] = [];
+    for (const node of nodes) {
+      const name = nameOf(node);
+      const figures: TableFigures[] = [];
+      await this.#each(name, (seen) => figures.push(...seen.state.tables()));
+      for (const { name: state, kind, table, tables } of this.#of.queryable(node).states) {
+        const of = figures.filter((each) => tables.includes(each.name));
+        const rows = of.filter((each) => each.name === table).reduce((sum, each) => sum + each.rows, 0);
+        out.push({ uid: name, state, kind, rows, bytes: of.reduce((sum, each) => sum + each.bytes, 0) });
+      }
+    }
+    return out;
+  }
+
+  /** Figures of what runs at the moment. */
+  async metrics(): Promise<MetricSample[]> {
+    const samples = this.#of.tasks().map(async (task): Promise<MetricSample[]> => {
+      const { states } = this.#of.queryable(task.vertex.head);
+      const tables = states.length === 0 ? undefined : await task.look(({ state }) => state.tables());
+      if (tables === undefined) return [];
+      return states.flatMap(({ name, tables: its }) => {
+        const of = tables.seen.filter((table) => its.includes(table.name));
+        const labels = { job: this.#of.job, task: task.name, uid: nameOf(task.vertex.head), state: name };
+        return [
+          { name: 'keyedStateRows', labels, value: of.reduce((sum, { rows }) => sum + rows, 0) },
+          { name: 'keyedStateBytes', labels, value: of.reduce((sum, { bytes }) => sum + bytes, 0) },
+        ];
+      });
+    });
+    return (await Promise.all(samples)).flat();
+  }
+
+  /** Keys of an operator's state with their views, up to the limit; not all of one moment. */
+  async scan(uid: string, { state, prefix, limit = SCAN_LIMIT }: ScanOptions = {}): Promise<StateEntry[]> {
+    const states = state === undefined ? this.#of.queryable(this.#node(uid)).states : [this.#state(this.#node(uid), state)];
+    if (states.length === 0) this.#state(this.#node(uid), 'value');
+    const out: StateEntry[] = [];
+    for (const { name } of states) {
+      for (let instance = 0; instance < this.#of.parallelism(uid) && out.length < limit; instance++) {
+        out.push(...(await this.#scanOf(uid, instance, name, prefix, limit - out.length)));
+      }
+    }
+    return out;
+  }
+
+  async #scanOf(uid: string, instance: number, state: string, prefix: string | undefined, limit: number): Promise<StateEntry[]> {
+    const { table } = this.#state(this.#node(uid), state);
+    const found = new Map<string, StateEntry>();
+    const walk = await this.#ask(
+      uid,
+      () => instance,
+      (seen) => seen.state.keys(uid, table),
+    );
+    let waiting: readonly StateKey[] = [];
+    try {
+      while (found.size < limit) {
+        if (waiting.length === 0) {
+          // In a turn of its own, since it reads memory; what comes from disk is awaited outside of it.
+          const step = await this.#ask(
+            uid,
+            () => instance,
+            () => [walk.next()] as const,
+          );
+          const keys = await step[0];
+          if (keys === undefined) break;
+          waiting = keys.filter((key) => hasPrefix(key as Key, prefix));
+          continue;
+        }
+        const here = waiting.slice(0, SCAN_KEYS);
+        waiting = waiting.slice(SCAN_KEYS);
+        await this.#ask(
+          uid,
+          () => instance,
+          (seen, head) => {
+            for (const key of here) {
+              // A key that has moved comes twice; the later look is as good.
+              const value = viewOf(this.#state(head, state), uid, seen, key, hashKey(key));
+              if (value !== undefined && found.size < limit) found.set(keyBytes(key).toString('latin1'), { state, key: key as Key, value });
+            }
+          },
+        );
+      }
+    } finally {
+      await walk.close?.();
+    }
+    return [...found.values()];
+  }
+
+  // ── tasks ──
+
+  #node(uid: string): Node {
+    const nodes = this.#of.nodes();
+    const node = nodes.find((each) => nameOf(each) === uid);
+    const have = nodes.filter((each) => this.#of.queryable(each).states.length > 0).map((each) => `'${nameOf(each)}'`);
+    if (node !== undefined) return node;
+    throw new MillraceError('STATE_NOT_FOUND', `The job '${this.#of.job}' has no operator '${String(uid)}'.`, {
+      todo: have.length === 0 ? 'None of its operators keeps state by key.' : `Operators with state by key are ${have.join(', ')}.`,
+    });
+  }
+
+  #state(node: Node, name: string): QueryableState {
+    const { states, without } = this.#of.queryable(node);
+    const state = states.find((each) => each.name === name);
+    if (state !== undefined) return state;
+    const uid = nameOf(node);
+    const why = without.includes(name)
+      ? `has the state '${name}' without a key`
+      : states.length === 0
+        ? 'keeps no state by key'
+        : `has no state '${String(name)}'`;
+    throw new MillraceError('STATE_NOT_FOUND', `'${uid}' ${why}.`, {
+      uid,
+      todo:
+        states.length === 0
+          ? 'Look with millrace state ls at what there is.'
+          : `States of '${uid}' that can be asked for: ${states.map((each) => each.name).join(', ')}.`,
+    });
+  }
+
+  async #each(uid: string, read: (seen: SeenTask, head: Node) => unknown): Promise<void> {
+    for (let instance = 0; instance < this.#of.parallelism(uid); instance++) await this.#ask(uid, () => instance, read);
+  }
+
+  /** Q3. */
+  async #ask<R>(uid: string, instance: (parallelism: number) => number, read: (seen: SeenTask, head: Node) => R): Promise<R> {
+    for (;;) {
+      if (this.#of.ended()) throw new MillraceError('JOB_ENDED', `The job '${this.#of.job}' has ended.`, { todo: 'Look at one of its checkpoints instead.' });
+      const changed = this.#of.changed();
+      const tasks = this.#of.tasks().filter(({ vertex }) => nameOf(vertex.head) === uid);
+      const task = tasks[instance(tasks.length)];
+      const answer = await task?.look((seen) => read(seen, task.vertex.head)).catch((error: unknown) => refuse(uid, error));
+      if (answer !== undefined) return answer.seen;
+      await changed;
+    }
+  }
+}
+
+function refuse(uid: string, error: unknown): never {
+  if (error instanceof MillraceError) throw error;
+  const code = codeOf(error) ?? 'RUNTIME_FAILED';
+  throw new MillraceError(code, `The state of '${uid}' could not be looked at: ${messageOf(error)}`, { uid, cause: error });
+}
+
+/** What all of a `windowAll` lies under. */
+const OF_ALL: StateKey = 0;
+
+function ownKey(key: Key, { step }: Node, uid: string): { own: StateKey; hash: number } {
+  if (step.kind === 'window' && step.spec.all) return { own: OF_ALL, hash: hashKey(OF_ALL) };
+  try {
+    const own = canonicalKey(key);
+    return { own, hash: hashKey(own) };
+  } catch (error) {
+    const { message, todo } = error as { message: string; todo?: string };
+    throw new MillraceError('KEY_UNSUPPORTED', `'${uid}' cannot be asked for that key: ${message.replace(` ${todo}`, '')}`, {
+      uid,
+      cause: error,
+      todo: todo ?? 'Use strings, numbers, bigints, booleans, or arrays of these.',
+    });
+  }
+}
+
+function viewOf(state: QueryableState, uid: string, { state: tables, watermark, now }: SeenTask, key: StateKey, hash: number): unknown {
+  const rows = (table: string) => tables.rows(uid, table, key, hash);
+  try {
+    return state.view({ key, rows, watermark, now });
+  } catch (error) {
+    if (codeOf(error) !== undefined) throw error;
+    throw new MillraceError('USER_FUNCTION_FAILED', `A function of '${uid}' failed on its state '${state.name}': ${messageOf(error)}.`, {
+      uid,
+      cause: error,
+      todo: 'Mend the function; the job itself goes on.',
+    });
+  }
+}
+
+/** Of the key itself, or of its first part. */
+export function hasPrefix(key: Key, prefix: string | undefined): boolean {
+  if (prefix === undefined) return true;
+  const first = Array.isArray(key) ? (key as readonly Key[])[0] : key;
+  return first !== undefined && !Array.isArray(first) && String(first).startsWith(prefix);
+}
