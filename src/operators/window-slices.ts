@@ -3,7 +3,7 @@
 // What: time is cut into slices of gcd(size, slide) milliseconds. A record is added to the one slice it falls into, whatever size/slide is; when a
 // window fires, the slices it covers are merged. Without `merge` a slice is a whole window and a record is added to each window it belongs to.
 //
-// Who owns what: `slices` rows (key, slice start) → accumulator; `timers` rows (key, time), ns FIRE, CLEANUP; `early` timers in processing time.
+// Who owns what: `slices` rows (key, slice start) → accumulator; `timers` rows (key, time), ns FIRE, CLEANUP, AGAIN; `early` timers in processing time.
 //
 // Invariants:
 //  W1  A window [start, end) of a key fires at watermark end − 1 where it has an element, and again at once for each element that comes later but
@@ -11,6 +11,7 @@
 //  W2  A record all of whose windows are past end − 1 + lateness changes nothing: it goes to the late output, or is counted.
 //  W3  A slice is dropped when the last window that covers it is past end − 1 + lateness.
 //  W4  For each key with slices there is a FIRE timer at the earliest window end that is still to fire and covers one of them.
+//      Windows that had fired before a restore which event time begins in front of are none of them: one that has got another element since has an AGAIN.
 //  W5  What leaves is never what stays: a result that is the accumulator is copied, a merge starts from a fresh accumulator (protocols 16).
 
 import { copy, type Group, type GroupedTable, type Row, type TimerRow, type TimerTable } from '../../state-backends/index.ts';
@@ -28,6 +29,9 @@ import { LAST_TIME, noTimestamp, WindowDefinition } from './window-definition.ts
 
 const FIRE = 0;
 const CLEANUP = 1;
+const AGAIN = 2;
+/** Part of the snapshot: how far event time had come. */
+const REACHED = 'reached';
 
 export function gcd(a: number, b: number): number {
   while (b !== 0) [a, b] = [b, a % b];
@@ -167,6 +171,8 @@ class SlicedWindowOperator implements Operator {
   readonly #windowNow = (): unknown => ({ window: { start: this.#firingStart, end: this.#firingStart + this.#spec.size } });
 
   readonly #definition: WindowDefinition;
+  /** What ends up to here had its firing before the restore. */
+  readonly #reached: number;
 
   constructor(environment: OperatorEnvironment, windows: WindowSpec, spec: SlicedSpec) {
     const { uid } = environment;
@@ -177,6 +183,7 @@ class SlicedWindowOperator implements Operator {
     this.#sliced = (fn.merge !== undefined && !isInOrder(fn)) || size === slide;
     this.#width = this.#sliced ? gcd(size, slide) : slide;
     this.#definition = new WindowDefinition(environment, windows, this.#sliced ? 'aggregated by slices' : 'aggregated');
+    this.#reached = Math.max(Number.NEGATIVE_INFINITY, ...((environment.restored(REACHED) ?? []) as readonly number[]));
     const state = environment.state();
     this.#slices = state.ordered(uid, 'slices');
     this.#timers = state.timers(uid, 'timers');
@@ -229,7 +236,10 @@ class SlicedWindowOperator implements Operator {
     const { size, slide, lateness } = this.#spec;
     for (let start = lastStart; start > timestamp - size; start -= slide) {
       const last = start + size - 1;
-      if (last > watermark) continue;
+      if (last > watermark) {
+        if (last <= this.#reached) this.#timers.set(last, key, hash, AGAIN);
+        continue;
+      }
       if (last + lateness <= watermark) break;
       this.#fireAt(key, hash, start);
     }
@@ -241,7 +251,7 @@ class SlicedWindowOperator implements Operator {
     const { key, hash, rows } = group;
     // Without lateness an older slice that is still there has windows to fire, the next of them no later than this one's first: its timer is set (W4).
     if (lateness === 0 && rows[0]!.ns !== slice) return;
-    const watermark = this.#environment.watermark();
+    const watermark = lateness > 0 ? Math.max(this.#environment.watermark(), this.#reached) : this.#environment.watermark();
     const firstStart = this.#sliced ? startOf(slice + this.#width - 1 - size, slide, offset) + slide : slice;
     let end = firstStart + size;
     if (end - 1 <= watermark) end += slide * Math.ceil((watermark - (end - 1) + 1) / slide);
@@ -251,7 +261,8 @@ class SlicedWindowOperator implements Operator {
   }
 
   snapshot(): Readonly<Record<string, StatePart>> {
-    return this.#definition.snapshot();
+    if (this.#spec.lateness === 0) return this.#definition.snapshot();
+    return { ...this.#definition.snapshot(), [REACHED]: { mode: 'union', items: [Math.max(this.#reached, this.#environment.watermark())] } };
   }
 
   advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
@@ -263,10 +274,10 @@ class SlicedWindowOperator implements Operator {
     const { size, slide, lateness } = this.#spec;
     const group = this.#slices.find(key, hash);
     if (group === undefined) return;
-    if (ns === FIRE) {
+    if (ns !== CLEANUP) {
       const start = time + 1 - size;
       // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
-      this.#scheduleNext(group, start + slide);
+      if (ns === FIRE) this.#scheduleNext(group, start + slide);
       this.#firing = group;
       this.#firingStart = start;
       this.#environment.unit(this.#fireNow, this.#windowNow, key, time);

@@ -434,4 +434,77 @@ describe('windows', () => {
     await expect(h.push(2, 2)).rejects.toMatchObject({ code: 'TIMESTAMP_MISSING', uid: 'w', todo: expect.stringContaining('timestamps()') });
     await h.close();
   });
+
+  it('restored where event time begins in front of an end that has come before fire there once more, where another record came, and no others do', async () => {
+    for (const [windows, all] of [
+      [tumbling(10), false],
+      [tumbling(10), true],
+      [sliding(20, 10), false],
+      [sliding(20, 10), true],
+    ] as const) {
+      const build = (input: Stream<number>): Stream<readonly number[]> => {
+        const windowed = input
+          .keyBy(() => 'k')
+          .window(windows)
+          .allowedLateness(100);
+        return all
+          ? windowed.process('w', ({ start }, values) => [[start, [...values].length]])
+          : windowed.aggregate('w', count()).map(({ start, value }) => [start, value]);
+      };
+      const before = await harness(build);
+      for (const at of [1, 11, 41]) await before.push(at, at);
+      await before.watermark(35);
+      const sliding = windows.assign(0, 0)[Symbol.iterator]().next().value!.end === 20;
+      const values = (h: typeof before): unknown[] => h.take().map(({ value }) => value);
+      expect(values(before)).toEqual(
+        sliding
+          ? [
+              [-10, 1],
+              [0, 2],
+              [10, 1],
+            ]
+          : [
+              [0, 1],
+              [10, 1],
+            ],
+      );
+      const restore = await before.snapshot();
+      await before.close();
+      const h = await harness(build, { restore, parallelism: 2 });
+      await h.push(2, 2);
+      await h.push(32, 32);
+      await h.watermark(5);
+      expect(values(h)).toEqual([]);
+      await h.watermark(19);
+      expect(values(h)).toEqual(
+        sliding
+          ? [
+              [-10, 2],
+              [0, 3],
+            ]
+          : [[0, 2]],
+      );
+      await h.watermark(39);
+      expect(values(h)).toEqual(sliding ? [[20, 1]] : [[30, 1]]);
+      await h.push(3, 3);
+      expect(values(h)).toEqual(
+        sliding
+          ? [
+              [0, 4],
+              [-10, 3],
+            ]
+          : [[0, 3]],
+      );
+      await h.end();
+      expect(values(h)).toEqual(
+        sliding
+          ? [
+              [30, 2],
+              [40, 1],
+            ]
+          : [[40, 1]],
+      );
+      await h.close();
+    }
+  });
 });
