@@ -7,7 +7,9 @@
 //  A1  A record stands in the queue from `process` until its result has been emitted or its failure has been dealt with: a barrier finds it in exactly one
 //      of its snapshot and its output (protocols 8, 15). A restored one is asked again, in front of anything new.
 //  A2  At most `capacity` records stand in the queue; of restored ones there may be more, and only `capacity` are asked at once.
-//  A3  Event time that is held is not stored: upstream says it again after a restore.
+//  A3  A record is stored with the watermark it came behind, and after a restore that stands in front of it again: upstream says its watermark once more, but
+//      only behind what is restored, and a record that was late would have come back to life (protocols 13). At another parallelism no watermark is put in
+//      front that is above what any old instance had heard: records of each of them may come here.
 //  A4  A call is settled once: by its promise, by its last failure, or by its timeout; what comes later is ignored.
 
 import { MillraceError } from '../errors.ts';
@@ -21,6 +23,7 @@ import { asyncQueue } from './async-queue.ts';
 
 export const DEFAULT_CAPACITY = 100;
 const OPEN = 'open';
+const HEARD = 'heard';
 
 type AsyncFn = (value: unknown, signal: AbortSignal) => Promise<unknown>;
 
@@ -30,6 +33,8 @@ interface Stored {
   readonly timestamp: number;
   readonly key: Key | undefined;
   readonly hash: number;
+  /** The watermark it came behind; undefined in snapshots that do not know it. */
+  readonly after?: number;
 }
 
 type Outcome = { readonly result: unknown } | { readonly error: unknown };
@@ -66,6 +71,8 @@ class AsyncMap implements Operator {
   /** A watermark is on its way out, and what stands behind it waits for that. */
   #passing = false;
   #stopped = false;
+  /** The newest watermark of the input. */
+  #heard: number;
 
   constructor(environment: OperatorEnvironment, fn: AsyncFn, options: AsyncMapOptions) {
     this.#environment = environment;
@@ -76,11 +83,21 @@ class AsyncMap implements Operator {
     this.#emit = environment.output(MAIN)!;
     this.#keyed = environment.node.inputs.some((input) => input.exchange === 'hash');
     this.#queue = asyncQueue<Call>(options.ordered ?? true);
+    this.#heard = environment.watermark();
   }
 
-  /** Asks again what was open (A1). */
+  /** Asks again what was open (A1), each record behind its watermark (A3). */
   start(): void {
-    for (const stored of (this.#environment.restored(OPEN) ?? []) as readonly Stored[]) this.#unasked.push(this.#stand(stored));
+    const { restored, parallelism } = this.#environment;
+    const heard = (restored(HEARD) ?? []) as readonly number[];
+    const stored = (restored(OPEN) ?? []) as readonly Stored[];
+    for (const { after, record } of behindWatermarks(stored, heard.length === parallelism ? Number.POSITIVE_INFINITY : Math.min(...heard))) {
+      if (after > this.#heard) {
+        this.#heard = after;
+        this.#queue.time({ kind: 'watermark', time: after });
+      }
+      this.#unasked.push(this.#stand(record));
+    }
     this.#askMore();
   }
 
@@ -99,14 +116,18 @@ class AsyncMap implements Operator {
   }
 
   onTime(event: TimeEvent): void {
+    if (event.kind === 'watermark' && event.time > this.#heard) this.#heard = event.time;
     this.#queue.time(event);
     this.#emitWhatMay();
   }
 
   snapshot(): Record<string, StatePart> {
     const standing = this.#queue.standing();
-    const items = standing.map(({ value, timestamp, key, hash }): Stored => ({ value, timestamp, key, hash }));
-    return { [OPEN]: this.#keyed ? { mode: 'keyed', items, hashes: items.map(({ hash }) => hash) } : { mode: 'split', items } };
+    const items = standing.map(({ value, timestamp, key, hash, after }) => ({ value, timestamp, key, hash, after }));
+    return {
+      [OPEN]: this.#keyed ? { mode: 'keyed', items, hashes: items.map(({ hash }) => hash) } : { mode: 'split', items },
+      [HEARD]: { mode: 'union', items: [this.#heard] },
+    };
   }
 
   stop(): void {
@@ -118,7 +139,18 @@ class AsyncMap implements Operator {
   // ── asking ──
 
   #stand({ value, timestamp, key, hash }: Stored): Call {
-    const call: Call = { value, timestamp, key, hash, outcome: undefined, abort: undefined, tries: 0, deadline: undefined, pause: undefined };
+    const call: Call = {
+      value,
+      timestamp,
+      key,
+      hash,
+      after: this.#heard,
+      outcome: undefined,
+      abort: undefined,
+      tries: 0,
+      deadline: undefined,
+      pause: undefined,
+    };
     this.#queue.add(call);
     return call;
   }
@@ -259,4 +291,9 @@ class AsyncMap implements Operator {
       here = false;
     }
   }
+}
+
+/** Restored records in the order in which they stand, with the watermark in front of each, none above `limit`. Those of one old instance keep their order. */
+function behindWatermarks(stored: readonly Stored[], limit: number): { readonly after: number; readonly record: Stored }[] {
+  return stored.map((record) => ({ after: Math.min(record.after ?? Number.NEGATIVE_INFINITY, limit), record })).sort((a, b) => a.after - b.after || 0);
 }
