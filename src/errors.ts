@@ -50,6 +50,9 @@ export const CODES = {
   RESTORE_WOULD_DUPLICATE: { retryable: false },
   RESTORE_STATE_UNCLAIMED: { retryable: false },
   MAX_PARALLELISM_CHANGED: { retryable: false },
+  RESCALE_REFUSED: { retryable: true },
+  SAVEPOINT_EXISTS: { retryable: false },
+  SAVEPOINT_FAILED: { retryable: true },
   // files
   FILE_NOT_FOUND: { retryable: false },
   FILE_CHANGED: { retryable: false },

@@ -101,6 +101,7 @@ export type {
   Key,
   MetricSample,
   RunOptions,
+  SavepointInfo,
   TreeNode,
 } from './graph/job.ts';
 export type { AggregateFunction, AsyncMapOptions, RetryPolicy, WatermarkGenerator, WatermarkStrategy } from './graph/node.ts';

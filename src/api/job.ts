@@ -3,7 +3,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { MillraceError } from '../errors.ts';
 import { GraphBuilder } from '../graph/builder.ts';
-import type { CheckpointInfo, JobResult, JobStatus, Key, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
+import type { CheckpointInfo, JobResult, JobStatus, Key, MetricSample, RunOptions, SavepointInfo, TreeNode } from '../graph/job.ts';
 import type { Node, WatermarkStrategy } from '../graph/node.ts';
 import { buildGraph, type Plan } from '../graph/plan.ts';
 import type { Source } from '../graph/source.ts';
@@ -48,8 +48,16 @@ export interface RunningJob {
   checkpoint(): Promise<CheckpointInfo>;
   /** Completed and still retained, oldest first. */
   checkpoints(): Promise<CheckpointInfo[]>;
-  /** A last checkpoint, its commits, then the end; with `drain`, event time goes to the end first, so that windows fire. */
-  stop(options?: { drain?: boolean }): Promise<JobResult>;
+  /**
+   * Writes all that the job holds into that folder, which must be empty or not exist yet. It is yours: the job never looks at it again. Sinks commit nothing for
+   * it. Rejects with SAVEPOINT_EXISTS, SAVEPOINT_FAILED, CHECKPOINTS_OFF, CHECKPOINT_FAILED, CHECKPOINT_EXPIRED or JOB_ENDED.
+   */
+  savepoint(directory: string): Promise<SavepointInfo>;
+  /**
+   * A last checkpoint, its commits, then the end; with `drain`, event time goes to the end first, so that windows fire. With `savepoint`, what that checkpoint
+   * holds is written into that folder too, as `savepoint()` does.
+   */
+  stop(options?: { drain?: boolean; savepoint?: string }): Promise<JobResult>;
   /** Ends at once and commits nothing more; a commit that runs is awaited for 5 s. */
   cancel(): Promise<JobResult>;
   /** The control door, to mount in your own server; it asks for nothing, so put it behind your own authentication. */

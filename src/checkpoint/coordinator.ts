@@ -12,13 +12,15 @@
 //  C3  Nothing is told to tasks before the pointer is registered. If the pointer's outcome is unknown the job fails over, and nothing is deleted.
 //  C4  When every task of the job has seen its last record a checkpoint is taken at once; if it aborts, another one is.
 //  C5  From the request of a drained checkpoint on no other is taken until that one is.
+//  C7  A savepoint has an id and barriers as a checkpoint has, and nothing else: it is not registered, nobody is told, sinks commit nothing. The files that
+//      it is copied from are not removed meanwhile.
 //  C6  Commits are awaited of a checkpoint that a restart would begin from; those of one that has been fallen back from are refused.
 
 import { type ActorRefFrom, createActor, setup } from 'xstate';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
-import type { CheckpointInfo } from '../graph/job.ts';
+import type { CheckpointInfo, SavepointInfo } from '../graph/job.ts';
 import type { Barrier } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
@@ -26,6 +28,7 @@ import type { TaskMail } from '../runtime/task-contract.ts';
 import { judgeAck, nextId, nextTrigger, superseded, type TaskFacts, triggerTargets } from './decisions.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, writersOf } from './metadata.ts';
 import type { Registry } from './registry.ts';
+import { writeSavepoint } from './savepoint.ts';
 import type { DirectoryStorage } from './storage.ts';
 
 /** The life of a checkpoint, as data; drawn in docs/architecture.md. */
@@ -60,6 +63,13 @@ export interface CheckpointRequest {
   reject(error: unknown): void;
 }
 
+/** C7. Into that folder, which is prepared. */
+export interface SavepointRequest {
+  readonly folder: string;
+  resolve(savepoint: SavepointInfo): void;
+  reject(error: unknown): void;
+}
+
 export type CoordinatorMail =
   | { readonly kind: 'run'; readonly fn: () => void }
   | { readonly kind: 'tasks'; readonly tasks: readonly CoordinatedTask[]; readonly markers: readonly number[]; readonly restoredId: number }
@@ -69,7 +79,8 @@ export type CoordinatorMail =
   | { readonly kind: 'committed'; readonly id: number; readonly task: string }
   | { readonly kind: 'ended'; readonly attempt: number; readonly task: string }
   | { readonly kind: 'finished'; readonly attempt: number; readonly task: string }
-  | { readonly kind: 'request'; readonly request: CheckpointRequest };
+  | { readonly kind: 'request'; readonly request: CheckpointRequest }
+  | { readonly kind: 'savepoint'; readonly request: SavepointRequest };
 
 export interface CoordinatedTask extends Omit<TaskFacts, 'finished'> {
   readonly ref: ActorRef<TaskMail>;
@@ -81,9 +92,9 @@ export interface CoordinatorOptions {
   readonly lineage: string;
   readonly attempt: () => number;
   readonly maxParallelism: number;
-  readonly planHash: string;
+  readonly planHash: () => string;
   /** How many tasks the plan has: nothing is triggered before all are there. */
-  readonly tasks: number;
+  readonly tasks: () => number;
   /** Undefined: no checkpoints; only the last barrier, which commits the sinks. */
   readonly storage: DirectoryStorage | undefined;
   readonly registry: Registry | undefined;
@@ -93,6 +104,10 @@ export interface CoordinatorOptions {
   readonly timeout: number;
   readonly minPause: number;
   readonly retain: number;
+  /** Files are read back. */
+  readonly verify: boolean;
+  /** After each completed checkpoint, behind the pointer: what is not needed any more goes. */
+  readonly release: () => Promise<void>;
   readonly tolerate: number;
   readonly restored: CheckpointInfo | undefined;
   readonly onCompleted: (checkpoint: CompletedCheckpoint) => void;
@@ -118,6 +133,7 @@ interface Pending {
   readonly acked: Set<string>;
   readonly snapshots: TaskSnapshot[];
   readonly requests: readonly CheckpointRequest[];
+  readonly savepoint: SavepointRequest | undefined;
   readonly drained: boolean;
   pauseMs: number;
   timer: unknown;
@@ -128,6 +144,11 @@ export class Coordinator {
   readonly #options: CoordinatorOptions;
   readonly #tasks = new Map<string, Entry>();
   readonly #requests: CheckpointRequest[] = [];
+  readonly #savepoints: SavepointRequest[] = [];
+  /** What savepoints are being copied from (C7). */
+  readonly #copied = new Set<CheckpointMetadata>();
+  /** Files that only such a copy has kept. */
+  readonly #outlived = new Set<string>();
   readonly #awaitingCommits: { id: number; request: CheckpointRequest; checkpoint: CompletedCheckpoint | undefined }[] = [];
   #context: ActorContext<CoordinatorMail> | undefined;
   #pending: Pending | undefined;
@@ -169,7 +190,9 @@ export class Coordinator {
           clock.clearTimeout(this.#timer);
           if (this.#pending !== undefined) clock.clearTimeout(this.#pending.timer);
           const over = new MillraceError('JOB_ENDED', `The job '${this.#options.job}' ended before the checkpoint was complete.`);
-          for (const request of [...(this.#pending?.requests ?? []), ...this.#requests, ...this.#awaitingCommits.map((a) => a.request)]) request.reject(over);
+          const { requests = [], savepoint } = this.#pending ?? {};
+          for (const request of [...requests, ...this.#requests, ...this.#awaitingCommits.map((a) => a.request)]) request.reject(over);
+          for (const request of [...(savepoint === undefined ? [] : [savepoint]), ...this.#savepoints]) request.reject(over);
         },
       };
     });
@@ -231,6 +254,10 @@ export class Coordinator {
         this.#requests.push(mail.request);
         this.#next();
         break;
+      case 'savepoint':
+        this.#savepoints.push(mail.request);
+        this.#next();
+        break;
     }
   }
 
@@ -246,17 +273,18 @@ export class Coordinator {
     if (storage === undefined) return;
     io.clock.clearTimeout(this.#timer);
     const due = nextTrigger({ every, minPause }, { startedAt: this.#startedAt, lastTrigger: this.#lastTrigger, lastCompletion: this.#lastCompletion });
-    this.#timer = io.clock.setTimeout(() => this.#run(() => this.#trigger([], false)), Math.max(0, due - io.clock.now()));
+    this.#timer = io.clock.setTimeout(() => this.#run(() => this.#trigger([], false, undefined)), Math.max(0, due - io.clock.now()));
   }
 
   /** All that asks for a checkpoint now: requests, and the end of all input (C4). */
   #next(): void {
     if (this.#pending !== undefined || this.#reserving || this.#stopped) return;
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
-    const allEnded = this.#tasks.size === this.#options.tasks && alive.length > 0 && alive.every((e) => e.ended);
+    const allEnded = this.#tasks.size === this.#options.tasks() && alive.length > 0 && alive.every((e) => e.ended);
     const drained = this.#draining;
-    if (drained ? allEnded : this.#requests.length > 0) this.#trigger(this.#requests.splice(0), drained);
-    else if (allEnded) this.#trigger([], false);
+    if (!drained && this.#savepoints.length > 0) this.#trigger([], false, this.#savepoints.shift());
+    else if (drained ? allEnded : this.#requests.length > 0) this.#trigger(this.#requests.splice(0), drained, undefined);
+    else if (allEnded) this.#trigger([], false, undefined);
   }
 
   /** While event time is driven to the end nothing is stored: sources would go on behind a watermark of +∞ after a restore (C5). */
@@ -264,19 +292,20 @@ export class Coordinator {
     return this.#requests.some((r) => r.drained);
   }
 
-  #trigger(requests: CheckpointRequest[], drained: boolean): void {
+  #trigger(requests: CheckpointRequest[], drained: boolean, savepoint: SavepointRequest | undefined): void {
     const { io, registry, storage } = this.#options;
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
     if (
       this.#pending !== undefined ||
       this.#reserving ||
       this.#stopped ||
-      this.#tasks.size < this.#options.tasks ||
+      this.#tasks.size < this.#options.tasks() ||
       alive.length === 0 ||
       (!drained && this.#draining)
     ) {
       // Not now: requests wait, a periodic one is left out.
       this.#requests.unshift(...requests);
+      if (savepoint !== undefined) this.#savepoints.unshift(savepoint);
       if (storage !== undefined && this.#pending === undefined) {
         this.#lastTrigger = io.clock.now();
         this.#schedule();
@@ -297,21 +326,24 @@ export class Coordinator {
       await registry?.reserve(id);
     };
     reserve().then(
-      () => this.#run(() => this.#triggered(id, requests, drained)),
+      () => this.#run(() => this.#triggered(id, requests, drained, savepoint)),
       (error) =>
         this.#run(() => {
           this.#reserving = false;
-          this.#failed(id, new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${id} could not begin: ${messageOf(error)}.`, { cause: error }), requests, true);
+          const failed = new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${id} could not begin: ${messageOf(error)}.`, { cause: error });
+          savepoint?.reject(failed);
+          this.#failed(id, failed, requests, true);
         }),
     );
   }
 
-  #triggered(id: number, requests: readonly CheckpointRequest[], drained: boolean): void {
+  #triggered(id: number, requests: readonly CheckpointRequest[], drained: boolean, savepoint: SavepointRequest | undefined): void {
     this.#reserving = false;
     const { io, timeout } = this.#options;
     const entries = [...this.#tasks.values()];
-    if (entries.length < this.#options.tasks || (!drained && this.#draining)) {
+    if (entries.length < this.#options.tasks() || (!drained && this.#draining)) {
       this.#requests.unshift(...requests);
+      if (savepoint !== undefined) this.#savepoints.unshift(savepoint);
       this.#next();
       return;
     }
@@ -329,6 +361,7 @@ export class Coordinator {
       acked: new Set(),
       snapshots,
       requests,
+      savepoint,
       drained,
       pauseMs: 0,
       timer,
@@ -389,7 +422,7 @@ export class Coordinator {
 
   #write(): void {
     const pending = this.#pending!;
-    const { io, job, lineage, maxParallelism, planHash, storage, registry, attempt } = this.#options;
+    const { io, job, lineage, maxParallelism, planHash, storage, registry, attempt, verify } = this.#options;
     io.clock.clearTimeout(pending.timer);
     pending.life.send({ type: 'acknowledged' });
     if (storage === undefined || registry === undefined) {
@@ -410,12 +443,16 @@ export class Coordinator {
       lineage,
       attempt: attempt(),
       maxParallelism,
-      planHash,
+      planHash: planHash(),
       startedAt: pending.startedAt,
       durationMs: io.clock.now() - pending.startedAt,
       drained: pending.drained,
       tasks: pending.snapshots,
     };
+    if (pending.savepoint !== undefined) {
+      this.#copy(pending.savepoint, metadata, storage, verify);
+      return;
+    }
     let registering = false;
     const write = async (): Promise<CheckpointInfo> => {
       await io.step('checkpoint.metadata.write');
@@ -431,7 +468,7 @@ export class Coordinator {
       return info;
     };
     const writing = write();
-    this.#writing = writing.catch(() => undefined);
+    this.#writing = Promise.all([this.#writing, writing.catch(() => undefined)]);
     writing.then(
       (info) => this.#run(() => this.#complete({ ...info, pauseMs: pending.pauseMs })),
       (error) =>
@@ -445,6 +482,19 @@ export class Coordinator {
           if (registering) this.#options.onIntolerable(failed);
         }),
     );
+  }
+
+  /** C7. Checkpoints go on meanwhile. */
+  #copy(request: SavepointRequest, metadata: CheckpointMetadata, storage: DirectoryStorage, verify: boolean): void {
+    this.#pending = undefined;
+    this.#failures = 0;
+    this.#copied.add(metadata);
+    const written = writeSavepoint(metadata, storage, request.folder, this.#options.io, verify);
+    // Answered also where this actor has ended by then.
+    const settled = written.then(request.resolve, request.reject).finally(() => this.#copied.delete(metadata));
+    this.#writing = Promise.all([this.#writing, settled]);
+    this.#schedule();
+    this.#next();
   }
 
   #complete(checkpoint: CompletedCheckpoint): void {
@@ -472,6 +522,7 @@ export class Coordinator {
   /** One removal at a time. */
   #removeSuperseded(): void {
     this.#pruning = this.#pruning
+      .then(() => this.#options.release())
       .then(() => this.#prune())
       .catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
   }
@@ -488,7 +539,9 @@ export class Coordinator {
     );
     if (gone.size === 0) return;
     const kept = new Set<string>();
-    const dropped = new Set<string>();
+    const copied = new Set([...this.#copied].flatMap((metadata) => filesNamed(metadata).map(({ name }) => name)));
+    const dropped = new Set<string>(this.#outlived);
+    this.#outlived.clear();
     for (const checkpoint of registered) {
       const names = await readMetadata(io, checkpoint.path).then(filesNamed, (error) => {
         // Nothing is deleted on a guess: a kept checkpoint that cannot be read may name anything.
@@ -505,6 +558,10 @@ export class Coordinator {
     }
     for (const name of dropped) {
       if (kept.has(name)) continue;
+      if (copied.has(name)) {
+        this.#outlived.add(name);
+        continue;
+      }
       await io.step('checkpoint.prune.file');
       await storage!.remove(name);
     }
@@ -518,7 +575,7 @@ export class Coordinator {
 
   #settleCommits(): void {
     // Of tasks that are lost nobody knows yet whether they have committed: they have when they are back.
-    if (this.#tasks.size < this.#options.tasks) return;
+    if (this.#tasks.size < this.#options.tasks()) return;
     for (const awaiting of [...this.#awaitingCommits]) {
       const all = [...this.#tasks.values()].every((e) => e.finished || e.committed >= awaiting.id);
       if (!all) continue;
@@ -535,6 +592,7 @@ export class Coordinator {
     this.#pending = undefined;
     this.#options.io.clock.clearTimeout(pending.timer);
     for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'abort', id: pending.id });
+    pending.savepoint?.reject(error);
     this.#failed(pending.id, error, pending.requests, counts);
   }
 

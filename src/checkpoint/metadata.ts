@@ -20,6 +20,8 @@ export interface CheckpointMetadata {
   /** Taken by `stop({ drain: true })`: event time had been driven to the end, so stored watermarks mean nothing for what comes next. */
   readonly drained: boolean;
   readonly tasks: readonly TaskSnapshot[];
+  /** It is a savepoint: its files lie beside it (savepoint.ts). */
+  readonly savepoint?: true | undefined;
 }
 
 const MAGIC = Buffer.from('MRCP');

@@ -138,18 +138,29 @@ export class Registry {
     await this.#db.batch(entries, { sync: true });
   }
 
-  /** A start: `origin` is the metadata of the checkpoint that a new lineage was forked from; it holds until the lineage has one of its own. */
-  async begin(lineage: string, origin: string | undefined): Promise<void> {
+  /**
+   * A start: `origin` is the metadata of the checkpoint that a new lineage was forked from; it holds until the lineage has one of its own. So long `claimed` is
+   * kept too: the folder of the savepoint that it was imported from, where that is the job's now.
+   */
+  async begin(lineage: string, origin: string | undefined, claimed?: string): Promise<void> {
     const entries: ({ type: 'put'; key: string; value: unknown } | { type: 'del'; key: string })[] = [
       { type: 'put', key: 'lineage', value: lineage },
       { type: 'put', key: 'outcome', value: 'running' },
       { type: 'del', key: 'result' },
       origin === undefined ? { type: 'del', key: 'origin' } : { type: 'put', key: 'origin', value: origin },
+      ...(claimed === undefined ? [] : [{ type: 'put' as const, key: 'claimed', value: { folder: claimed, lineage } }]),
     ];
     await this.#db.batch(entries, { sync: true });
   }
   origin(): Promise<string | undefined> {
     return this.#get('origin');
+  }
+
+  claimed(): Promise<{ readonly folder: string; readonly lineage: string } | undefined> {
+    return this.#get('claimed');
+  }
+  async unclaim(): Promise<void> {
+    await this.#db.del('claimed', { sync: true });
   }
 
   async close(): Promise<void> {

@@ -27,10 +27,11 @@ export class DirectoryStorage implements SnapshotStorage {
   readonly #io: Io;
   readonly #verify: boolean;
 
-  constructor(directory: string, io: Io, verify: boolean) {
+  /** `checkpoints`: the folder of the metadata, where it is another one. */
+  constructor(directory: string, io: Io, verify: boolean, checkpoints = join(directory, 'checkpoints')) {
     this.directory = directory;
     this.files = join(directory, 'files');
-    this.checkpoints = join(directory, 'checkpoints');
+    this.checkpoints = checkpoints;
     this.#io = io;
     this.#verify = verify;
   }

@@ -1,5 +1,6 @@
 // `millrace jobs`, `tree`, `checkpoints`, `stop`, `cancel`: a question to a running job, and its answer on standard output.
 
+import { resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { MillraceError } from '../errors.ts';
 import type { CheckpointInfo, JobResult } from '../graph/job.ts';
@@ -11,6 +12,7 @@ export interface LookFlags {
   json?: boolean;
   watch?: boolean;
   drain?: boolean;
+  savepoint?: string;
 }
 
 const WATCH_MS = 1000;
@@ -45,9 +47,11 @@ export async function checkpointsCommand(name: string | undefined, { url, json }
   print(json === true ? [JSON.stringify(checkpoints)] : checkpointLines(checkpoints));
 }
 
-export async function stopCommand(name: string | undefined, { url, json, drain }: LookFlags): Promise<void> {
+export async function stopCommand(name: string | undefined, { url, json, drain, savepoint }: LookFlags): Promise<void> {
   const job = await chooseJob(name, url);
-  printResult(job, await ask<JobResult>(job.url, 'POST', at(job, 'stop'), { drain: drain === true }), json);
+  // Of this command's folder, not of the process that is stopped.
+  const folder = savepoint === undefined ? {} : { savepoint: resolve(savepoint) };
+  printResult(job, await ask<JobResult>(job.url, 'POST', at(job, 'stop'), { drain: drain === true, ...folder }), json);
 }
 
 export async function cancelCommand(name: string | undefined, { url, json }: LookFlags): Promise<void> {
@@ -59,14 +63,15 @@ function printResult(job: FoundJob, result: JobResult, json: boolean | undefined
   if (json === true) print([JSON.stringify(result)]);
   else {
     const last = result.status === 'cancelled' || result.checkpoint === undefined ? '' : `, checkpoint ${result.checkpoint.id}`;
-    print([`${job.name}: ${result.status}${last}`]);
+    print([`${job.name}: ${result.status}${last}${result.savepoint === undefined ? '' : `, savepoint in ${result.savepoint.path}`}`]);
   }
 }
 
-function at(job: FoundJob, what: string): string {
+/** The path of a request to the door. */
+export function at(job: FoundJob, what: string): string {
   return `/jobs/${encodeURIComponent(job.name)}/${what}`;
 }
 
-function print(lines: readonly string[]): void {
+export function print(lines: readonly string[]): void {
   process.stdout.write(`${lines.join('\n')}\n`);
 }

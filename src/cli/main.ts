@@ -10,6 +10,7 @@ import { cancelCommand, checkpointsCommand, jobsCommand, type LookFlags, stopCom
 import { type PlanFlags, planCommand } from './plan-command.ts';
 import { type RunFlags, runCommand } from './run-command.ts';
 import { saying } from './said.ts';
+import { checkpointCommand, rescaleCommand, savepointCommand } from './savepoint-commands.ts';
 
 // Whoever read the output has gone: that is no reason to end what runs.
 process.stderr.on('error', ignoreClosed);
@@ -63,7 +64,9 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
     .option('--checkpoints <dir>', "where checkpoints are kept (the job's own, else .millrace)")
     .option('--no-checkpoints', 'run without checkpoints')
     .option('--every <time>', 'time between two checkpoints, such as 10s')
-    .option('--restore <which>', 'latest, none, the path of a checkpoint or the id of a retained one')
+    .option('--restore <which>', 'latest, none, the path of a savepoint or checkpoint, or the id of a retained one')
+    .option('--allow-non-restored-state', 'drop the state of operators that the job does not have any more')
+    .option('--claim', "the savepoint becomes the job's, which removes it when it has a checkpoint of its own")
     .option('--port <n>', 'port of the control door on this machine (a free one)')
     .option('--wait', 'wait where another process runs the job already')
     .option('--json', 'say what happens as lines of JSON')
@@ -83,10 +86,14 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
     'every second, until the job ends',
   );
   look('checkpoints [job]', 'List the checkpoints that a job retains', checkpointsCommand);
-  look('stop [job]', 'Stop a job behind a last checkpoint; the next start goes on from there', stopCommand).option(
-    '--drain',
-    'let event time go to its end first, so that windows fire',
-  );
+  look('checkpoint [job]', 'Take a checkpoint now', checkpointCommand);
+  const act = (name: string, about: string, run: (args: readonly string[], flags: LookFlags) => Promise<void>): Command =>
+    add(name, about).option('--url <url>', "address of the job's door, instead of looking on this machine").option('--json', 'answer with JSON').action(run);
+  act('savepoint <job-and-directory...>', 'Write all that a job holds into a folder that is yours: [job] DIR', savepointCommand);
+  act('rescale <job-and-n...>', 'Go on with that many instances of each operator that does not say otherwise: [job] N', rescaleCommand);
+  look('stop [job]', 'Stop a job behind a last checkpoint; the next start goes on from there', stopCommand)
+    .option('--drain', 'let event time go to its end first, so that windows fire')
+    .option('--savepoint <dir>', 'write what the last checkpoint holds into that folder too');
   look('cancel [job]', 'End a job at once; the next start begins anew', cancelCommand);
   add('jobs', 'List the jobs that run on this machine')
     .option('--url <url>', 'address of a door, instead of looking on this machine')

@@ -29,10 +29,22 @@ export function portOf(text: string): number {
   return port;
 }
 
-export function restoreOf(text: string): NonNullable<RunOptions['restore']> {
-  if (text === 'latest' || text === 'none') return text;
-  if (text === '') throw invalid('--restore is empty.', 'Write latest, none, the path of a checkpoint or its id.');
-  return { from: /^\d+$/.test(text) ? Number(text) : text };
+export function restoreOf(
+  text: string | undefined,
+  { allowNonRestoredState, claim }: { allowNonRestoredState?: boolean; claim?: boolean } = {},
+): RunOptions['restore'] {
+  if (text === '') throw invalid('--restore is empty.', 'Write latest, none, the path of a savepoint or checkpoint, or its id.');
+  if (text === undefined || text === 'latest' || text === 'none') {
+    const option = allowNonRestoredState === true ? '--allow-non-restored-state' : claim === true ? '--claim' : undefined;
+    if (option !== undefined)
+      throw invalid(`${option} is about a snapshot that --restore names.`, 'Name it: --restore PATH, or the id of a retained checkpoint.');
+    return text;
+  }
+  return {
+    from: /^\d+$/.test(text) ? Number(text) : text,
+    ...(allowNonRestoredState === true ? { allowNonRestoredState } : {}),
+    ...(claim === true ? { claim } : {}),
+  };
 }
 
 export function stateOf(text: string): StateBackend {

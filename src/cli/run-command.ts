@@ -21,6 +21,8 @@ export interface RunFlags {
   checkpoints?: string | false;
   every?: string;
   restore?: string;
+  allowNonRestoredState?: boolean;
+  claim?: boolean;
   port?: string;
   wait?: boolean;
   json?: boolean;
@@ -57,7 +59,7 @@ interface Asked {
 function parsed(flags: RunFlags): Asked {
   if (flags.state !== undefined) stateOf(flags.state);
   const checkpoints = { directory: flags.checkpoints, every: flags.every === undefined ? undefined : durationOf(flags.every, '--every') };
-  const restore = flags.restore === undefined ? undefined : restoreOf(flags.restore);
+  const restore = restoreOf(flags.restore, flags);
   refuseRestoreWithout(checkpointsOf(checkpoints, undefined), restore);
   return {
     parallelism: flags.parallelism === undefined ? undefined : countOf(flags.parallelism, '--parallelism'),

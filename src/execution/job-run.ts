@@ -12,15 +12,17 @@
 //  J3  Nothing of an ended run keeps the process alive.
 
 import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
 import { createActor } from 'xstate';
 import { type ActorContext, type ActorRef, createSystem, defineActor } from '../../actors/index.ts';
 import { defaultMaxParallelism, memory, type StateBackend } from '../../state-backends/index.ts';
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
+import { prepareSavepoint, removeSavepoint } from '../checkpoint/savepoint.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
-import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, Key, MetricSample, RunOptions, TreeNode } from '../graph/job.ts';
+import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, Key, MetricSample, RunOptions, SavepointInfo, TreeNode } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
 import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
@@ -103,6 +105,8 @@ export class JobRun {
   readonly #slots: RegionSlot[] = [];
   readonly #backend: StateBackend;
   #graph: Graph;
+  /** Rescaling changes it. */
+  #parallelism: number;
   #system: ReturnType<typeof createSystem> | undefined;
   #context: ActorContext<JobMail> | undefined;
   #snapshots: Snapshots | undefined;
@@ -121,6 +125,9 @@ export class JobRun {
   #regionRuns = deferred<void>();
   /** Questions from outside about keyed state. */
   readonly state: StateQueries;
+  /** The folder that `stop({ savepoint })` has named, prepared; and how it went. */
+  #savepointFolder: string | undefined;
+  #savepointFailed: unknown;
 
   constructor(definition: JobDefinition, options: RunOptions, internals: Internals) {
     this.id = randomBytes(6).toString('hex');
@@ -131,6 +138,7 @@ export class JobRun {
     this.#io = internals.io ?? systemIo();
     this.#log = options.logger ?? SILENT;
     this.#backend = options.state ?? memory();
+    this.#parallelism = options.parallelism ?? 1;
     this.#graph = this.#build();
     const ended = (): boolean => this.#ending !== undefined || ['finished', 'stopped', 'cancelled', 'failed'].includes(this.status);
     this.state = new StateQueries({
@@ -165,8 +173,7 @@ export class JobRun {
   }
 
   #build(): Graph {
-    const { parallelism = 1, version } = this.#options;
-    return buildGraph(this.#definition.build(), { parallelism, version });
+    return buildGraph(this.#definition.build(), { parallelism: this.#parallelism, version: this.#options.version });
   }
 
   #step(type: JobStep['type']): void {
@@ -257,14 +264,16 @@ export class JobRun {
     this.#lineage = stored ?? randomBytes(8).toString('hex');
     const chosen =
       typeof restore === 'object'
-        ? await this.#snapshots.from(restore.from, this.#attempt)
+        ? await this.#snapshots.from(restore.from, this.#attempt, restore.claim)
         : stored === undefined
           ? undefined
           : await this.#snapshots.latest(this.#graph, this.#attempt, stored);
     // A start that is refused changes nothing: the next one finds the lineage as it was.
     if (chosen !== undefined) this.#check(chosen.metadata);
     this.#settleGroups(chosen?.metadata);
-    await registry.begin(this.#lineage, typeof restore === 'object' ? chosen!.info.path : stored === undefined ? undefined : await registry.origin());
+    const origin = typeof restore === 'object' ? chosen!.info.path : stored === undefined ? undefined : await registry.origin();
+    await registry.begin(this.#lineage, origin, chosen?.claimed);
+    await this.#snapshots.release();
     await this.#snapshots.sweep(this.#attempt);
     this.#chosen = chosen;
     this.#restoredFrom = chosen?.info;
@@ -307,8 +316,8 @@ export class JobRun {
       lineage: this.#lineage,
       attempt: () => this.#attempt,
       maxParallelism: this.#maxParallelism,
-      planHash: this.#graph.plan.hash,
-      tasks: this.#graph.vertices.reduce((sum, v) => sum + v.parallelism, 0),
+      planHash: () => this.#graph.plan.hash,
+      tasks: () => this.#graph.vertices.reduce((sum, v) => sum + v.parallelism, 0),
       storage: this.#snapshots?.storage,
       registry: this.#snapshots?.registry,
       io: this.#io,
@@ -317,6 +326,8 @@ export class JobRun {
       timeout: on?.timeout ?? 600_000,
       minPause: on?.minPause ?? 0,
       retain: on?.retain ?? 3,
+      verify: on?.verify ?? true,
+      release: () => this.#snapshots!.release(),
       tolerate: on?.tolerate ?? 0,
       restored: this.#chosen?.info,
       onCompleted: (checkpoint) => this.#event({ type: 'checkpoint', checkpoint }),
@@ -590,12 +601,7 @@ export class JobRun {
 
   async #shutDown(how: 'finished' | 'stopped' | 'cancelled' | 'failed', cause: unknown): Promise<void> {
     const checkpoint = this.#coordinator?.completed;
-    const result: JobResult = {
-      status: how === 'failed' ? 'stopped' : how,
-      restarts: this.#restarts,
-      ...(cause === undefined ? {} : { cause }),
-      ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }),
-    };
+    let savepoint: SavepointInfo | undefined;
     let failure: unknown = how === 'failed' ? cause : undefined;
     try {
       await this.#system!.stop();
@@ -603,6 +609,7 @@ export class JobRun {
       for (const slot of this.#slots) await slot.attempt?.close();
       if (this.#snapshots !== undefined) {
         await this.#coordinator?.concluded();
+        savepoint = how === 'stopped' ? await this.#lastSavepoint(checkpoint) : undefined;
         // A finished job is not started again: what no checkpoint names of this run goes now.
         if (how === 'finished') await this.#snapshots.sweep(this.#attempt + 1);
         if (how === 'finished')
@@ -633,13 +640,134 @@ export class JobRun {
     }
     this.#step(how === 'finished' ? 'finished' : how === 'cancelled' ? 'cancel' : 'stopped');
     this.#started.resolve();
-    this.#finished.resolve(result);
+    this.#finished.resolve({
+      status: how === 'failed' ? 'stopped' : how,
+      restarts: this.#restarts,
+      ...(cause === undefined ? {} : { cause }),
+      ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }),
+      ...(savepoint === undefined ? {} : { savepoint }),
+    });
   }
 
-  /** A last checkpoint, its commits, then the end. */
-  stop(options: { drain?: boolean } = {}): Promise<JobResult> {
-    return this.#stop(options);
+  /** Of a job that has stopped: a failure here is none of the job, whose last checkpoint is whole. `stop` rejects with it. */
+  async #lastSavepoint(checkpoint: CheckpointInfo | undefined): Promise<SavepointInfo | undefined> {
+    const folder = this.#savepointFolder;
+    const { checkpoints } = this.#options;
+    if (folder === undefined || checkpoint === undefined || typeof checkpoints !== 'object') return undefined;
+    try {
+      return await this.#snapshots!.savepoint(checkpoint, folder, checkpoints.verify ?? true);
+    } catch (error) {
+      this.#savepointFailed = new MillraceError(
+        'SAVEPOINT_FAILED',
+        `The job '${this.name}' has stopped behind checkpoint ${checkpoint.id}, but its savepoint could not be written: ${messageOf(error)}`,
+        { cause: error, todo: `Start it again, or elsewhere from that checkpoint: ${checkpoint.path}.` },
+      );
+      this.#log.error({ error: messageOf(error), folder }, 'The savepoint could not be written.');
+      return undefined;
+    }
   }
+
+  /** A last checkpoint, its commits, then the end; with `savepoint` what it holds also goes into that folder. */
+  async stop({ savepoint, ...options }: { drain?: boolean; savepoint?: string } = {}): Promise<JobResult> {
+    if (savepoint === undefined) return this.#stop(options);
+    this.#refuseWithoutSnapshots();
+    if (this.#savepointFolder !== undefined)
+      throw new MillraceError('SAVEPOINT_FAILED', `The job '${this.name}' is stopping with a savepoint in ${this.#savepointFolder} already.`, {
+        retryable: false,
+        todo: 'Copy that folder.',
+      });
+    const folder = resolve(savepoint);
+    this.#savepointFolder = folder;
+    try {
+      await prepareSavepoint(folder, this.#io);
+      // Before anybody else can end it.
+      this.#refuseWithoutSnapshots();
+    } catch (error) {
+      this.#savepointFolder = undefined;
+      throw error;
+    }
+    try {
+      const result = await this.#stop(options);
+      if (this.#savepointFailed !== undefined) throw this.#savepointFailed;
+      if (result.savepoint === undefined) await this.#abandonSavepoint(folder);
+      return result;
+    } catch (error) {
+      await this.#abandonSavepoint(folder);
+      throw error;
+    }
+  }
+
+  #refuseWithoutSnapshots(): void {
+    if (this.#snapshots === undefined)
+      throw new MillraceError('CHECKPOINTS_OFF', `The job '${this.name}' runs without checkpoints.`, { todo: 'Start it with checkpoints: { directory }.' });
+    if (this.#ending !== undefined || this.#coordinatorRef === undefined) throw new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`);
+  }
+
+  /** All that the job holds, into a folder that is the caller's. */
+  async savepoint(directory: string): Promise<SavepointInfo> {
+    this.#refuseWithoutSnapshots();
+    const folder = resolve(directory);
+    await prepareSavepoint(folder, this.#io);
+    try {
+      this.#refuseWithoutSnapshots();
+      const done = deferred<SavepointInfo>();
+      this.#coordinatorRef!.tell({ kind: 'savepoint', request: { folder, resolve: done.resolve, reject: done.reject } });
+      return await done.promise;
+    } catch (error) {
+      await this.#abandonSavepoint(folder);
+      throw error;
+    }
+  }
+
+  /** Nothing was written into it. */
+  async #abandonSavepoint(folder: string): Promise<void> {
+    await removeSavepoint(folder, [], this.#io).catch((error) => this.#log.warn({ folder, error: messageOf(error) }, 'The folder could not be removed.'));
+  }
+
+  // ── rescaling ──
+
+  /**
+   * A checkpoint behind which sources stop, and all regions anew from it, with that many instances of each operator that does not say otherwise. What is refused
+   * changes nothing; what fails later goes back to the newest checkpoint, at the parallelism that was decided on.
+   */
+  async rescale(parallelism: number): Promise<{ readonly parallelism: number; readonly checkpoint: CheckpointInfo }> {
+    this.#refuseWithoutSnapshots();
+    const graph = buildGraph(this.#definition.build(), { parallelism, version: this.#options.version });
+    const largest = Math.max(...graph.vertices.map((v) => v.parallelism));
+    settleMaxParallelism({ asked: undefined, stored: this.#maxParallelism, byDefault: this.#maxParallelism, largest });
+    if (this.#stopping !== undefined || this.#rescaling)
+      throw new MillraceError('RESCALE_REFUSED', `The job '${this.name}' is ${this.#stopping === undefined ? 'rescaling' : 'stopping'} already.`, {
+        todo: 'Wait until that is done.',
+      });
+    this.#rescaling = true;
+    try {
+      const done = deferred<CompletedCheckpoint | undefined>();
+      this.#coordinatorRef!.tell({ kind: 'request', request: { stop: true, drained: false, commits: true, resolve: done.resolve, reject: done.reject } });
+      let checkpoint: CompletedCheckpoint | undefined;
+      try {
+        checkpoint = await done.promise;
+      } catch (error) {
+        // Sources may stand behind a barrier that came to nothing.
+        this.#post(() => this.#failRegions(asMillrace(error)));
+        throw error;
+      }
+      const ready = deferred<void>();
+      this.#post(() => {
+        this.#parallelism = parallelism;
+        this.#graph = graph;
+        this.#readyAgain = ready;
+        if (this.status !== 'stopping') this.#step('restart');
+        for (const slot of this.#slots) this.#takeDown(slot, 0);
+      });
+      await Promise.race([ready.promise, this.finished.then(() => {})]);
+      if (this.#ending !== undefined) throw new MillraceError('JOB_ENDED', `The job '${this.name}' ended while it was rescaled.`);
+      return { parallelism, checkpoint: bare(checkpoint!) };
+    } finally {
+      this.#rescaling = false;
+    }
+  }
+
+  #rescaling = false;
 
   #stop(options: { drain?: boolean; cause?: unknown }): Promise<JobResult> {
     this.#stopping ??= this.#runStop(options);
@@ -689,16 +817,11 @@ export class JobRun {
   }
 
   /** Takes a checkpoint now. */
-  checkpoint(): Promise<CheckpointInfo> {
-    if (this.#snapshots === undefined)
-      return Promise.reject(
-        new MillraceError('CHECKPOINTS_OFF', `The job '${this.name}' runs without checkpoints.`, { todo: 'Start it with checkpoints: { directory }.' }),
-      );
-    if (this.#ending !== undefined || this.#coordinatorRef === undefined)
-      return Promise.reject(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
+  async checkpoint(): Promise<CheckpointInfo> {
+    this.#refuseWithoutSnapshots();
     const done = deferred<CompletedCheckpoint | undefined>();
-    this.#coordinatorRef.tell({ kind: 'request', request: { stop: false, drained: false, commits: false, resolve: done.resolve, reject: done.reject } });
-    return done.promise.then((checkpoint) => checkpoint!);
+    this.#coordinatorRef!.tell({ kind: 'request', request: { stop: false, drained: false, commits: false, resolve: done.resolve, reject: done.reject } });
+    return (await done.promise)!;
   }
 
   // ── looking ──

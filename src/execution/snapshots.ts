@@ -3,15 +3,16 @@
 // The choice (protocols 4): the newest registered checkpoint whose every file is whole. Falling back to an older one is refused where a sink has committed
 // more than that one knows; each sink is asked behind its fence.
 
-import { basename, dirname, isAbsolute, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { FileRef } from '../../state-backends/index.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
 import { type Pointer, Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates, writersToAsk } from '../checkpoint/restore.ts';
-import { attemptOf, DirectoryStorage } from '../checkpoint/storage.ts';
+import { copyFile, readSavepoint, removeSavepoint, savepointAt, savepointStorage, writeSavepoint } from '../checkpoint/savepoint.ts';
+import { attemptOf, DirectoryStorage, syncFolder } from '../checkpoint/storage.ts';
 import { asError, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
-import type { CheckpointInfo, CheckpointOptions, RunOptions } from '../graph/job.ts';
+import type { CheckpointInfo, CheckpointOptions, RunOptions, SavepointInfo } from '../graph/job.ts';
 import { nameOf } from '../graph/node.ts';
 import type { Graph } from '../graph/plan.ts';
 import { isTransactional, type SinkContext, type TransactionalSink } from '../graph/sink.ts';
@@ -21,7 +22,12 @@ import { MetricRegistry } from './metrics.ts';
 export interface Chosen {
   readonly info: CheckpointInfo;
   readonly metadata: CheckpointMetadata;
+  /** The folder of the savepoint that is the job's from now on. */
+  readonly claimed?: string | undefined;
 }
+
+/** A job that goes on elsewhere from a savepoint takes larger attempt numbers than the one that wrote it can have reached since. */
+const ATTEMPTS_SINCE = 1000;
 
 /** What others are told of a checkpoint. */
 export function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): CheckpointInfo {
@@ -101,10 +107,11 @@ export class Snapshots {
   }
 
   /**
-   * A retained checkpoint by id, or any by the path of its metadata file. One that lies in another checkpoint directory is copied into this one: it stays the
-   * user's, and nothing of this job depends on it afterwards.
+   * A retained checkpoint by id, or any by the path of its metadata file, or a savepoint by that of its folder. One that lies in another checkpoint directory is
+   * copied into this one, as a savepoint is: it stays the user's, and nothing of this job depends on it afterwards. Of a savepoint that is claimed files are
+   * linked where that is possible.
    */
-  async from(which: string | number, attempt: number): Promise<Chosen> {
+  async from(which: string | number, attempt: number, claim = false): Promise<Chosen> {
     const registered = await this.registry.checkpoints();
     const id = typeof which === 'number' || /^\d+$/.test(which) ? Number(which) : undefined;
     if (id !== undefined) {
@@ -114,13 +121,20 @@ export class Snapshots {
       if (examined.fault !== undefined) throw examined.fault;
       return { info: bare(info), metadata: examined.metadata! };
     }
-    const path = isAbsolute(String(which)) ? String(which) : resolve(String(which));
+    const path = resolve(String(which));
+    const folder = await savepointAt(path, this.#io);
+    if (folder !== undefined) {
+      const metadata = await readSavepoint(folder, this.#io);
+      const chosen = await this.#import(metadata, savepointStorage(folder, this.#io, false), attempt, claim);
+      return { ...chosen, claimed: claim ? folder : undefined };
+    }
     const exists = await this.#io.fs.stat(path).then(
       (s) => s.isFile(),
       () => false,
     );
     if (!exists) throw this.#notFound(path, registered);
-    if (dirname(path) !== this.storage.checkpoints) return this.#import(path, attempt);
+    if (dirname(path) !== this.storage.checkpoints)
+      return this.#import(await readMetadata(this.#io, path), new DirectoryStorage(dirname(dirname(path)), this.#io, false), attempt, false);
     const metadata = await readMetadata(this.#io, path);
     const info = registered.find((c) => c.path === path) ?? { id: metadata.id, path, bytes: 0, startedAt: metadata.startedAt, durationMs: metadata.durationMs };
     const examined = await this.#examine(info);
@@ -132,6 +146,8 @@ export class Snapshots {
   async attemptBehind(which: string | number): Promise<number> {
     if (typeof which === 'number' || /^\d+$/.test(which)) return 0;
     const path = resolve(which);
+    const folder = await savepointAt(path, this.#io);
+    if (folder !== undefined) return (await readSavepoint(folder, this.#io)).attempt + ATTEMPTS_SINCE;
     const own = attemptOf(basename(path)) ?? 0;
     if (dirname(path) === this.storage.checkpoints) return own;
     try {
@@ -143,25 +159,52 @@ export class Snapshots {
     }
   }
 
-  async #import(path: string, attempt: number): Promise<Chosen> {
-    const original = await readMetadata(this.#io, path);
-    const theirs = new DirectoryStorage(dirname(dirname(path)), this.#io, false);
+  async #import(original: CheckpointMetadata, theirs: DirectoryStorage, attempt: number, link: boolean): Promise<Chosen> {
     const copies = new Map<string, FileRef>();
     let bytes = 0;
     for (const file of filesNamed(original)) {
-      const copy = await this.storage.open(`import-a${attempt}-${copies.size}`);
-      try {
-        for await (const part of theirs.read(file)) await copy.append([part]);
-        copies.set(file.name, await copy.finish());
-      } catch (error) {
-        await copy.abandon();
-        throw error;
-      }
+      const name = `import-a${attempt}-${copies.size}`;
+      await this.#io.step('restore.import');
+      copies.set(file.name, link && (await this.#link(theirs, file, name)) ? { ...file, name } : await copyFile(theirs, this.storage, file, name));
       bytes += file.bytes;
     }
-    const metadata = withFiles(original, (file) => copies.get(file.name)!);
+    if (link) await syncFolder(this.#io, this.storage.files);
+    const metadata: CheckpointMetadata = { ...withFiles(original, (file) => copies.get(file.name)!), savepoint: undefined };
     const imported = await this.storage.writeMetadata(`chk-${metadata.id}-a${attempt}`, packMetadata(metadata));
     return { info: { id: metadata.id, path: imported, bytes, startedAt: metadata.startedAt, durationMs: metadata.durationMs }, metadata };
+  }
+
+  /** False where the file system cannot: then it is copied. */
+  async #link(theirs: DirectoryStorage, file: FileRef, name: string): Promise<boolean> {
+    await theirs.check(file);
+    try {
+      await this.#io.fs.link(join(theirs.files, file.name), join(this.storage.files, name));
+      return true;
+    } catch (error) {
+      if (['EXDEV', 'EPERM', 'EMLINK', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'].includes((error as { code?: string }).code ?? '')) return false;
+      throw error;
+    }
+  }
+
+  /** A savepoint that was claimed goes once the lineage that began with it has a checkpoint of its own. */
+  async release(): Promise<void> {
+    const claimed = await this.registry.claimed();
+    if (claimed === undefined) return;
+    if (!(await this.registry.checkpoints()).some((c) => c.lineage === claimed.lineage)) return;
+    const metadata = await readSavepoint(claimed.folder, this.#io).catch((error) => {
+      const { code } = error as { code?: string };
+      // It was being removed when the process died, or the user was faster.
+      if (code === 'ENOENT' || code === 'CHECKPOINT_NOT_FOUND') return undefined;
+      throw error;
+    });
+    if (metadata !== undefined) await removeSavepoint(claimed.folder, filesNamed(metadata), this.#io);
+    await this.registry.unclaim();
+    this.#log.info({ folder: claimed.folder }, 'Removed the savepoint that was claimed.');
+  }
+
+  /** What the checkpoint holds, in a folder that `prepareSavepoint` has made. */
+  async savepoint(checkpoint: CheckpointInfo, folder: string, verify: boolean): Promise<SavepointInfo> {
+    return writeSavepoint(await readMetadata(this.#io, checkpoint.path), this.storage, folder, this.#io, verify);
   }
 
   #notFound(which: string, registered: readonly CheckpointInfo[]): MillraceError {

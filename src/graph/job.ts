@@ -50,8 +50,18 @@ export interface RunOptions {
   state?: StateBackend;
   /** False by default. */
   checkpoints?: CheckpointOptions | false;
-  /** `latest`, the default: where a run that failed, was killed or stopped left off; `from`: the id of a retained checkpoint, or a path. */
-  restore?: 'latest' | 'none' | { from: string | number; allowNonRestoredState?: boolean };
+  /** `latest`, the default: where a run that failed, was killed or stopped left off. */
+  restore?:
+    | 'latest'
+    | 'none'
+    | {
+        /** The id of a retained checkpoint, the path of one, or that of a savepoint: its folder, or the metadata in it. */
+        from: string | number;
+        /** Drop the state of operators that the program does not have any more; false by default: then the start is refused. */
+        allowNonRestoredState?: boolean;
+        /** The savepoint becomes the job's, which removes it once it has a checkpoint of its own; false by default: nothing in it is changed. */
+        claim?: boolean;
+      };
   /** At most `max` restarts `within` so many milliseconds. With checkpoints 5 within 600,000, waiting 100 to 10,000; without them none. */
   restarts?: { max: number; within: number; backoff?: Backoff } | false;
   /** Listens for the command: on 127.0.0.1 and a free port unless said otherwise, for whoever has the token. False by default. */
@@ -82,6 +92,9 @@ export interface CheckpointInfo {
   durationMs: number;
 }
 
+/** A completed savepoint. Its `path` is the folder. */
+export interface SavepointInfo extends CheckpointInfo {}
+
 /** How a job ended that did not fail. */
 export interface JobResult {
   readonly status: 'finished' | 'stopped' | 'cancelled';
@@ -89,6 +102,8 @@ export interface JobResult {
   readonly cause?: unknown;
   /** The last one. */
   readonly checkpoint?: CheckpointInfo;
+  /** The one that `stop({ savepoint })` asked for. */
+  readonly savepoint?: SavepointInfo;
   /** How often a part of it was restarted. */
   readonly restarts: number;
 }

@@ -6,7 +6,9 @@
 //   GET  /jobs/<name>/checkpoints     completed and retained, oldest first
 //   GET  /jobs/<name>/metrics
 //   POST /jobs/<name>/checkpoint      takes one now
-//   POST /jobs/<name>/stop            { drain?: boolean }; answers with the job's result when it has ended
+//   POST /jobs/<name>/savepoint       { directory: string }, a path of this process; answers when the savepoint is complete
+//   POST /jobs/<name>/rescale         { parallelism: number }; answers when every task runs again
+//   POST /jobs/<name>/stop            { drain?: boolean, savepoint?: string }; answers with the job's result when it has ended
 //   POST /jobs/<name>/cancel          likewise
 //
 // Errors are { code, message, todo, retryable } with a status of 4xx or 5xx.
@@ -38,14 +40,14 @@ interface Refusal {
   readonly error: MillraceError;
 }
 
-type Action = 'list' | 'show' | 'tree' | 'checkpoints' | 'metrics' | 'checkpoint' | 'stop' | 'cancel';
+type Action = 'list' | 'show' | 'tree' | 'checkpoints' | 'metrics' | 'checkpoint' | 'savepoint' | 'rescale' | 'stop' | 'cancel';
 export type Route =
   | { readonly kind: 'action'; readonly action: Action; readonly job: string | undefined }
   | { readonly kind: 'unknown' }
   | { readonly kind: 'method'; readonly allowed: 'GET' | 'POST' };
 
 const LOOKS = ['tree', 'checkpoints', 'metrics'] as const;
-const ACTS = ['checkpoint', 'stop', 'cancel'] as const;
+const ACTS = ['checkpoint', 'savepoint', 'rescale', 'stop', 'cancel'] as const;
 
 export function route(method: string, url: string): Route {
   let parts: string[];
@@ -102,8 +104,20 @@ async function answer(run: JobRun, options: DoorOptions, request: IncomingMessag
     case 'stop': {
       const drain = body.drain ?? false;
       if (typeof drain !== 'boolean') throw refuse(400, 'OPTION_INVALID', 'drain is true or false.', 'Correct the request.');
+      const savepoint = body.savepoint === undefined ? undefined : folderOf(body.savepoint, 'savepoint');
       await started(run);
-      return resultOf(await run.stop({ drain }));
+      return resultOf(await run.stop({ drain, ...(savepoint === undefined ? {} : { savepoint }) }));
+    }
+    case 'savepoint': {
+      const directory = folderOf(body.directory, 'directory');
+      await started(run);
+      return run.savepoint(directory);
+    }
+    case 'rescale': {
+      const { parallelism } = body;
+      if (!Number.isSafeInteger(parallelism)) throw refuse(400, 'OPTION_INVALID', 'parallelism is a whole number.', 'Correct the request.');
+      await started(run);
+      return run.rescale(parallelism as number);
     }
     case 'cancel':
       await started(run);
@@ -113,6 +127,11 @@ async function answer(run: JobRun, options: DoorOptions, request: IncomingMessag
 
 function summary(run: JobRun, { startedAt }: DoorOptions) {
   return { id: run.id, name: run.name, status: run.status, startedAt, pid: process.pid };
+}
+
+function folderOf(value: unknown, name: string): string {
+  if (typeof value === 'string' && value !== '') return value;
+  throw refuse(400, 'OPTION_INVALID', `${name} is the path of a folder.`, 'Correct the request.');
 }
 
 /** The cause of a job that stopped by policy is an Error, of which JSON would keep nothing. */
@@ -211,7 +230,7 @@ function send(request: IncomingMessage, response: ServerResponse, status: number
   response.end(request.method === 'HEAD' ? undefined : text);
 }
 
-const STATUS: Partial<Record<ErrorCode, number>> = { OPTION_INVALID: 400, JOB_ENDED: 409, CHECKPOINTS_OFF: 409 };
+const STATUS: Partial<Record<ErrorCode, number>> = { OPTION_INVALID: 400, JOB_ENDED: 409, CHECKPOINTS_OFF: 409, SAVEPOINT_EXISTS: 409, RESCALE_REFUSED: 409 };
 
 function refuse(status: number, code: ErrorCode, sentence: string, todo: string): Refusal {
   return { status, error: new MillraceError(code, sentence, { todo }) };

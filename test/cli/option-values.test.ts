@@ -20,7 +20,7 @@ describe('a value of an option', () => {
   });
 
   it('says what to restore by word, id or path', () => {
-    expect(['latest', 'none', '12', 'a/chk-12'].map(restoreOf)).toEqual(['latest', 'none', { from: 12 }, { from: 'a/chk-12' }]);
+    expect(['latest', 'none', '12', 'a/chk-12'].map((text) => restoreOf(text))).toEqual(['latest', 'none', { from: 12 }, { from: 'a/chk-12' }]);
   });
 
   it('of checkpoints goes over the job’s, which goes over the defaults of the command', () => {

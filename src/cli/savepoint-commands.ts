@@ -1,0 +1,38 @@
+// `millrace checkpoint`, `savepoint`, `rescale`: they ask a running job to do something, and say what has become of it.
+
+import { resolve } from 'node:path';
+import { MillraceError } from '../errors.ts';
+import type { CheckpointInfo, SavepointInfo } from '../graph/job.ts';
+import { ask, chooseJob } from './door-client.ts';
+import { at, type LookFlags, print } from './look-commands.ts';
+import { countOf } from './option-values.ts';
+
+export async function checkpointCommand(name: string | undefined, { url, json }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, url);
+  const checkpoint = await ask<CheckpointInfo>(job.url, 'POST', at(job, 'checkpoint'));
+  print([json === true ? JSON.stringify(checkpoint) : `${job.name}: checkpoint ${checkpoint.id}`]);
+}
+
+/** The folder is one of this command's machine and working folder. */
+export async function savepointCommand(args: readonly string[], { url, json }: LookFlags): Promise<void> {
+  const { job: name, last } = nameAnd(args, 'a folder', 'millrace savepoint [job] DIR');
+  const job = await chooseJob(name, url);
+  const savepoint = await ask<SavepointInfo>(job.url, 'POST', at(job, 'savepoint'), { directory: resolve(last) });
+  print([json === true ? JSON.stringify(savepoint) : `${job.name}: savepoint ${savepoint.id} in ${savepoint.path}, ${savepoint.bytes} bytes`]);
+}
+
+export async function rescaleCommand(args: readonly string[], { url, json }: LookFlags): Promise<void> {
+  const { job: name, last } = nameAnd(args, 'a number', 'millrace rescale [job] N');
+  const parallelism = countOf(last, 'rescale');
+  const job = await chooseJob(name, url);
+  const rescaled = await ask<{ parallelism: number; checkpoint: CheckpointInfo }>(job.url, 'POST', at(job, 'rescale'), { parallelism });
+  print([json === true ? JSON.stringify(rescaled) : `${job.name}: runs at parallelism ${rescaled.parallelism}, from checkpoint ${rescaled.checkpoint.id}`]);
+}
+
+/** The name of the job is optional and comes first. Pure. */
+export function nameAnd(args: readonly string[], what: string, usage: string): { job: string | undefined; last: string } {
+  const [first, second, ...rest] = args;
+  if (first === undefined || rest.length > 0)
+    throw new MillraceError('OPTION_INVALID', `There must be ${what}, and at most the name of a job in front of it.`, { todo: `Write ${usage}.` });
+  return second === undefined ? { job: undefined, last: first } : { job: first, last: second };
+}
