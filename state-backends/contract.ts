@@ -100,6 +100,8 @@ export interface SingleTable {
 /** Rows by (key, namespace). `ordered`: ns are finite numbers, kept ascending. `keyed`: ns are Keys, found by canonical equality. */
 export interface GroupedTable {
   find(key: Key, hash: number): Group | undefined;
+  /** True where `find` would give this group, which `find` or `insert` gave before; it counts as `find`. */
+  holds(group: Group): boolean;
   /** Only after `find` said undefined. An empty group does not survive the unit. */
   insert(key: Key, hash: number): Group;
   /** Searches from the newest (`ordered`) or by canonical key (`keyed`). */
@@ -122,6 +124,12 @@ export interface TimerTable {
   readonly next: number;
   /** Takes the earliest timer with time <= until out of the table; undefined where there is none. */
   pop(until: number): TimerRow | undefined;
+  /** The same, left where it is: whoever asks then calls `take` or `move`. */
+  first(until: number): TimerRow | undefined;
+  /** Takes a timer that is in the table out of it. */
+  take(timer: TimerRow): void;
+  /** `take`, and `set` at another time. */
+  move(timer: TimerRow, time: number): void;
   /** True where all timers <= until are in memory; else `await load(until)` first. */
   ready(until: number): boolean;
   load(until: number): Promise<void>;
@@ -150,7 +158,8 @@ export interface TaskState {
   single(uid: string, name: string, options?: TableOptions): SingleTable;
   ordered(uid: string, name: string, options?: TableOptions): GroupedTable;
   keyed(uid: string, name: string, options?: TableOptions): GroupedTable;
-  timers(uid: string, name: string): TimerTable;
+  /** `few`: a key has few timers of one `ns` at a time, mostly one; found without looking at the time, so that to `move` one costs little. */
+  timers(uid: string, name: string, few?: boolean): TimerTable;
 
   // ── restoring, before the first unit: bases first, then deltas in order of their ids ──
   /** Applies the rows of this task's range, and of `ranges` where they are given (chain C4: pass the ref's); later rows win, tombstones delete. Rejects with SNAPSHOT_CORRUPT. Rows of tables not declared are counted by `uid/name` in the result. */

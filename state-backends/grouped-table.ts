@@ -62,6 +62,15 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
     return this.store === undefined ? undefined : this.store.fetch(key, hash);
   }
 
+  holds(group: Group): boolean {
+    if ((group as MemoryGroup).at === -1) return false;
+    if (this.store === undefined) return true;
+    if (group.rows.length === 0) return false;
+    (group as MemoryGroup).flags |= REFERENCED;
+    this.hits++;
+    return true;
+  }
+
   /** The group or its tombstone; looked at, not used. */
   resident(key: Key, hash: number): MemoryGroup | undefined {
     const { groups, index } = this;

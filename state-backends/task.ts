@@ -83,8 +83,8 @@ export class Task implements TaskState {
     return table;
   }
 
-  timers(uid: string, name: string): TimerTable {
-    const table = new MemoryTimerTable(this.ledger, this.tables.length, this.register(uid, name, 'timers', undefined));
+  timers(uid: string, name: string, few = false): TimerTable {
+    const table = new MemoryTimerTable(this.ledger, this.tables.length, this.register(uid, name, 'timers', undefined), few);
     this.tables.push(table);
     this.ledger.tables.push(table);
     return table;

@@ -48,14 +48,13 @@ class Bucket {
   }
 }
 
-const bits = new DataView(new ArrayBuffer(16));
+const HIGH = 2 ** -32;
 
+/** Of fractions of a millisecond nothing is seen: such timers are told apart when they are compared. */
 function identity(time: number, hash: number, ns: number): number {
-  bits.setFloat64(0, time);
-  bits.setFloat64(8, ns);
-  let h = Math.imul(hash ^ bits.getInt32(0), 0x85ebca6b) ^ bits.getInt32(4);
-  h = Math.imul(h ^ (h >>> 15), 0xc2b2ae35) ^ bits.getInt32(8);
-  h = Math.imul(h ^ (h >>> 13), 0x27d4eb2f) ^ bits.getInt32(12);
+  let h = Math.imul(hash ^ time, 0x85ebca6b) ^ (time * HIGH);
+  h = Math.imul(h ^ (h >>> 15), 0xc2b2ae35) ^ ns;
+  h = Math.imul(h ^ (h >>> 13), 0x27d4eb2f) ^ (ns * HIGH);
   return Math.imul(h ^ (h >>> 16), 0x9e3779b1) | 0;
 }
 
@@ -71,14 +70,23 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
   private readonly holes: number[] = [];
   private readonly buckets = new Map<number, Bucket>();
   private readonly heap: Bucket[] = [];
+  /** The one that was asked for last. */
+  private recent: Bucket | undefined = undefined;
   private empty = 0;
   private frozen: MemoryTimer[] = [];
   private cursor = 0;
+  /** The index leaves the time out. */
+  private readonly few: boolean;
 
-  constructor(ledger: Ledger, number: number, header: TableHeader) {
+  constructor(ledger: Ledger, number: number, header: TableHeader, few = false) {
     this.ledger = ledger;
     this.number = number;
     this.header = header;
+    this.few = few;
+  }
+
+  private identity(time: number, hash: number, ns: number): number {
+    return identity(this.few ? 0 : time, hash, ns);
   }
 
   private locate(time: number, key: Key, ns: number, id: number): MemoryTimer | undefined {
@@ -92,7 +100,7 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
 
   set(time: number, key: Key, hash: number, ns = 0): boolean {
     // −0 and 0 are one time.
-    const id = identity(time + 0, hash, ns + 0);
+    const id = this.identity(time + 0, hash, ns + 0);
     if (this.locate(time, key, ns, id) !== undefined) return false;
     this.bring(new MemoryTimer(time + 0, key, hash, ns + 0, id));
     return true;
@@ -116,6 +124,11 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     else this.timers[at] = timer;
     this.index.add(timer.id, at);
     this.size++;
+    this.append(timer);
+  }
+
+  /** To the end of its time's chain. */
+  private append(timer: MemoryTimer): void {
     const bucket = this.bucket(timer.time);
     timer.before = bucket.last;
     timer.after = undefined;
@@ -125,6 +138,8 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
   }
 
   private bucket(time: number): Bucket {
+    const { recent } = this;
+    if (recent !== undefined && recent.time === time && recent.first !== undefined) return recent;
     let bucket = this.buckets.get(time);
     if (bucket === undefined) {
       bucket = new Bucket(time);
@@ -135,11 +150,12 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
       this.empty--;
       if (time < this.next) this.next = time;
     }
+    this.recent = bucket;
     return bucket;
   }
 
   delete(time: number, key: Key, hash: number, ns = 0): boolean {
-    const id = identity(time + 0, hash, ns + 0);
+    const id = this.identity(time + 0, hash, ns + 0);
     const timer = this.locate(time, key, ns, id);
     if (timer === undefined) return false;
     this.remove(timer);
@@ -151,6 +167,49 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     const timer = this.heap[0]!.first!;
     this.remove(timer);
     return timer;
+  }
+
+  first(until: number): TimerRow | undefined {
+    return this.next > until || this.size === 0 ? undefined : this.heap[0]!.first;
+  }
+
+  take(timer: TimerRow): void {
+    this.remove(timer as MemoryTimer);
+  }
+
+  move(row: TimerRow, time: number): void {
+    const timer = row as MemoryTimer;
+    const { ledger } = this;
+    const { key, hash, ns } = timer;
+    if (!this.few || ledger.undoing) {
+      this.remove(timer);
+      this.set(time, key, hash, ns);
+      return;
+    }
+    const there = this.locate(time + 0, key, ns, timer.id);
+    if (there !== undefined && there !== timer) {
+      this.remove(timer);
+      return;
+    }
+    if (timer.epoch === ledger.waiting) ledger.writeWaiting((out) => this.write(out, timer));
+    if (ledger.tracked) this.logRemoval(timer);
+    this.unchain(timer);
+    timer.time = time + 0;
+    this.append(timer);
+    if (timer.epoch === ledger.epoch) return;
+    timer.epoch = ledger.epoch;
+    if (ledger.tracked) {
+      timer.listed = this.changed.length;
+      this.changed.push(timer);
+    }
+  }
+
+  private logRemoval(timer: MemoryTimer): void {
+    const { log } = this.ledger;
+    log.begin(this.number, TOMBSTONE, timer.key);
+    log.out.f64(timer.ns);
+    log.out.f64(timer.time);
+    log.end();
   }
 
   private remove(timer: MemoryTimer): void {
@@ -165,12 +224,7 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
       }
     }
     timer.epoch = UNLISTED;
-    if (ledger.tracked) {
-      ledger.log.begin(this.number, TOMBSTONE, timer.key);
-      ledger.log.out.f64(timer.ns);
-      ledger.log.out.f64(timer.time);
-      ledger.log.end();
-    }
+    if (ledger.tracked) this.logRemoval(timer);
     this.leave(timer);
     if (ledger.undoing) {
       const follower = timer.after;
@@ -187,7 +241,12 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     this.holes.push(timer.at);
     timer.at = -1;
     this.size--;
-    const bucket = this.buckets.get(timer.time)!;
+    this.unchain(timer);
+  }
+
+  private unchain(timer: MemoryTimer): void {
+    const top = this.heap[0]!;
+    const bucket = top.time === timer.time ? top : this.buckets.get(timer.time)!;
     if (timer.before === undefined) bucket.first = timer.after;
     else timer.before.after = timer.after;
     if (timer.after === undefined) bucket.last = timer.before;
@@ -282,12 +341,12 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
   // ── restoring ──
 
   restore(time: number, key: Key, hash: number, ns: number): void {
-    const id = identity(time, hash, ns);
+    const id = this.identity(time, hash, ns);
     if (this.locate(time, key, ns, id) === undefined) this.enter(new MemoryTimer(time, key, hash, ns, id));
   }
 
   restoreTombstone(time: number, key: Key, hash: number, ns: number): void {
-    const id = identity(time, hash, ns);
+    const id = this.identity(time, hash, ns);
     const timer = this.locate(time, key, ns, id);
     if (timer !== undefined) this.leave(timer);
   }

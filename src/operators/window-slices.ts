@@ -21,7 +21,7 @@ import { fresh } from '../runtime/fresh.ts';
 import { rejectThenable } from '../runtime/handlers.ts';
 import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
 import type { StatePart } from '../runtime/parts.ts';
-import { fireTimers } from '../runtime/timers.ts';
+import { dueTimers, fireTimers } from '../runtime/timers.ts';
 import { startOf } from '../time/windows.ts';
 import { exactOf, isInOrder, isKept, isPure } from './aggregates.ts';
 import { INEXACT, type SharedMerges, sharedMerges, WORTH_SHARING } from './shared-merges.ts';
@@ -67,8 +67,14 @@ const adding = (dependencies: AddDependencies) => {
   let slice = Number.NaN;
   let sliceEnd = Number.NaN;
   let lastStart = Number.NaN;
+  // A key often comes several times in a row.
+  let last: Group | undefined;
   const add = (value: unknown, key: Key, hash: number, ns: number): void => {
-    const group = slices.find(key, hash) ?? slices.insert(key, hash);
+    let group = last;
+    if (group === undefined || group.key !== key || !slices.holds(group)) {
+      group = slices.find(key, hash) ?? slices.insert(key, hash);
+      last = group;
+    }
     let row = slices.row(group, ns);
     if (row === undefined) {
       row = slices.insertRow(group, ns, fn.create());
@@ -99,21 +105,63 @@ const adding = (dependencies: AddDependencies) => {
   };
 };
 
-interface MergeDependencies {
-  readonly slices: GroupedTable;
-  readonly fn: AnyAggregate;
-  readonly pure: boolean;
-  readonly kept: boolean;
-  readonly copy: (value: unknown) => unknown;
-  readonly reject: (result: object) => void;
+/** What fires by its timer, for whoever asks meanwhile. */
+interface Firing {
+  group: Group | undefined;
+  start: number;
+  time: number;
 }
 
-/** Merges rows from … to − 1 into a fresh accumulator. Free of outside names: see fresh.ts. */
-const merging = ({ slices, fn, pure, kept, copy, reject }: MergeDependencies) => {
-  return (rows: readonly Row[], from: number, to: number): unknown => {
+interface FireDependencies {
+  readonly slices: GroupedTable;
+  readonly timers: TimerTable;
+  readonly fn: AnyAggregate;
+  readonly size: number;
+  readonly slide: number;
+  readonly width: number;
+  readonly offset: number;
+  readonly lateness: number;
+  readonly sliced: boolean;
+  readonly all: boolean;
+  readonly pure: boolean;
+  readonly kept: boolean;
+  readonly startOf: (timestamp: number, width: number, offset: number) => number;
+  readonly copy: (value: unknown) => unknown;
+  readonly reject: (result: unknown) => void;
+  /** Where windows share merges; see shared-merges.ts. */
+  readonly share: ((group: Group, start: number, end: number) => unknown) | undefined;
+  readonly inexact: symbol;
+  readonly emit: Emit;
+  readonly firing: Firing;
+  /** Runs a firing so that it can be undone; undefined: nothing is undone. */
+  readonly unit: ((run: () => void) => void) | undefined;
+  /** A slice is gone. */
+  readonly dropped: ((key: Key, hash: number, lastStart: number) => void) | undefined;
+}
+
+interface Fires {
+  /** `onTime`: by its timer, and so outside of any record's unit. Nothing happens where the window has no element. */
+  readonly fire: (group: Group, start: number, onTime: boolean) => void;
+  /** What becomes of a timer that is due. */
+  readonly due: (timer: TimerRow) => void;
+}
+
+/** The path of each result. Free of outside names: see fresh.ts. */
+const firings = (dependencies: FireDependencies): Fires => {
+  const { slices, timers, fn, size, slide, width, offset, lateness, sliced, all, pure, kept } = dependencies;
+  const { startOf, copy, reject, share, inexact, emit, firing, unit, dropped } = dependencies;
+  const FIRE = 0;
+  const CLEANUP = 1;
+  // With fractions no sum is exact.
+  const exact = Number.isInteger(width) && Number.isInteger(slide) && Number.isInteger(size) && Number.isInteger(offset);
+  /** A window is one slice. */
+  const whole = !sliced || width === size;
+
+  const merged = (rows: readonly Row[], from: number, end: number): unknown => {
     let held = fn.create();
-    for (let i = from; i < to; i++) {
+    for (let i = from; i < rows.length; i++) {
       const row = rows[i]!;
+      if ((row.ns as number) >= end) break;
       const right = row.value;
       if (!pure) slices.touch(row);
       held = fn.merge!(held, right);
@@ -124,6 +172,92 @@ const merging = ({ slices, fn, pure, kept, copy, reject }: MergeDependencies) =>
     }
     return held;
   };
+
+  const fire = (group: Group, start: number, onTime: boolean): void => {
+    const { rows } = group;
+    const end = start + size;
+    // From the oldest: windows fire in order of time, and what is behind them is dropped.
+    let from = 0;
+    while (from < rows.length && (rows[from]!.ns as number) < start) from += 1;
+    if (from === rows.length) return;
+    const row = rows[from]!;
+    let value: unknown;
+    if (whole) {
+      if (row.ns !== start) return;
+      const held = row.value;
+      if (typeof held === 'object' && !pure) slices.touch(row);
+      value = fn.result(held);
+      if (typeof value === 'object' && value !== null) {
+        if ('then' in value) reject(value);
+        if (value === held && !kept) value = copy(value);
+      }
+    } else {
+      if ((row.ns as number) >= end) return;
+      let held = onTime && share !== undefined ? share(group, start, end) : inexact;
+      if (held === inexact) held = merged(rows, from, end);
+      value = fn.result(held);
+      if (typeof value === 'object' && value !== null && 'then' in value) reject(value);
+    }
+    emit({ key: all ? null : group.key, start, end, value }, end - 1);
+  };
+
+  /** Drops the slices whose last window ended (cleanup included) at or before `last` (W3). */
+  const drop = (group: Group, last: number): void => {
+    const { rows } = group;
+    const { key, hash } = group;
+    const lastOver = last + 1 - size;
+    for (let row = rows[0]; row !== undefined; row = rows[0]) {
+      const slice = row.ns as number;
+      if (exact) {
+        if (slice >= lastOver + slide) return;
+      } else if ((sliced ? startOf(slice, slide, offset) : slice) + size - 1 > last) return;
+      slices.deleteRow(group, row);
+      if (dropped !== undefined) dropped(key, hash, sliced ? startOf(slice, slide, offset) : slice);
+    }
+  };
+
+  /** After the window before `after` fired: the timer is for the next window of the key that covers a slice (W4). */
+  const moveOn = (timer: TimerRow, group: Group, after: number): void => {
+    const { rows } = group;
+    let next = 0;
+    while (next < rows.length && (rows[next]!.ns as number) < after) next += 1;
+    if (next === rows.length) {
+      timers.take(timer);
+      return;
+    }
+    const slice = rows[next]!.ns as number;
+    let first = slice;
+    if (sliced) first = exact && slice < after + size ? after : Math.max(after, startOf(slice + width - 1 - size, slide, offset) + slide);
+    timers.move(timer, first + size - 1);
+  };
+
+  const fireNow = (): void => fire(firing.group!, firing.start, true);
+
+  const due = (timer: TimerRow): void => {
+    const { time, key, hash, ns } = timer;
+    const group = slices.find(key, hash);
+    if (group === undefined) {
+      timers.take(timer);
+      return;
+    }
+    if (ns === CLEANUP) {
+      timers.take(timer);
+      drop(group, time - lateness);
+      return;
+    }
+    const start = time + 1 - size;
+    // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
+    if (ns === FIRE) moveOn(timer, group, start + slide);
+    else timers.take(timer);
+    firing.group = group;
+    firing.start = start;
+    firing.time = time;
+    if (unit === undefined) fire(group, start, true);
+    else unit(fireNow);
+    if (lateness === 0) drop(group, time);
+  };
+
+  return { fire, due };
 };
 
 /** What the operator is built from: windows of event time, a function that accumulates, the plain trigger or `early()`. */
@@ -148,7 +282,6 @@ function slicedSpec({ shape, time, makes, plain, early, evictor, lateness, lateO
 
 class SlicedWindowOperator implements Operator {
   readonly #spec: SlicedSpec;
-  readonly #fn: AnyAggregate;
   /** Width of a slice; `sliced` says whether windows are merged from slices. */
   readonly #width: number;
   readonly #sliced: boolean;
@@ -157,18 +290,13 @@ class SlicedWindowOperator implements Operator {
   readonly #early: TimerTable | undefined;
   readonly #earlyCounts: GroupedTable | undefined;
   readonly process: (value: unknown, timestamp: number, key: Key, hash: number) => void;
-  readonly #merge: (rows: readonly Row[], from: number, to: number) => unknown;
-  /** Where windows share merges; see shared-merges.ts. */
-  readonly #share: ((group: Group, start: number, end: number) => unknown) | undefined;
-  readonly #emit: Emit;
+  readonly #fires: Fires;
   readonly #late: Emit | undefined;
   readonly #environment: OperatorEnvironment;
   readonly counts = { lateDropped: 0 };
-  // What fires by its timer; fields and bound functions, since there are as many firings as results.
-  #firing: Group | undefined;
-  #firingStart = 0;
-  readonly #fireNow = (): void => this.#fire(this.#firing!, this.#firingStart, true);
-  readonly #windowNow = (): unknown => ({ window: { start: this.#firingStart, end: this.#firingStart + this.#spec.size } });
+  readonly #firing: Firing = { group: undefined, start: 0, time: 0 };
+  readonly #window = (): unknown => ({ window: { start: this.#firing.start, end: this.#firing.start + this.#spec.size } });
+  readonly #key = (): Key | undefined => this.#firing.group?.key;
 
   readonly #definition: WindowDefinition;
   /** What ends up to here had its firing before the restore. */
@@ -179,14 +307,13 @@ class SlicedWindowOperator implements Operator {
     const { fn, size, slide, offset } = spec;
     this.#environment = environment;
     this.#spec = spec;
-    this.#fn = fn;
     this.#sliced = (fn.merge !== undefined && !isInOrder(fn)) || size === slide;
     this.#width = this.#sliced ? gcd(size, slide) : slide;
     this.#definition = new WindowDefinition(environment, windows, this.#sliced ? 'aggregated by slices' : 'aggregated');
     this.#reached = Math.max(Number.NEGATIVE_INFINITY, ...((environment.restored(REACHED) ?? []) as readonly number[]));
     const state = environment.state();
     this.#slices = state.ordered(uid, 'slices');
-    this.#timers = state.timers(uid, 'timers');
+    this.#timers = state.timers(uid, 'timers', spec.lateness === 0);
     this.#early = spec.earlyEvery > 0 ? state.timers(uid, 'early') : undefined;
     this.#earlyCounts = spec.earlyCount > 0 ? state.ordered(uid, 'early-counts') : undefined;
     const reject = (result: object): void => rejectThenable(result, uid);
@@ -221,13 +348,34 @@ class SlicedWindowOperator implements Operator {
               if (early) this.#changed(lastStart, timestamp, watermark, key, hash);
             },
     });
-    this.#merge = fresh<MergeDependencies, (rows: readonly Row[], from: number, to: number) => unknown>(
-      merging,
-      `merge-${uid}`,
-    )({ slices: this.#slices, fn, pure: isPure(fn), kept: isKept(fn), copy, reject });
     const exact = exactOf(fn);
-    this.#share = exact !== undefined && this.#sliced && size >= WORTH_SHARING * this.#width ? sharedMerges(fn, exact, uid) : undefined;
-    this.#emit = environment.output(MAIN)!;
+    const firing = this.#firing;
+    this.#fires = fresh<FireDependencies, Fires>(
+      firings,
+      `fire-${uid}`,
+    )({
+      slices: this.#slices,
+      timers: this.#timers,
+      fn,
+      size,
+      slide,
+      width: this.#width,
+      offset,
+      lateness: spec.lateness,
+      sliced: this.#sliced,
+      all: spec.all,
+      pure: isPure(fn),
+      kept: isKept(fn),
+      startOf,
+      copy,
+      reject: (result) => rejectThenable(result, uid),
+      share: exact !== undefined && this.#sliced && size >= WORTH_SHARING * this.#width ? sharedMerges(fn, exact, uid) : undefined,
+      inexact: INEXACT,
+      emit: environment.output(MAIN)!,
+      firing,
+      unit: environment.together === undefined ? (run) => void environment.unit(run, this.#window, firing.group!.key, firing.time) : undefined,
+      dropped: this.#earlyCounts === undefined ? undefined : (key, hash, lastStart) => this.#dropEarly(key, hash, lastStart),
+    });
     this.#late = environment.output(spec.lateOutput);
   }
 
@@ -266,92 +414,23 @@ class SlicedWindowOperator implements Operator {
   }
 
   advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
-    return fireTimers(this.#timers, watermark, deadline, (timer) => this.#onTimer(timer));
-  }
-
-  #onTimer(timer: TimerRow): void {
-    const { time, key, hash, ns } = timer;
-    const { size, slide, lateness } = this.#spec;
-    const group = this.#slices.find(key, hash);
-    if (group === undefined) return;
-    if (ns !== CLEANUP) {
-      const start = time + 1 - size;
-      // The next firing is set first, so that a firing that fails and is skipped does not end the chain of firings (W4).
-      if (ns === FIRE) this.#scheduleNext(group, start + slide);
-      this.#firing = group;
-      this.#firingStart = start;
-      this.#environment.unit(this.#fireNow, this.#windowNow, key, time);
-    }
-    if (ns === CLEANUP || lateness === 0) this.#drop(group, ns === CLEANUP ? time - lateness : time);
-  }
-
-  /** After the window before `start` fired: the next window of the key that covers a slice. */
-  #scheduleNext(group: Group, start: number): void {
-    const { key, hash } = group;
-    const { size, slide, offset } = this.#spec;
-    const next = firstAtOrAfter(group.rows, start);
-    if (next === group.rows.length) return;
-    const slice = group.rows[next]!.ns as number;
-    if (!this.#sliced) {
-      if (slice >= start) this.#timers.set(slice + size - 1, key, hash, FIRE);
-      return;
-    }
-    const first = Math.max(start, startOf(slice + this.#width - 1 - size, slide, offset) + slide);
-    this.#timers.set(first + size - 1, key, hash, FIRE);
+    const { together } = this.#environment;
+    if (together === undefined) return dueTimers(this.#timers, watermark, deadline, this.#fires.due);
+    let how: 'done' | 'more' | Promise<void> = 'done';
+    this.#firing.group = undefined;
+    together(
+      () => {
+        how = dueTimers(this.#timers, watermark, deadline, this.#fires.due);
+      },
+      this.#window,
+      this.#key,
+    );
+    return how;
   }
 
   #fireAt(key: Key, hash: number, start: number): void {
     const group = this.#slices.find(key, hash);
-    if (group !== undefined) this.#fire(group, start, false);
-  }
-
-  /** `onTime`: by its timer, and so outside of any record's unit. */
-  #fire(group: Group, start: number, onTime: boolean): void {
-    const end = start + this.#spec.size;
-    const value = this.#contents(group, start, end, onTime);
-    if (value === EMPTY) return;
-    this.#emit({ key: this.#spec.all ? null : group.key, start, end, value }, end - 1);
-  }
-
-  /** The window's result, never the accumulator itself (W5); EMPTY where it has no element. */
-  #contents(group: Group, start: number, end: number, onTime: boolean): unknown {
-    const { rows } = group;
-    const from = firstAtOrAfter(rows, start);
-    if (from === rows.length) return EMPTY;
-    if (!this.#sliced || this.#width === this.#spec.size) {
-      const row = rows[from]!;
-      if (row.ns !== start) return EMPTY;
-      if (typeof row.value === 'object' && !isPure(this.#fn)) this.#slices.touch(row);
-      const result = this.#result(row.value);
-      return result === row.value && typeof result === 'object' && result !== null && !isKept(this.#fn) ? copy(result) : result;
-    }
-    if ((rows[from]!.ns as number) >= end) return EMPTY;
-    if (onTime && this.#share !== undefined) {
-      const shared = this.#share(group, start, end);
-      if (shared !== INEXACT) return this.#result(shared);
-    }
-    let to = rows.length;
-    if ((rows[to - 1]!.ns as number) >= end) to = firstAfterward(rows, from, end);
-    return to === from ? EMPTY : this.#result(this.#merge(rows, from, to));
-  }
-
-  #result(held: unknown): unknown {
-    const result = this.#fn.result(held);
-    rejectThenable(result, this.#environment.uid);
-    return result;
-  }
-
-  /** Drops the slices whose last window ended (cleanup included) at or before `last` (W3). */
-  #drop(group: Group, last: number): void {
-    const { size, slide, offset } = this.#spec;
-    const { key, hash, rows } = group;
-    for (let row = rows[0]; row !== undefined; row = rows[0]) {
-      const slice = row.ns as number;
-      const lastStart = this.#sliced ? startOf(slice, slide, offset) : slice;
-      if (lastStart + size - 1 > last) return;
-      this.#slices.deleteRow(group, row);
-      this.#dropEarly(key, hash, lastStart);
-    }
+    if (group !== undefined) this.#fires.fire(group, start, false);
   }
 
   #dropEarly(key: Key, hash: number, lastStart: number): void {
@@ -404,27 +483,6 @@ class SlicedWindowOperator implements Operator {
       );
     });
   }
-}
-
-const EMPTY = Symbol('empty window');
-
-/** Index of the first row from `from` on with ns >= end, searched in halves. */
-function firstAfterward(rows: readonly Row[], from: number, end: number): number {
-  let low = from;
-  let high = rows.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((rows[middle]!.ns as number) < end) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-/** Index of the first row with ns >= start, searched from the oldest: windows fire in order of time, and what is behind them is dropped. */
-function firstAtOrAfter(rows: readonly Row[], start: number): number {
-  let i = 0;
-  while (i < rows.length && (rows[i]!.ns as number) < start) i += 1;
-  return i;
 }
 
 /** Undefined where these windows cannot be kept by slices. */

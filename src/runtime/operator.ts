@@ -79,6 +79,11 @@ export interface OperatorEnvironment {
    * Runs one timer or other callback as a unit (protocols 15). `subject` is what a dead letter of it names. False: it failed and was undone (`skip`).
    */
   readonly unit: (run: () => void, subject: () => unknown, key: Key | undefined, timestamp: number) => boolean;
+  /**
+   * Undefined where a callback that fails may be undone: each is a `unit` then. Else it runs many of them together; `subject` and `key` tell of the one
+   * that runs, and are asked where it throws.
+   */
+  readonly together: ((run: () => void, subject: () => unknown, key: () => Key | undefined) => void) | undefined;
   /** Tell the task that a processing-time timer may be due earlier than it knows. */
   readonly timersChanged: () => void;
   /** What the operator keeps outside of its state and must undo with a unit. */

@@ -256,6 +256,7 @@ export class Task {
       log: options.log,
       metrics: options.metrics,
       unit: (run, subject, key, timestamp) => this.#unit(index, run, subject, key, timestamp),
+      together: this.#units.undoes ? undefined : (run, subject, key) => this.#together(index, run, subject, key),
       timersChanged: () => this.#time.arm(),
       participate: (participant) => void this.#participants.push(participant),
       restored: (name) => options.restore?.parts[uid]?.[name],
@@ -574,11 +575,7 @@ export class Task {
   #unit(index: number, run: () => void, subject: () => unknown, key: Key | undefined, timestamp: number): boolean {
     this.#chain.setAt(index);
     if (!this.#units.undoes) {
-      try {
-        run();
-      } catch (error) {
-        throw this.#units.failure(error, this.#nodes[this.#chain.at()]!, subject(), key) ?? error;
-      }
+      this.#together(index, run, subject, () => key);
       return true;
     }
     this.#units.begin();
@@ -590,6 +587,15 @@ export class Task {
     }
     this.#units.commit();
     return true;
+  }
+
+  #together(index: number, run: () => void, subject: () => unknown, key: () => Key | undefined): void {
+    this.#chain.setAt(index);
+    try {
+      run();
+    } catch (error) {
+      throw this.#units.failure(error, this.#nodes[this.#chain.at()]!, subject(), key()) ?? error;
+    }
   }
 
   #skipped(node: Node, error: unknown, record: unknown, key: Key | undefined, timestamp: number): void {

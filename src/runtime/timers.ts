@@ -19,6 +19,17 @@ export function fireTimers(table: TimerTable, until: number, deadline: number, f
   }
 }
 
+/** The same, where `due` says what becomes of a timer: it calls `take` or `move`. */
+export function dueTimers(table: TimerTable, until: number, deadline: number, due: (timer: TimerRow) => void): 'done' | 'more' | Promise<void> {
+  for (let fired = 1; ; fired++) {
+    if (!table.ready(until)) return table.load(until);
+    const timer = table.first(until);
+    if (timer === undefined) return 'done';
+    due(timer);
+    if (fired % STRIDE === 0 && performance.now() >= deadline) return 'more';
+  }
+}
+
 /** The same over two tables, in order of time; of the same time those of the first come first. */
 export function fireTimersOfTwo(
   first: TimerTable,
