@@ -158,7 +158,8 @@ class StreamOf<T> extends Records<T> implements ProcessedStream<T>, WindowResult
     });
     if (list.length === 0) throw new MillraceError('PLAN_INVALID', 'split() needs a branch.');
     const node = this.follow(undefined, { kind: 'split', branches: list });
-    const made = list.map(({ name }) => [name, this.#output<never>(node, name)] as const);
+    // The operator just added is the split itself: settings of any branch are its settings.
+    const made = list.map(({ name }) => [name, stream<never>(this.builder, node, [{ node, output: name, exchange: 'forward', key: undefined }])] as const);
     return Object.fromEntries(made) as unknown as { [B in keyof S]: Stream<never> };
   }
   connect<U>(other: BroadcastStream<U>): BroadcastConnectedStreams<T, U>;
