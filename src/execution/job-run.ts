@@ -22,7 +22,19 @@ import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
 import { prepareSavepoint, removeSavepoint } from '../checkpoint/savepoint.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
-import type { CheckpointInfo, DeadLetter, JobError, JobEvent, JobResult, JobStatus, Key, MetricSample, RunOptions, SavepointInfo, TreeNode } from '../graph/job.ts';
+import type {
+  CheckpointInfo,
+  DeadLetter,
+  JobError,
+  JobEvent,
+  JobResult,
+  JobStatus,
+  Key,
+  MetricSample,
+  RunOptions,
+  SavepointInfo,
+  TreeNode,
+} from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
 import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
