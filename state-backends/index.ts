@@ -47,11 +47,12 @@ export type {
 } from './kinds.ts';
 export { aggregating, broadcastMap, declaredOf, list, map, reducing, splitList, unionList, value } from './kinds.ts';
 export { Current, type ExpiryClock } from './kinds-current.ts';
-export { type BoundKinds, bindKinds } from './kinds-keyed.ts';
+export { type BoundKinds, bindKinds, EXPIRING } from './kinds-keyed.ts';
 export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from './kinds-operator.ts';
 export { type BoundWindowKinds, bindWindowKinds } from './kinds-windowed.ts';
 export { type LevelOptions, level } from './level.ts';
 export { memory } from './memory.ts';
+export { rewritten } from './rewrite.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';
 export { RowFileReader } from './row-file.ts';
 export { STATE_CODES, StateError, type StateErrorCode } from './state-error.ts';

@@ -11,6 +11,7 @@ import { type PlanFlags, planCommand } from './plan-command.ts';
 import { type RunFlags, runCommand } from './run-command.ts';
 import { saying } from './said.ts';
 import { checkpointCommand, rescaleCommand, savepointCommand } from './savepoint-commands.ts';
+import { addStateCommands } from './state-commands.ts';
 
 // Whoever read the output has gone: that is no reason to end what runs.
 process.stderr.on('error', ignoreClosed);
@@ -99,6 +100,7 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
     .option('--url <url>', 'address of a door, instead of looking on this machine')
     .option('--json', 'answer with JSON')
     .action((flags: LookFlags) => jobsCommand(flags));
+  addStateCommands(program);
   return program;
 }
 

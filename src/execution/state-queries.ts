@@ -8,7 +8,7 @@
 //  Q2  It changes nothing: neither state, nor what is in the next checkpoint, nor what stays in memory.
 //  Q3  Every question is answered or refused: where the job ends first, with JOB_ENDED.
 
-import { canonicalKey, groupOf, hashKey, instanceOf, keyBytes, type Key as StateKey, type TableFigures } from '../../state-backends/index.ts';
+import { canonicalKey, encode, groupOf, hashKey, instanceOf, keyBytes, type Key as StateKey, type TableFigures } from '../../state-backends/index.ts';
 import { codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { Key, MetricSample } from '../graph/job.ts';
 import { type Node, nameOf } from '../graph/node.ts';
@@ -45,6 +45,8 @@ export interface ScanOptions {
   readonly prefix?: string | undefined;
   /** 100 by default. */
   readonly limit?: number | undefined;
+  /** All keys are looked at, and so many with the largest values given, largest first; instead of `limit`. */
+  readonly largest?: number | undefined;
 }
 
 /** What the questions need of the job. */
@@ -115,21 +117,18 @@ export class StateQueries {
   }
 
   /** Keys of an operator's state with their views, up to the limit; not all of one moment. */
-  async scan(uid: string, { state, prefix, limit = SCAN_LIMIT }: ScanOptions = {}): Promise<StateEntry[]> {
+  async scan(uid: string, { state, prefix, limit = SCAN_LIMIT, largest }: ScanOptions = {}): Promise<StateEntry[]> {
     const states = state === undefined ? this.#of.queryable(this.#node(uid)).states : [this.#state(this.#node(uid), state)];
     if (states.length === 0) this.#state(this.#node(uid), 'value');
-    const out: StateEntry[] = [];
+    const found = new Found(limit, largest);
     for (const { name } of states) {
-      for (let instance = 0; instance < this.#of.parallelism(uid) && out.length < limit; instance++) {
-        out.push(...(await this.#scanOf(uid, instance, name, prefix, limit - out.length)));
-      }
+      for (let instance = 0; instance < this.#of.parallelism(uid) && !found.full; instance++) await this.#scanOf(uid, instance, name, prefix, found);
     }
-    return out;
+    return found.entries;
   }
 
-  async #scanOf(uid: string, instance: number, state: string, prefix: string | undefined, limit: number): Promise<StateEntry[]> {
+  async #scanOf(uid: string, instance: number, state: string, prefix: string | undefined, found: Found): Promise<void> {
     const { table } = this.#state(this.#node(uid), state);
-    const found = new Map<string, StateEntry>();
     const walk = await this.#ask(
       uid,
       () => instance,
@@ -137,7 +136,7 @@ export class StateQueries {
     );
     let waiting: readonly StateKey[] = [];
     try {
-      while (found.size < limit) {
+      while (!found.full) {
         if (waiting.length === 0) {
           // In a turn of its own, since it reads memory; what comes from disk is awaited outside of it.
           const step = await this.#ask(
@@ -159,7 +158,7 @@ export class StateQueries {
             for (const key of here) {
               // A key that has moved comes twice; the later look is as good.
               const value = viewOf(this.#state(head, state), uid, seen, key, hashKey(key));
-              if (value !== undefined && found.size < limit) found.set(keyBytes(key).toString('latin1'), { state, key: key as Key, value });
+              if (value !== undefined) found.add(state, key, value);
             }
           },
         );
@@ -167,7 +166,6 @@ export class StateQueries {
     } finally {
       await walk.close?.();
     }
-    return [...found.values()];
   }
 
   // ── tasks ──
@@ -216,6 +214,41 @@ export class StateQueries {
       if (answer !== undefined) return answer.seen;
       await changed;
     }
+  }
+}
+
+/** The entries of a scan: the first `limit` that come, or the largest of all. */
+class Found {
+  readonly #limit: number;
+  readonly #largest: boolean;
+  readonly #byKey = new Map<string, StateEntry>();
+
+  constructor(limit: number, largest: number | undefined) {
+    this.#limit = largest ?? limit;
+    this.#largest = largest !== undefined;
+  }
+
+  get full(): boolean {
+    return !this.#largest && this.#byKey.size >= this.#limit;
+  }
+
+  add(state: string, key: StateKey, value: unknown): void {
+    if (this.full) return;
+    const entry: StateEntry = { state, key: key as Key, value, ...(this.#largest ? { bytes: encode(value).length } : {}) };
+    this.#byKey.set(`${state}/${keyBytes(key).toString('latin1')}`, entry);
+    // Cut now and then, not at each.
+    if (this.#largest && this.#byKey.size >= 2 * this.#limit + SCAN_KEYS) this.#cut();
+  }
+
+  #cut(): void {
+    const sorted = [...this.#byKey].sort(([, one], [, other]) => other.bytes! - one.bytes!).slice(0, this.#limit);
+    this.#byKey.clear();
+    for (const [id, entry] of sorted) this.#byKey.set(id, entry);
+  }
+
+  get entries(): StateEntry[] {
+    if (this.#largest) this.#cut();
+    return [...this.#byKey.values()];
   }
 }
 

@@ -5,6 +5,7 @@
 //   GET  /jobs/<name>/tree            every actor with its state and figures
 //   GET  /jobs/<name>/checkpoints     completed and retained, oldest first
 //   GET  /jobs/<name>/metrics
+//   GET  /jobs/<name>/state …         keyed state, live; see state-requests.ts
 //   POST /jobs/<name>/checkpoint      takes one now
 //   POST /jobs/<name>/savepoint       { directory: string }, a path of this process; answers when the savepoint is complete
 //   POST /jobs/<name>/rescale         { parallelism: number }; answers when every task runs again
@@ -23,6 +24,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, MillraceError, messageOf } from '../errors.ts';
 import type { JobRun } from '../execution/job-run.ts';
+import { answerState, STATE_QUESTIONS } from './state-requests.ts';
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -40,7 +42,7 @@ interface Refusal {
   readonly error: MillraceError;
 }
 
-type Action = 'list' | 'show' | 'tree' | 'checkpoints' | 'metrics' | 'checkpoint' | 'savepoint' | 'rescale' | 'stop' | 'cancel';
+type Action = 'list' | 'show' | 'state' | 'tree' | 'checkpoints' | 'metrics' | 'checkpoint' | 'savepoint' | 'rescale' | 'stop' | 'cancel';
 export type Route =
   | { readonly kind: 'action'; readonly action: Action; readonly job: string | undefined }
   | { readonly kind: 'unknown' }
@@ -58,6 +60,9 @@ export function route(method: string, url: string): Route {
     return { kind: 'unknown' };
   }
   const [jobs, job, what, ...rest] = parts;
+  const question = rest[0];
+  if (jobs === 'jobs' && what === 'state' && rest.length <= 1 && (question === undefined || STATE_QUESTIONS.some((name) => name === question)))
+    return method === 'GET' || method === 'HEAD' ? { kind: 'action', action: 'state', job } : { kind: 'method', allowed: 'GET' };
   if (jobs !== 'jobs' || rest.length > 0) return { kind: 'unknown' };
   const look = job === undefined ? 'list' : what === undefined ? 'show' : LOOKS.find((name) => name === what);
   if (look !== undefined) return method === 'GET' || method === 'HEAD' ? { kind: 'action', action: look, job } : { kind: 'method', allowed: 'GET' };
@@ -82,7 +87,7 @@ async function answer(run: JobRun, options: DoorOptions, request: IncomingMessag
   const found = route(request.method ?? 'GET', request.url ?? '/');
   authorize(request, options.token);
   if (found.kind === 'unknown')
-    throw refuse(404, 'CONTROL_NOT_FOUND', `There is nothing at ${request.url}.`, 'Ask for /jobs, or /jobs/<name> with tree, checkpoints or metrics.');
+    throw refuse(404, 'CONTROL_NOT_FOUND', `There is nothing at ${request.url}.`, 'Ask for /jobs, or /jobs/<name> with tree, checkpoints, metrics or state.');
   if (found.kind === 'method') throw refuse(405, 'CONTROL_NOT_FOUND', `${request.method} is not possible at ${request.url}.`, `Use ${found.allowed}.`);
   if (found.job !== undefined && found.job !== run.name)
     throw refuse(404, 'JOB_NOT_FOUND', `No job '${found.job}' runs here, but '${run.name}' does.`, 'Look with millrace jobs.');
@@ -98,6 +103,9 @@ async function answer(run: JobRun, options: DoorOptions, request: IncomingMessag
       return run.checkpoints();
     case 'metrics':
       return run.metrics();
+    case 'state':
+      await started(run);
+      return answerState(run.state, request.url ?? '/');
     case 'checkpoint':
       await started(run);
       return run.checkpoint();
@@ -230,7 +238,15 @@ function send(request: IncomingMessage, response: ServerResponse, status: number
   response.end(request.method === 'HEAD' ? undefined : text);
 }
 
-const STATUS: Partial<Record<ErrorCode, number>> = { OPTION_INVALID: 400, JOB_ENDED: 409, CHECKPOINTS_OFF: 409, SAVEPOINT_EXISTS: 409, RESCALE_REFUSED: 409 };
+const STATUS: Partial<Record<ErrorCode, number>> = {
+  OPTION_INVALID: 400,
+  JOB_ENDED: 409,
+  STATE_NOT_FOUND: 404,
+  KEY_UNSUPPORTED: 400,
+  CHECKPOINTS_OFF: 409,
+  SAVEPOINT_EXISTS: 409,
+  RESCALE_REFUSED: 409,
+};
 
 function refuse(status: number, code: ErrorCode, sentence: string, todo: string): Refusal {
   return { status, error: new MillraceError(code, sentence, { todo }) };
