@@ -4,8 +4,8 @@ import { type AnyKind, declaredOf } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import { type AnyAggregate, type AsyncMapOptions, MAIN, type ProcessSpec, type WatermarkStrategy } from '../graph/node.ts';
 
-export function checked(fn: unknown, what: string): void {
-  if (typeof fn !== 'function') throw new MillraceError('PLAN_INVALID', `${what} needs a function.`);
+export function checked(fn: unknown, what: string, uid?: string): void {
+  if (typeof fn !== 'function') throw new MillraceError('PLAN_INVALID', `${what} needs a function.`, uid === undefined ? {} : { uid });
 }
 
 export function aggregateOf(uid: string, fn: unknown): AnyAggregate {

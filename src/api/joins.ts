@@ -23,7 +23,7 @@ export class JoinedStreamsOf<K, T, U> implements JoinedStreams<T, U>, CoGroupedS
     checkAssigner(window, `${this.#kind}()`);
     return {
       apply: <R>(uid: string, fn: AnyFunction): Stream<R> => {
-        checked(fn, `apply('${uid}')`);
+        checked(fn, `apply('${uid}')`, uid);
         return new WindowedStreamOf<K, T | U, boolean>(this.#place, window, false).apply<R>(uid, { kind: this.#kind, fn } as WindowFunction);
       },
     };

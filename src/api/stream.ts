@@ -66,14 +66,20 @@ class Settings implements OperatorSettings {
     return this;
   }
   parallelism(n: number): this {
-    if (!Number.isInteger(n) || n < 1) throw new MillraceError('OPTION_INVALID', `parallelism(${n}): the number of instances must be a whole number above 0.`);
-    this.#operator('parallelism()').parallelism = n;
+    const operator = this.#operator('parallelism()');
+    if (!Number.isInteger(n) || n < 1)
+      throw new MillraceError('OPTION_INVALID', `parallelism(${n})${of(operator)}: the number of instances must be a whole number above 0.`, named(operator));
+    operator.parallelism = n;
     return this;
   }
   onError(policy: ErrorPolicy | PolicyFn): this {
+    const operator = this.#operator('onError()');
     if (typeof policy !== 'function' && !['restart', 'skip', 'stop', 'escalate'].includes(policy))
-      throw new MillraceError('OPTION_INVALID', `'${String(policy)}' is no error policy.`, { todo: 'Use restart, skip, stop or escalate.' });
-    this.#operator('onError()').onError = policy;
+      throw new MillraceError('OPTION_INVALID', `'${String(policy)}'${of(operator)} is no error policy.`, {
+        ...named(operator),
+        todo: 'Use restart, skip, stop or escalate.',
+      });
+    operator.onError = policy;
     return this;
   }
   chain(mode: 'never' | 'always'): this {
@@ -84,6 +90,9 @@ class Settings implements OperatorSettings {
     return stream<DeadLetter>(this.builder, undefined, [{ node: this.#operator('deadLetters()'), output: DEAD_LETTERS, exchange: 'forward', key: undefined }]);
   }
 }
+
+const of = ({ uid }: Node): string => (uid === undefined ? '' : ` of '${uid}'`);
+const named = ({ uid }: Node): { uid?: string } => (uid === undefined ? {} : { uid });
 
 /** What keyed and plain streams share: operators that see one record at a time. */
 class Records<T> extends Settings implements RecordStream<T> {
@@ -125,15 +134,16 @@ class Records<T> extends Settings implements RecordStream<T> {
     return from<R>(this.builder, this.follow(undefined, { kind: 'flatMap', fn: fn as (value: unknown) => Iterable<unknown> }));
   }
   asyncMap<R>(uid: string, fn: (value: T, signal: AbortSignal) => Promise<R>, options: AsyncMapOptions = {}): Stream<R> {
-    checked(fn, `asyncMap('${uid}')`);
+    checked(fn, `asyncMap('${uid}')`, uid);
     checkAsync(uid, options);
     return from<R>(this.builder, this.follow(uid, { kind: 'asyncMap', fn: fn as (value: unknown, signal: AbortSignal) => Promise<unknown>, options }));
   }
   sink(uid: string, sink: Sink<T> | TransactionalSink<T>): OperatorSettings {
+    if (typeof sink?.open !== 'function') throw new MillraceError('PLAN_INVALID', `sink('${uid}') needs a sink.`, { uid });
     return new Settings(this.builder, this.follow(uid, { kind: 'sink', sink: sink as Sink<unknown> }));
   }
   forEach(uid: string, fn: (value: T) => void | Promise<void>): OperatorSettings {
-    checked(fn, `forEach('${uid}')`);
+    checked(fn, `forEach('${uid}')`, uid);
     return new Settings(this.builder, this.follow(uid, { kind: 'forEach', fn: fn as (value: unknown) => void }));
   }
 }
@@ -225,7 +235,7 @@ class KeyedStreamOf<K extends Key, T> extends Records<T> implements KeyedStream<
     return windowed<K, T, M>(this.builder, this.inputs, window, false);
   }
   reduce(uid: string, fn: (left: T, right: T) => T): Stream<T> {
-    checked(fn, `reduce('${uid}')`);
+    checked(fn, `reduce('${uid}')`, uid);
     return from<T>(this.builder, this.follow(uid, { kind: 'reduce', fn: fn as (left: unknown, right: unknown) => unknown }));
   }
   aggregate<A, R>(uid: string, fn: AggregateFunction<T, A, R>): Stream<Keyed<K, R>> {
@@ -235,7 +245,7 @@ class KeyedStreamOf<K extends Key, T> extends Records<T> implements KeyedStream<
     return from<R>(this.builder, this.follow(uid, { kind: 'process', keyed: true, inputs: 'one', spec: specOf(uid, definition, ['onRecord'], 'keyed') }));
   }
   intervalJoin<U, R>(uid: string, other: KeyedStream<K, U>, bounds: { lower: number; upper: number; outer?: 'left' }, fn: (left: T, right: U) => R): Stream<R> {
-    checked(fn, `intervalJoin('${uid}')`);
+    checked(fn, `intervalJoin('${uid}')`, uid);
     const { lower, upper, outer } = bounds;
     if (!(Number.isFinite(lower) && Number.isFinite(upper) && lower <= upper))
       throw new MillraceError('OPTION_INVALID', `intervalJoin('${uid}'): lower and upper must be milliseconds, lower at most upper.`, { uid });
@@ -260,7 +270,7 @@ class KeyedStreamOf<K extends Key, T> extends Records<T> implements KeyedStream<
     return this.process<T>(uid, deduplication<K, T>(options) as never);
   }
   topN(uid: string, n: number, by: (value: T) => number): Stream<Keyed<K, T[]>> {
-    checked(by, `topN('${uid}')`);
+    checked(by, `topN('${uid}')`, uid);
     if (!Number.isInteger(n) || n < 1) throw new MillraceError('OPTION_INVALID', `topN('${uid}'): n must be a whole number above 0.`, { uid });
     return this.process<Keyed<K, T[]>>(uid, ranking<K, T>(n, by) as never);
   }

@@ -61,7 +61,7 @@ export class WindowedStreamOf<K, T, M extends boolean> implements WindowedStream
     return this.#add<Windowed<K, R>>(uid, { kind: 'aggregate', fn: of });
   }
   reduce(uid: string, fn: (left: T, right: T) => T): WindowResults<T, Windowed<K, T>> {
-    checked(fn, `reduce('${uid}')`);
+    checked(fn, `reduce('${uid}')`, uid);
     return this.#add<Windowed<K, T>>(uid, { kind: 'aggregate', fn: reducing(fn as (left: unknown, right: unknown) => unknown) });
   }
   process<R, S extends KeyedStateSpec = {}, W extends KeyedStateSpec = {}>(uid: string, definition: WindowProcess<K, T, R, S, W>): WindowResults<T, R>;

@@ -24,6 +24,12 @@ export class GraphBuilder {
         });
       this.#uids.add(uid);
     }
+    const own = uid === undefined ? step.kind : `'${uid}'`;
+    if (inputs.some((input) => this.nodes[input.node.index] !== input.node))
+      throw new MillraceError('PLAN_INVALID', `${own} reads a stream of another job.`, {
+        ...(uid === undefined ? {} : { uid }),
+        todo: 'Streams go no further than the call of job() that made them: write to a sink, and read that with a source.',
+      });
     const node: Node = { index: this.nodes.length, uid, step, inputs, tag: undefined, parallelism: undefined, chain: undefined, onError: 'restart' };
     this.nodes.push(node);
     return node;
