@@ -21,7 +21,7 @@ import { StateError } from './state-error.ts';
 /** What the ledger needs of a table that has values. */
 export interface ValueTable extends FreezingTable {
   changed: MemoryRow[];
-  write(out: BlockWriter, row: MemoryRow): void;
+  writeFrozen(out: BlockWriter, row: MemoryRow): void;
   /** level(): the row is newer than its stored version. */
   dirtied(row: MemoryRow): void;
   /** level(): the row's value was replaced by one of another size. */
@@ -99,7 +99,7 @@ export class Ledger {
   }
 
   encodeWaiting(table: ValueTable, row: MemoryRow): void {
-    table.write(this.pending!.values, row);
+    table.writeFrozen(this.pending!.values, row);
     row.epoch = UNLISTED;
   }
 

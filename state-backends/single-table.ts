@@ -227,7 +227,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     for (let i = this.cursor; i < frozen.length; i++) {
       const row = frozen[i]!;
       if (row.epoch === waiting) {
-        this.write(out, row);
+        this.writeFrozen(out, row);
         row.epoch = 0;
       }
       // Also where it was written when it was touched: a million such are a long look.
@@ -251,7 +251,14 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     }
   }
 
-  write(out: BlockWriter, row: MemoryRow): void {
+  /** A value that was changed in place has not been weighed since: what is written of it says where it has outgrown its weight. */
+  writeFrozen(out: BlockWriter, row: MemoryRow): void {
+    const bytes = this.write(out, row);
+    if (this.store !== undefined && bytes > row.bytes) this.store.resized(row);
+  }
+
+  /** Gives how many bytes were written. */
+  write(out: BlockWriter, row: MemoryRow): number {
     const start = out.out.at;
     out.begin(this.number, VALUE, row.key);
     try {
@@ -260,6 +267,8 @@ export class MemorySingleTable implements SingleTable, ValueTable {
       out.out.at = start;
       throw writeRowFailed(this.header, error);
     }
+    const bytes = out.out.at - start;
     out.end();
+    return bytes;
   }
 }

@@ -46,6 +46,43 @@ describe('a unit that is undone', () => {
   });
 });
 
+describe('a value that grows in the hands of whoever was handed it', () => {
+  it('weighs what it has become once it has been frozen, also where it was changed again before it was written', async () => {
+    const region = await open(1 << 30);
+    const task = region.task({ ...ALL, undo: false });
+    const single = task.single('op', 'value');
+    const ordered = task.ordered('op', 'slices');
+    const rows = [single.insert('k', hashKey('k'), [] as string[]), ordered.insertRow(ordered.insert('k', hashKey('k')), 1, [] as string[])];
+    const tables = [single, ordered];
+    let before = task.stats().residentBytes;
+    for (let barrier = 1; barrier <= 4; barrier++) {
+      for (const [i, row] of rows.entries()) {
+        tables[i]!.touch(row);
+        for (let n = 0; n < 1000; n++) (row.value as string[]).push(`an element ${n}`);
+      }
+      task.freeze(barrier);
+      // Written when it is touched, and in a slice of encoding.
+      if (barrier % 2 === 0) for (const [i, row] of rows.entries()) tables[i]!.touch(row);
+      task.encode(Number.POSITIVE_INFINITY);
+      const now = task.stats().residentBytes;
+      // The weight follows where what is written is more than it: at least every second time here.
+      if (barrier % 2 === 0) {
+        expect(now).toBeGreaterThan(before + 50_000);
+        before = now;
+      }
+      expectCounted(region, task);
+    }
+    for (const [i, row] of rows.entries()) {
+      tables[i]!.touch(row);
+      if (i === 0) single.delete(row);
+      else ordered.deleteRow(ordered.find('k', hashKey('k'))!, row);
+    }
+    expect(task.stats().residentBytes).toBeLessThan(1000);
+    expectCounted(region, task);
+    await region.close();
+  });
+});
+
 /** Inside the region: what it counts, and its clock. */
 interface Probed {
   residentBytes: number;
