@@ -11,7 +11,7 @@
 import { type AnyKind, copy, type Declared, declaredOf, type HeldRow, type Key } from '../../state-backends/index.ts';
 import type { AnyAggregate, Node, WindowBounds, WindowSpec } from '../graph/node.ts';
 import type { KeyRows, Queryable, QueryableState } from '../runtime/queryable.ts';
-import { startOf } from '../time/windows.ts';
+import { isWhole, startOf } from '../time/windows.ts';
 import { isInOrder } from './aggregates.ts';
 
 /** A window that is open, as results of windows are. */
@@ -159,6 +159,7 @@ interface Sliced {
 function isSliced(spec: WindowSpec): Sliced | undefined {
   const { shape, time, makes, plain, early } = spec;
   if (shape.kind !== 'fixed' || time !== 'event' || makes.kind !== 'aggregate' || !isAccumulated(spec) || !(plain || early !== undefined)) return undefined;
+  if (!isWhole(shape.size, shape.offset) || !isWhole(shape.slide, shape.offset)) return undefined;
   return { spec, fn: makes.fn, size: shape.size, slide: shape.slide, offset: shape.offset };
 }
 

@@ -22,7 +22,7 @@ import { rejectThenable } from '../runtime/handlers.ts';
 import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
 import type { StatePart } from '../runtime/parts.ts';
 import { dueTimers, fireTimers } from '../runtime/timers.ts';
-import { startOf } from '../time/windows.ts';
+import { isWhole, startOf } from '../time/windows.ts';
 import { exactOf, isInOrder, isKept, isPure } from './aggregates.ts';
 import { INEXACT, type SharedMerges, sharedMerges, WORTH_SHARING } from './shared-merges.ts';
 import { LAST_TIME, noTimestamp, WindowDefinition } from './window-definition.ts';
@@ -277,6 +277,8 @@ interface SlicedSpec {
 function slicedSpec({ shape, time, makes, plain, early, evictor, lateness, lateOutput, all }: WindowSpec): SlicedSpec | undefined {
   if (shape.kind !== 'fixed' || time !== 'event' || makes.kind !== 'aggregate' || evictor !== undefined || !(plain || early !== undefined)) return undefined;
   const { size, slide, offset } = shape;
+  // Sums of slices must be exact.
+  if (!isWhole(size, offset) || !isWhole(slide, offset)) return undefined;
   return { size, slide, offset, lateness, earlyEvery: early?.every ?? 0, earlyCount: early?.count ?? 0, fn: makes.fn, lateOutput, all };
 }
 

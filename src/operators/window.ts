@@ -24,7 +24,7 @@ import { MAIN, type WindowBounds, type WindowSpec } from '../graph/node.ts';
 import type { Emit, Operator, OperatorEnvironment } from '../runtime/operator.ts';
 import type { StatePart } from '../runtime/parts.ts';
 import { fireTimers, fireTimersOfTwo } from '../runtime/timers.ts';
-import { startOf } from '../time/windows.ts';
+import { startBefore, startOf } from '../time/windows.ts';
 import { Accumulators, type Contents, Elements } from './window-contents.ts';
 import { LAST_TIME, noTimestamp, WindowDefinition } from './window-definition.ts';
 import { type Called, windowFunction } from './window-function.ts';
@@ -112,7 +112,7 @@ class WindowOperator implements Operator {
       this.#recordLate(value, timestamp);
       return;
     }
-    for (let start = lastStart; start > at - size && !this.#isOver(start + size); start -= slide)
+    for (let start = lastStart; at < start + size && !this.#isOver(start + size); start = startBefore(start, slide, offset))
       this.#element(value, timestamp, right, key, hash, start, start, start, start + size);
   }
 

@@ -50,10 +50,26 @@ export interface AssignerOptions {
 /** Start of the last window or slice of that width at or before `timestamp`; right for negative ones too. */
 export function startOf(timestamp: number, width: number, offset: number): number {
   // A division is several times faster than a remainder of doubles; where it was rounded up the check fails.
-  const start = Math.floor((timestamp - offset) / width) * width + offset;
+  const index = Math.floor((timestamp - offset) / width);
+  const start = index * width + offset;
   if (start <= timestamp && timestamp < start + width && Number.isSafeInteger(start)) return start;
+  if (!isWhole(width, offset)) {
+    if (start > timestamp) return (index - 1) * width + offset;
+    const next = (index + 1) * width + offset;
+    return next <= timestamp ? next : start;
+  }
   const remainder = (timestamp - offset) % width;
   return remainder < 0 ? timestamp - remainder - width : timestamp - remainder;
+}
+
+/** Whether sums of these are exact. A sum of fractions is not the same on each way to it; a multiple is. */
+export function isWhole(width: number, offset: number): boolean {
+  return Number.isInteger(width) && Number.isInteger(offset);
+}
+
+/** Start of the window in front of the one that begins there. */
+export function startBefore(start: number, slide: number, offset: number): number {
+  return isWhole(slide, offset) ? start - slide : (Math.round((start - offset) / slide) - 1) * slide + offset;
 }
 
 /**
@@ -100,7 +116,8 @@ function fixed(name: string, size: number, slide: number, options: AssignerOptio
       merges: false,
       time: checkedTime(name, time),
       *assign(_value: unknown, timestamp: number): Iterable<Window> {
-        for (let start = startOf(timestamp, slide, offset); start > timestamp - size; start -= slide) yield { start, end: start + size };
+        for (let start = startOf(timestamp, slide, offset); timestamp < start + size; start = startBefore(start, slide, offset))
+          yield { start, end: start + size };
       },
       trigger: () => endOf(time),
     },

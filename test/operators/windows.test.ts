@@ -507,4 +507,32 @@ describe('windows', () => {
       await h.close();
     }
   });
+
+  it.each([
+    [0.3, 0.1, 0],
+    [10, 3.3, 0.7],
+    [1.5, 0.5, -0.2],
+    [1.1, 1.1, 0],
+    [0.7, 2.3, 0.1],
+  ])('of fractions of milliseconds, %d each %d from %d, hold each record that is within their bounds', async (size, slide, offset) => {
+    const at = [0, 0.1, 0.25, 0.3, 0.5, 1, 1.1, 1.5, 2, 3.3, 6.6, 0.6, -0.3, -3.3, 9.899999999999999];
+    const expected = new Map<number, number>();
+    for (let k = -500; k < 500; k++) {
+      const start = k * slide + offset;
+      const within = at.filter((timestamp) => timestamp >= start && timestamp < start + size).length;
+      if (within > 0) expected.set(start, within);
+    }
+    for (const all of [false, true]) {
+      const h = await harness((input: Stream<number>) => {
+        const windowed = input.keyBy(() => 'k').window(sliding(size, slide, { offset }));
+        return all
+          ? windowed.process('w', ({ start }, values) => [[start, [...values].length] as const])
+          : windowed.aggregate('w', count()).map(({ start, value }) => [start, value] as const);
+      });
+      for (const timestamp of at) await h.push(timestamp, timestamp);
+      await h.end();
+      expect(new Map(h.take().map(({ value }) => value))).toEqual(expected);
+      await h.close();
+    }
+  });
 });
