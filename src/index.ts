@@ -1,6 +1,7 @@
 // `millrace`: the composition root. Everything a program types is listed here by name.
 
 import { jobsOf } from './api/job.ts';
+import { verifySnapshot } from './checkpoint/verification.ts';
 import { arraySource } from './connectors/arrays.ts';
 import { iterableSource } from './connectors/iterables.ts';
 import { JobRun } from './execution/job-run.ts';
@@ -34,6 +35,7 @@ export const job = jobsOf({
     await run.start();
     return running;
   },
+  verify: (definition, options, path) => verifySnapshot(definition, options, path, operatorOf),
 });
 
 export type {

@@ -52,6 +52,7 @@ export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from '.
 export { type BoundWindowKinds, bindWindowKinds } from './kinds-windowed.ts';
 export { type LevelOptions, level } from './level.ts';
 export { memory } from './memory.ts';
+export { rewritten } from './rewrite.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';
 export { RowFileReader } from './row-file.ts';
 export { STATE_CODES, StateError, type StateErrorCode } from './state-error.ts';

@@ -89,7 +89,12 @@ export interface Executor {
   arraySource<T>(values: readonly T[]): Source<T>;
   iterableSource<T>(make: () => AsyncIterable<T>): Source<T>;
   start(definition: JobDefinition, options: RunOptions): Promise<RunningJob>;
+  /** Whether the job could be restored from the snapshot at that path. */
+  verify?(definition: JobDefinition, options: RunOptions, path: string): Promise<object>;
 }
+
+/** Of a job, for the command, which may have loaded another copy of this package. */
+export const VERIFY = Symbol.for('millrace.verify');
 
 export type JobFunction = (name: string, build: (env: StreamEnvironment) => void, defaults?: RunOptions) => Job;
 
@@ -107,8 +112,9 @@ export function jobsOf(executor: Executor): JobFunction {
     };
     const definition: JobDefinition = { name, build: nodes };
     const start = (options: RunOptions = {}): Promise<RunningJob> => executor.start(definition, { ...defaults, ...defined(options) });
-    const job: Job & { [DEFINITION]: JobDefinition } = {
+    const job: Job & { [DEFINITION]: JobDefinition; [VERIFY]: (options: RunOptions, path: string) => Promise<object> | undefined } = {
       [DEFINITION]: definition,
+      [VERIFY]: (options, path) => executor.verify?.(definition, { ...defaults, ...defined(options) }, path),
       name,
       defaults,
       plan: (options = {}) => {

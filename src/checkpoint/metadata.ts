@@ -22,6 +22,8 @@ export interface CheckpointMetadata {
   readonly tasks: readonly TaskSnapshot[];
   /** It is a savepoint: its files lie beside it (savepoint.ts). */
   readonly savepoint?: true | undefined;
+  /** What was done to it offline, oldest first. */
+  readonly edits?: readonly { readonly at: number; readonly what: string }[] | undefined;
 }
 
 const MAGIC = Buffer.from('MRCP');

@@ -88,14 +88,19 @@ export function settleMaxParallelism(facts: { asked: number | undefined; stored:
 
 /** Uids of the snapshot that the program does not have any more, and that hold something. */
 export function unclaimed(metadata: CheckpointMetadata, graph: Graph): string[] {
-  const known = new Set(graph.vertices.flatMap((v) => v.nodes.map(nameOf)));
+  const nodes = graph.vertices.flatMap((v) => v.nodes);
+  const known = new Set(nodes.map(nameOf));
+  const keyed = new Set(nodes.filter((n) => isKeyed(n.step)).map(nameOf));
   const stored = new Set<string>();
+  const unkeyed = new Set<string>();
   for (const task of metadata.tasks) {
     // What `timestamps()` keeps is made anew, and its name changes with the program.
     for (const [uid, snapshot] of Object.entries(task.operators)) if (!uid.startsWith('timestamps.') && holds(snapshot)) stored.add(uid);
-    if (task.keyed !== undefined && (task.keyed.handle.bases.length > 0 || task.keyed.handle.deltas.length > 0)) stored.add(task.keyed.uid);
+    // The name alone does not claim it: the operator must keep state by key still.
+    const { uid, handle } = task.keyed ?? {};
+    if (uid !== undefined && !keyed.has(uid) && (handle!.bases.length > 0 || handle!.deltas.length > 0)) unkeyed.add(uid);
   }
-  return [...stored].filter((uid) => !known.has(uid));
+  return [...new Set([...stored].filter((uid) => !known.has(uid)).concat([...unkeyed]))];
 }
 
 /** An operator whose parts are all empty has lost nothing. */
@@ -180,7 +185,7 @@ function splitsMoved({ head, parallelism }: Vertex, old: readonly TaskSnapshot[]
 }
 
 /** Of all old instances, in their order. What an instance that has ended kept to itself, it has given away in its `onEnd`. */
-function partsOf(metadata: CheckpointMetadata, uid: string): Readonly<Record<string, StatePart>>[] {
+export function partsOf(metadata: CheckpointMetadata, uid: string): Readonly<Record<string, StatePart>>[] {
   const tasks = metadata.tasks.filter((t) => t.operators[uid]?.parts !== undefined).sort((a, b) => a.subtask - b.subtask);
   return tasks.map((t) => {
     const { parts } = t.operators[uid]!;

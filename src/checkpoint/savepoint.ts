@@ -50,37 +50,48 @@ function exists(folder: string, whole: boolean): MillraceError {
 }
 
 /** Copies what the metadata names from `source` into the folder, which `prepareSavepoint` has made. */
-export async function writeSavepoint(
+export function writeSavepoint(
   metadata: CheckpointMetadata,
   source: Pick<SnapshotStorage, 'read'>,
   folder: string,
   io: Io,
   verify: boolean,
 ): Promise<SavepointInfo> {
-  const begun = io.clock.now();
-  const storage = savepointStorage(folder, io, verify);
-  const written: FileRef[] = [];
-  try {
-    await io.fs.mkdir(storage.files, { recursive: true });
-    let bytes = 0;
+  return fillSavepoint(folder, io, verify, async (target, writing) => {
     for (const file of filesNamed(metadata)) {
       await io.step('savepoint.file');
-      written.push(file);
-      await copyFile(source, storage, file, file.name);
-      bytes += file.bytes;
+      writing(file);
+      await copyFile(source, target, file, file.name);
     }
+    return metadata;
+  });
+}
+
+/** V2, V4: `fill` writes the files, says of each before it does, and gives the metadata of what they make. */
+export async function fillSavepoint(
+  folder: string,
+  io: Io,
+  verify: boolean,
+  fill: (target: DirectoryStorage, writing: (file: FileRef) => void) => Promise<CheckpointMetadata>,
+): Promise<SavepointInfo> {
+  const begun = io.clock.now();
+  const target = savepointStorage(folder, io, verify);
+  const written: FileRef[] = [];
+  try {
+    const filled = await fill(target, (file) => void written.push(file));
     await io.step('savepoint.metadata');
-    const whole: CheckpointMetadata = { ...metadata, savepoint: true };
-    await storage.writeMetadata(METADATA, packMetadata(whole));
+    const metadata: CheckpointMetadata = { ...filled, savepoint: true };
+    await target.writeMetadata(METADATA, packMetadata(metadata));
     await syncFolder(io, dirname(folder));
     await io.step('savepoint.written');
+    const bytes = filesNamed(metadata).reduce((sum, file) => sum + file.bytes, 0);
     return { id: metadata.id, path: folder, bytes, startedAt: metadata.startedAt, durationMs: metadata.durationMs + io.clock.now() - begun };
   } catch (cause) {
     await removeSavepoint(folder, written, io).catch(() => {
       // The folder may be what failed; the error that counts is the first.
     });
-    // A file of the job itself that is damaged says so.
-    if (cause instanceof MillraceError && cause.code === 'SNAPSHOT_CORRUPT') throw cause;
+    // A file that is read for it and damaged says so, as at a restore.
+    if ((cause as { code?: unknown }).code === 'SNAPSHOT_CORRUPT') throw cause;
     throw new MillraceError('SAVEPOINT_FAILED', `The savepoint in ${folder} could not be written: ${messageOf(cause)}.`, {
       cause,
       todo: 'Check the disk behind that folder, and take another one.',

@@ -17,7 +17,11 @@ export interface LoadedJob {
   readonly defaults: RunOptions;
   plan(options?: { parallelism?: number }): Plan;
   start(options: RunOptions): Promise<JobRun & { readonly controlUrl?: string | undefined }>;
+  /** Undefined, or giving undefined: it cannot. */
+  verify?(options: RunOptions, snapshot: string): Promise<object> | undefined;
 }
+
+const VERIFY = Symbol.for('millrace.verify');
 
 /** `process.argv` becomes what the module would see if Node had started it. */
 export async function loadJob(path: string, moduleArguments: readonly string[]): Promise<LoadedJob> {
@@ -50,6 +54,7 @@ export async function loadJob(path: string, moduleArguments: readonly string[]):
     defaults: job.defaults ?? {},
     plan: (options) => (job as LoadedJob).plan(options),
     start: (options) => (job as LoadedJob).start(options),
+    verify: (options, snapshot) => (job as { [VERIFY]?: LoadedJob['verify'] })[VERIFY]?.(options, snapshot),
   };
 }
 

@@ -10,8 +10,9 @@ import { cancelCommand, checkpointsCommand, jobsCommand, type LookFlags, stopCom
 import { type PlanFlags, planCommand } from './plan-command.ts';
 import { type RunFlags, runCommand } from './run-command.ts';
 import { saying } from './said.ts';
-import { checkpointCommand, rescaleCommand, savepointCommand } from './savepoint-commands.ts';
+import { checkpointCommand, repartitionCommand, rescaleCommand, savepointCommand } from './savepoint-commands.ts';
 import { addStateCommands } from './state-commands.ts';
+import { type VerifyFlags, verifyCommand } from './state-verify.ts';
 
 // Whoever read the output has gone: that is no reason to end what runs.
 process.stderr.on('error', ignoreClosed);
@@ -31,7 +32,11 @@ async function main(argv: readonly string[]): Promise<number> {
     code = await runCommand(path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
   };
   const plan = (path: string, flags: PlanFlags): Promise<void> => planCommand(path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
+  const verify = async (snapshot: string, path: string, flags: VerifyFlags): Promise<void> => {
+    code = await verifyCommand(snapshot, path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
+  };
   const program = command(run, plan);
+  addSnapshotCommands(program.commands.find((each) => each.name() === 'state')!, verify);
   try {
     await program.parseAsync([...own], { from: 'user' });
     return code;
@@ -102,6 +107,23 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
     .action((flags: LookFlags) => jobsCommand(flags));
   addStateCommands(program);
   return program;
+}
+
+/** What is done with snapshots beside looking. */
+function addSnapshotCommands(state: Command, verify: (snapshot: string, path: string, flags: VerifyFlags) => Promise<void>): void {
+  state
+    .command('verify <snapshot> <module>')
+    .description('Say of each state whether the job of a module can take over a savepoint or checkpoint; exit code 1 where it cannot')
+    .option('--parallelism <n>', 'at that many instances of each operator that does not say otherwise')
+    .option('--allow-non-restored-state', 'state that the job does not have any more may be dropped')
+    .option('--json', 'answer with JSON')
+    .action(verify);
+  state
+    .command('repartition <from> <to>')
+    .description('Make a savepoint with another number of key groups')
+    .requiredOption('--max-parallelism <n>', 'the number of key groups, which is the highest parallelism')
+    .option('--json', 'answer with JSON')
+    .action(repartitionCommand);
 }
 
 /** From the package.json of the package that this file lies in, built or not. */

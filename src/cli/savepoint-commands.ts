@@ -1,6 +1,8 @@
 // `millrace checkpoint`, `savepoint`, `rescale`: they ask a running job to do something, and say what has become of it.
 
 import { resolve } from 'node:path';
+import { repartition } from '../checkpoint/repartition.ts';
+import { snapshotAt } from '../checkpoint/verification.ts';
 import { MillraceError } from '../errors.ts';
 import type { CheckpointInfo, SavepointInfo } from '../graph/job.ts';
 import { ask, chooseJob } from './door-client.ts';
@@ -27,6 +29,15 @@ export async function rescaleCommand(args: readonly string[], { url, json }: Loo
   const job = await chooseJob(name, url);
   const rescaled = await ask<{ parallelism: number; checkpoint: CheckpointInfo }>(job.url, 'POST', at(job, 'rescale'), { parallelism });
   print([json === true ? JSON.stringify(rescaled) : `${job.name}: runs at parallelism ${rescaled.parallelism}, from checkpoint ${rescaled.checkpoint.id}`]);
+}
+
+/** Offline: a savepoint of another number of key groups, made of a savepoint or checkpoint. */
+export async function repartitionCommand(from: string, to: string, { maxParallelism, json }: { maxParallelism: string; json?: boolean }): Promise<void> {
+  const groups = countOf(maxParallelism, '--max-parallelism');
+  const snapshot = await snapshotAt(from);
+  const savepoint = await repartition(snapshot, resolve(to), groups);
+  const before = snapshot.metadata.maxParallelism;
+  print([json === true ? JSON.stringify(savepoint) : `savepoint ${savepoint.id} in ${savepoint.path}: ${groups} key groups instead of ${before}`]);
 }
 
 /** The name of the job is optional and comes first. Pure. */

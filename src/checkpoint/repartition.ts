@@ -1,0 +1,73 @@
+// A savepoint with another number of key groups, made of one without a job: `maxParallelism` is fixed by the first snapshot of a job, and this changes it.
+//
+// What: a key's group is its hash modulo the number of groups, and files hold keys. So files stay as they are but for rows that did not count under the old
+// groups (state-backends/chain.ts, C4), which are left out; each task then names all files of its operator, for its share of the new groups.
+//
+// Invariant: what a restore of the one gives to a key, a restore of the other does, at any parallelism.
+
+import { type BaseRef, chainOf, type DeltaRef, groupOf, type Handle, type KeyGroupRange, rangeOf, rewritten } from '../../state-backends/index.ts';
+import { MillraceError } from '../errors.ts';
+import type { SavepointInfo } from '../graph/job.ts';
+import { systemIo } from '../runtime/io.ts';
+import { type CheckpointMetadata, filesNamed } from './metadata.ts';
+import { copyFile, fillSavepoint, prepareSavepoint } from './savepoint.ts';
+import type { DirectoryStorage } from './storage.ts';
+
+export async function repartition(
+  { metadata, storage: source }: { readonly metadata: CheckpointMetadata; readonly storage: DirectoryStorage },
+  folder: string,
+  maxParallelism: number,
+): Promise<SavepointInfo> {
+  const io = systemIo();
+  const largest = Math.max(...metadata.tasks.map((t) => t.parallelism));
+  if (!Number.isInteger(maxParallelism) || maxParallelism < 1 || maxParallelism > 32_768)
+    throw new MillraceError('OPTION_INVALID', `${maxParallelism} is no number of key groups.`, { todo: 'Write a whole number from 1 to 32,768.' });
+  if (largest > maxParallelism)
+    throw new MillraceError('MAX_PARALLELISM_CHANGED', `The snapshot was taken at parallelism ${largest}, which is more than ${maxParallelism} key groups.`, {
+      todo: `Use at least ${largest}, or take the savepoint at a smaller parallelism (millrace rescale).`,
+    });
+  await prepareSavepoint(folder, io);
+  return fillSavepoint(folder, io, true, async (target, writing) => {
+    const handles = new Map<string, Handle>();
+    for (const uid of new Set(metadata.tasks.flatMap((t) => (t.keyed === undefined ? [] : [t.keyed.uid])))) {
+      const chain = chainOf(metadata.tasks.flatMap((t) => (t.keyed?.uid === uid ? [t.keyed.handle] : [])));
+      const remade = async <R extends BaseRef | DeltaRef>(ref: R): Promise<R> => {
+        writing(ref.file);
+        const out = await target.open(ref.file.name);
+        try {
+          for await (const part of rewritten(source.read(ref.file), counting(ref.ranges, metadata.maxParallelism))) await out.append([part]);
+          return { ...ref, file: await out.finish(), ranges: undefined };
+        } catch (error) {
+          await out.abandon();
+          throw error;
+        }
+      };
+      const bases: BaseRef[] = [];
+      for (const base of chain.bases) bases.push(await remade(base));
+      const deltas: DeltaRef[] = [];
+      for (const delta of chain.deltas) deltas.push(await remade(delta));
+      handles.set(uid, { bases, deltas });
+    }
+    const keyed = new Set([...handles.values()].flatMap(({ bases, deltas }) => [...bases, ...deltas].map(({ file }) => file.name)));
+    for (const file of filesNamed(metadata)) {
+      if (keyed.has(file.name)) continue;
+      writing(file);
+      await copyFile(source, target, file, file.name);
+    }
+    const tasks = metadata.tasks.map((task) => {
+      if (task.keyed === undefined) return task;
+      const range = rangeOf(task.subtask, task.parallelism, maxParallelism);
+      return { ...task, keyed: { ...task.keyed, range, handle: { ...handles.get(task.keyed.uid)!, range } } };
+    });
+    const edit = { at: io.clock.now(), what: `repartition: maxParallelism ${metadata.maxParallelism} → ${maxParallelism}` };
+    return { ...metadata, maxParallelism, tasks, edits: [...(metadata.edits ?? []), edit] };
+  });
+}
+
+function counting(ranges: readonly KeyGroupRange[] | undefined, maxParallelism: number): (hash: number) => boolean {
+  if (ranges === undefined) return () => true;
+  return (hash) => {
+    const group = groupOf(hash, maxParallelism);
+    return ranges.some(({ from, to }) => group >= from && group <= to);
+  };
+}
