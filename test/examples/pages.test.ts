@@ -5,7 +5,17 @@ import { describe, expect, it } from 'vitest';
 import { ROOT } from '../rules/source-tree.ts';
 
 // Every program on a page compiles as a module of its own, against the sources.
-const PAGES = ['README.md', 'docs/guide.md', 'docs/windows.md', 'docs/testing.md', 'docs/time.md', 'docs/async.md', 'docs/processes.md', 'docs/joins.md'];
+const PAGES = [
+  'README.md',
+  'docs/guide.md',
+  'docs/windows.md',
+  'docs/testing.md',
+  'docs/time.md',
+  'docs/async.md',
+  'docs/processes.md',
+  'docs/joins.md',
+  'docs/inspection.md',
+];
 const programs = new Map<string, string>();
 for (const page of PAGES) {
   const text = readFileSync(join(ROOT, page), 'utf8');
