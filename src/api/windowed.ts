@@ -2,7 +2,15 @@
 
 import { copy, declaredOf, type StateKind } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
-import type { AggregateFunction, AnyAggregate, EvictorSpec, TriggerSpec, WindowFunction, WindowSpec } from '../graph/node.ts';
+import {
+  type AggregateFunction,
+  type AnyAggregate,
+  type EvictorSpec,
+  IN_ORDER,
+  type TriggerSpec,
+  type WindowFunction,
+  type WindowSpec,
+} from '../graph/node.ts';
 import { earlyOf, inTime, plainOf } from '../time/triggers.ts';
 import type { Evictor, Trigger, WindowAssigner } from '../time/window.ts';
 import { evictorOf, shapeOf } from '../time/windows.ts';
@@ -151,5 +159,6 @@ function reducing(fn: (left: unknown, right: unknown) => unknown): AnyAggregate 
     trusted = !keepsLeft;
     return keepsLeft && next === right && typeof next === 'object' && next !== null ? copy(next) : next;
   };
-  return { create: () => undefined, add: join, merge: join, result: (held) => held };
+  // In the order of arrival: nobody asked for a function that does not mind.
+  return Object.assign({ create: () => undefined, add: join, merge: join, result: (held: unknown) => held }, { [IN_ORDER]: true });
 }

@@ -86,6 +86,9 @@ export interface AggregateFunction<in T, A, out R> {
   result(accumulator: A): R;
 }
 
+/** Of aggregates whose result depends on the order in which the records came: they are not put together from slices. */
+export const IN_ORDER: unique symbol = Symbol.for('millrace.in-order');
+
 export type AnyAggregate = AggregateFunction<unknown, unknown, unknown>;
 
 /** A window: epoch milliseconds, `end` is exclusive. */

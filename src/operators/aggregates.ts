@@ -6,7 +6,7 @@
 import { copy, keyBytes } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { Key } from '../graph/job.ts';
-import type { AggregateFunction } from '../graph/node.ts';
+import { type AggregateFunction, IN_ORDER } from '../graph/node.ts';
 import type { WindowAssigner } from '../time/window.ts';
 import { countWindow } from '../time/windows.ts';
 import { Histogram, type Samples } from './histogram.ts';
@@ -30,9 +30,6 @@ export const KEPT: unique symbol = Symbol.for('millrace.kept');
 export function isKept(fn: object): boolean {
   return KEPT in fn;
 }
-
-/** Of aggregates whose result depends on the order in which the records came: they are not put together from slices. */
-export const IN_ORDER: unique symbol = Symbol.for('millrace.in-order');
 
 export function isInOrder(fn: object): boolean {
   return IN_ORDER in fn;

@@ -6,7 +6,7 @@
 // The text of `source → map 1 → filter 2 → keyed edge` is, in the plain mode:
 //
 //   for (; i < to; i++) {
-//     const v = values[i]; const t = timestamp0(v, assigned); if (t > newest) newest = t;
+//     const v = values[i]; const t = timestamp0(v, assigned); if (t > newest && t <= LATEST) newest = t;
 //     at = 1; const v1 = f1(v);
 //     at = 2; if (f2(v1) === true) { add0(v1, t); }
 //     if (control.full) { i++; break; }
@@ -84,6 +84,8 @@ export function buildChain(parts: ChainParts): { chain: Chain; operators: Map<No
     values.push(value);
     return name;
   };
+  // Beyond it there is no time that a date could have: such a record is refused by whoever needs its time, and moves none.
+  bind('LATEST', 8.64e15);
   bind('control', parts.control);
   bind('units', parts.units);
   bind('settle', parts.asyncHandler);

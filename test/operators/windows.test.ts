@@ -536,3 +536,62 @@ describe('windows', () => {
     }
   });
 });
+
+describe('what is reduced in windows that overlap', () => {
+  it('comes in the order of arrival, not of time', async () => {
+    const h = await harness((input: Stream<{ k: string; at: number }>) =>
+      input
+        .keyBy((r) => r.k)
+        .window(sliding(20, 10))
+        .reduce('last', (_, r) => r)
+        .map((w) => [w.start, w.value.at]),
+    );
+    for (const at of [15, 5]) await h.push({ k: 'a', at }, at);
+    await h.end();
+    expect(h.take().map((r) => r.value)).toEqual([
+      [-10, 5],
+      [0, 5],
+      [10, 15],
+    ]);
+    await h.close();
+  });
+
+  it('need not be associative: each record is added once to each window', async () => {
+    const h = await harness((input: Stream<{ k: string; n: number }>) =>
+      input
+        .keyBy((r) => r.k)
+        .window(sliding(20, 10))
+        .reduce('count', (l) => ({ ...l, n: l.n + 1 }))
+        .map((w) => w.value.n),
+    );
+    for (const at of [1, 2, 11, 12]) await h.push({ k: 'a', n: 1 }, at);
+    await h.end();
+    expect(h.take().map((r) => r.value)).toEqual([2, 4, 2]);
+    await h.close();
+  });
+});
+
+describe('a timestamp at the end of all time', () => {
+  it('moves no watermark of its source: what comes behind it is on time', async () => {
+    const out: number[] = [];
+    const times = [5, Number.POSITIVE_INFINITY, 7];
+    const late: number[] = [];
+    await job('endless', (env) => {
+      const windows = env
+        .fromAsync(
+          'in',
+          async function* () {
+            yield* times;
+          },
+          { timestamp: (at) => at },
+        )
+        .filter((at) => at < 100)
+        .keyBy(() => 'all')
+        .window(tumbling(10))
+        .aggregate('n', count());
+      windows.forEach('out', (w) => void out.push(w.value));
+      windows.late().forEach('late', (at) => void late.push(at));
+    }).run();
+    expect([out, late]).toEqual([[2], []]);
+  });
+});
