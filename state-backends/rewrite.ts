@@ -5,7 +5,7 @@ import { hashKey } from './keys.ts';
 import { BlockWriter, fileEnd, fileStart, KEY_TOMBSTONE, RowFileReader, type TableHeader, VALUE, writeNamespace } from './row-file.ts';
 
 /** Streams: as much is in memory as a chunk of the file makes. Rejects as a reader does where the file is damaged. */
-export async function* rewritten(file: AsyncIterable<Uint8Array>, keep: (hash: number) => boolean): AsyncIterable<Uint8Array> {
+export async function* rewritten(file: AsyncIterable<Uint8Array>, keep: (hash: number, table: TableHeader) => boolean): AsyncIterable<Uint8Array> {
   const rows = new BlockWriter();
   let tables: readonly TableHeader[] = [];
   let head: Uint8Array | undefined;
@@ -15,8 +15,9 @@ export async function* rewritten(file: AsyncIterable<Uint8Array>, keep: (hash: n
       head = fileStart(headers);
     },
     (table, kind, key, ns, value) => {
-      if (!keep(hashKey(key))) return;
-      const { layout } = tables[table]!;
+      const header = tables[table]!;
+      const { layout } = header;
+      if (!keep(hashKey(key), header)) return;
       rows.begin(table, kind, key);
       if (kind !== KEY_TOMBSTONE) {
         writeNamespace(rows.out, layout, ns);

@@ -33,6 +33,8 @@ export async function repartition(
       const chain = chainOf(metadata.tasks.flatMap((t) => (t.keyed?.uid === uid ? [t.keyed.handle] : [])));
       const remade = async <R extends BaseRef | DeltaRef>(ref: R): Promise<R> => {
         writing(ref.file);
+        // Names the file where it is damaged.
+        await source.check(ref.file);
         const out = await target.open(ref.file.name);
         try {
           for await (const part of rewritten(source.read(ref.file), counting(ref.ranges, metadata.maxParallelism))) await out.append([part]);

@@ -27,9 +27,10 @@ import type { Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
 import type { Operator, OperatorEnvironment, OperatorFactory } from '../runtime/operator.ts';
 import { redistribute } from '../runtime/parts.ts';
-import type { SnapshotStorage } from '../runtime/snapshot.ts';
+import { isProgramState, stateName } from '../runtime/program-state.ts';
 import type { CheckpointMetadata } from './metadata.ts';
 import { partsOf, settleMaxParallelism, unclaimed } from './restore.ts';
+import type { DirectoryStorage } from './storage.ts';
 
 export interface StateVerdict {
   readonly uid: string;
@@ -53,7 +54,7 @@ export interface Verdict {
 
 export interface VerifyOptions {
   readonly metadata: CheckpointMetadata;
-  readonly storage: Pick<SnapshotStorage, 'read'>;
+  readonly storage: Pick<DirectoryStorage, 'read' | 'check'>;
   readonly graph: Graph;
   readonly operators: (node: Node) => OperatorFactory;
   readonly maxParallelism: number | undefined;
@@ -92,13 +93,13 @@ export async function verify(options: VerifyOptions): Promise<Verdict> {
         if (records > 0) states.push(lost(options, uid, 'records not yet committed', records, `The sink '${uid}' is not transactional any more`));
       }
       if (!isOperator(node)) continue;
-      const built = await declare(node, options);
+      const built = await declare(node, metadata, options.operators);
       if ('error' in built) {
         refuse(uid, built.error);
         continue;
       }
       states.push(...partVerdicts(options, uid, built.asked).filter(({ outcome }) => step.kind === 'process' || outcome !== 'kept'));
-      if (isKeyed(step)) states.push(...(await tableVerdicts(options, uid, built.tables)));
+      if (isKeyed(step)) states.push(...(await tableVerdicts(options, node, built.tables)));
     }
   }
   return {
@@ -133,7 +134,7 @@ function lost({ allowNonRestoredState }: VerifyOptions, uid: string, state: stri
 type Built = { readonly tables: readonly DeclaredTable[]; readonly asked: ReadonlySet<string> } | { readonly error: unknown };
 
 /** Builds the operator, as a task does when it opens, and no further. */
-async function declare(node: Node, { metadata, operators }: VerifyOptions): Promise<Built> {
+async function declare(node: Node, metadata: CheckpointMetadata, operators: VerifyOptions['operators']): Promise<Built> {
   const uid = nameOf(node);
   const { maxParallelism } = metadata;
   const region = await (memory() as Backend).open({ name: 'verify', tracked: false });
@@ -234,6 +235,21 @@ function bound(state: TaskState): TaskState {
   };
 }
 
+/** Which tables of a snapshot the program's operators take over: those that they declare, and all of an operator that cannot be built. */
+export async function claiming(graph: Graph, metadata: CheckpointMetadata, operators: VerifyOptions['operators']): Promise<(table: TableHeader) => boolean> {
+  const declared = new Map<string, ReadonlySet<string> | undefined>();
+  for (const vertex of graph.vertices) {
+    const { head } = vertex;
+    if (!isKeyed(head.step)) continue;
+    const built = await declare(head, metadata, operators);
+    declared.set(nameOf(head), 'error' in built ? undefined : new Set(built.tables.map(({ name }) => name)));
+  }
+  return ({ uid, name }) => {
+    if (!declared.has(uid)) return false;
+    return declared.get(uid)?.has(name) ?? true;
+  };
+}
+
 // ── what is stored ──
 
 /** State without keys: the operator has asked for what it takes over, and has migrated it. */
@@ -253,20 +269,24 @@ function partVerdicts(options: VerifyOptions, uid: string, asked: ReadonlySet<st
 interface Found {
   readonly stored: TableHeader;
   rows: number;
+  /** Also of what is gone since. */
+  mentioned: number;
   migrated: boolean;
   /** Why a start would refuse it. */
   refused: { readonly sentence: string; readonly todo: string | undefined } | undefined;
 }
 
-async function tableVerdicts(options: VerifyOptions, uid: string, declared: readonly DeclaredTable[]): Promise<StateVerdict[]> {
+async function tableVerdicts(options: VerifyOptions, node: Node, declared: readonly DeclaredTable[]): Promise<StateVerdict[]> {
   const { metadata, storage } = options;
+  const uid = nameOf(node);
+  const { kind } = node.step;
   const found = new Map<string, Found>();
   for (const { file, ranges } of filesOfKeyed(metadata, uid)) {
     let tables: { readonly of: Found; readonly migrate: TableOptions['migrate'] | undefined; readonly version: number }[] = [];
     const reader = new RowFileReader(
       (headers) => {
         tables = headers.map((stored) => {
-          const of: Found = found.get(stored.name) ?? { stored, rows: 0, migrated: false, refused: undefined };
+          const of: Found = found.get(stored.name) ?? { stored, rows: 0, mentioned: 0, migrated: false, refused: undefined };
           found.set(stored.name, of);
           const mine = declared.find(({ name }) => name === stored.name);
           const migrates = mine !== undefined && mine.layout === stored.layout && mine.version !== stored.version;
@@ -275,11 +295,13 @@ async function tableVerdicts(options: VerifyOptions, uid: string, declared: read
           return { of, migrate: migrates ? mine.migrate : undefined, version: stored.version };
         });
       },
-      (number, kind, key, _, value) => {
+      (number, what, key, _, value) => {
         const { of, migrate, version } = tables[number]!;
         const hash = hashKey(key);
         const group = groupOf(hash, metadata.maxParallelism);
-        if (kind !== 0 || !ranges.some(({ from, to }) => group >= from && group <= to)) return;
+        if (!ranges.some(({ from, to }) => group >= from && group <= to)) return;
+        of.mentioned += 1;
+        if (what !== 0) return;
         of.rows += 1;
         if (migrate === undefined || of.refused !== undefined) return;
         try {
@@ -289,17 +311,26 @@ async function tableVerdicts(options: VerifyOptions, uid: string, declared: read
         }
       },
     );
+    // Names the file where it is damaged; a reader of rows does not know it.
+    await storage.check(file);
     for await (const part of storage.read(file)) reader.push(part);
     reader.end();
   }
   const verdicts: StateVerdict[] = [];
-  for (const [name, { rows, migrated, refused }] of found) {
-    const known = declared.some((table) => table.name === name);
+  if (kind === 'window') {
+    const rows = [...found.values()].reduce((sum, each) => sum + each.rows, 0);
+    verdicts.push(
+      rows === 0
+        ? { uid, state: undefined, outcome: 'new', rows, sentence: 'Nothing is stored of its windows; they begin empty.' }
+        : { uid, state: undefined, outcome: 'kept', rows, sentence: `${rows} rows of windows and their timers are taken over.` },
+    );
+  }
+  for (const [table, { rows, mentioned, migrated, refused }] of found) {
+    const name = stateName(table);
+    const known = declared.some((each) => each.name === table);
     if (refused !== undefined) verdicts.push({ uid, state: name, outcome: 'refused', rows, ...refused });
-    // What operators keep for themselves beside the declared state goes with it.
-    else if (!known && (name.startsWith('.') || rows === 0)) continue;
+    else if (!isProgramState(table, kind) || (!known && mentioned === 0)) continue;
     else if (!known) verdicts.push(lost(options, uid, name, rows, `The operator '${uid}' has no state '${name}' any more`));
-    else if (name.startsWith('.')) continue;
     else
       verdicts.push({
         uid,
@@ -310,8 +341,8 @@ async function tableVerdicts(options: VerifyOptions, uid: string, declared: read
       });
   }
   for (const { name } of declared) {
-    if (!found.has(name) && !name.startsWith('.'))
-      verdicts.push({ uid, state: name, outcome: 'new', rows: 0, sentence: 'Nothing is stored of it; it begins empty.' });
+    if (!found.has(name) && isProgramState(name, kind))
+      verdicts.push({ uid, state: stateName(name), outcome: 'new', rows: 0, sentence: 'Nothing is stored of it; it begins empty.' });
   }
   return verdicts;
 }

@@ -20,6 +20,7 @@ import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
 import { prepareSavepoint, removeSavepoint } from '../checkpoint/savepoint.ts';
+import { claiming } from '../checkpoint/verify.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type {
@@ -276,7 +277,10 @@ export class JobRun {
     this.#lineage = stored ?? randomBytes(8).toString('hex');
     const chosen =
       typeof restore === 'object'
-        ? await this.#snapshots.from(restore.from, this.#attempt, restore.claim)
+        ? await this.#snapshots.from(restore.from, this.#attempt, {
+            claim: restore.claim,
+            keeps: restore.allowNonRestoredState === true ? (metadata) => claiming(this.#graph, metadata, this.#internals.operators) : undefined,
+          })
         : stored === undefined
           ? undefined
           : await this.#snapshots.latest(this.#graph, this.#attempt, stored);

@@ -4,7 +4,7 @@
 // more than that one knows; each sink is asked behind its fence.
 
 import { basename, dirname, join, resolve } from 'node:path';
-import type { FileRef } from '../../state-backends/index.ts';
+import { type FileRef, filesOf, rewritten, type TableHeader } from '../../state-backends/index.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
 import { type Pointer, Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates, writersToAsk } from '../checkpoint/restore.ts';
@@ -32,6 +32,12 @@ const ATTEMPTS_SINCE = 1000;
 /** What others are told of a checkpoint. */
 export function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo): CheckpointInfo {
   return { id, path, bytes, startedAt, durationMs };
+}
+
+export interface FromOptions {
+  readonly claim?: boolean | undefined;
+  /** What of that snapshot's tables is to be stored on; all by default. */
+  readonly keeps?: ((metadata: CheckpointMetadata) => Promise<(table: TableHeader) => boolean>) | undefined;
 }
 
 export class Snapshots {
@@ -111,7 +117,7 @@ export class Snapshots {
    * copied into this one, as a savepoint is: it stays the user's, and nothing of this job depends on it afterwards. Of a savepoint that is claimed files are
    * linked where that is possible.
    */
-  async from(which: string | number, attempt: number, claim = false): Promise<Chosen> {
+  async from(which: string | number, attempt: number, { claim = false, keeps }: FromOptions = {}): Promise<Chosen> {
     const registered = await this.registry.checkpoints();
     const id = typeof which === 'number' || /^\d+$/.test(which) ? Number(which) : undefined;
     if (id !== undefined) {
@@ -119,13 +125,14 @@ export class Snapshots {
       if (info === undefined) throw this.#notFound(String(which), registered);
       const examined = await this.#examine(info);
       if (examined.fault !== undefined) throw examined.fault;
+      if (keeps !== undefined) return this.#import(examined.metadata!, this.storage, attempt, false, keeps);
       return { info: bare(info), metadata: examined.metadata! };
     }
     const path = resolve(String(which));
     const folder = await savepointAt(path, this.#io);
     if (folder !== undefined) {
       const metadata = await readSavepoint(folder, this.#io);
-      const chosen = await this.#import(metadata, savepointStorage(folder, this.#io, false), attempt, claim);
+      const chosen = await this.#import(metadata, savepointStorage(folder, this.#io, false), attempt, claim, keeps);
       return { ...chosen, claimed: claim ? folder : undefined };
     }
     const exists = await this.#io.fs.stat(path).then(
@@ -133,8 +140,8 @@ export class Snapshots {
       () => false,
     );
     if (!exists) throw this.#notFound(path, registered);
-    if (dirname(path) !== this.storage.checkpoints)
-      return this.#import(await readMetadata(this.#io, path), new DirectoryStorage(dirname(dirname(path)), this.#io, false), attempt, false);
+    if (dirname(path) !== this.storage.checkpoints || keeps !== undefined)
+      return this.#import(await readMetadata(this.#io, path), new DirectoryStorage(dirname(dirname(path)), this.#io, false), attempt, false, keeps);
     const metadata = await readMetadata(this.#io, path);
     const info = registered.find((c) => c.path === path) ?? { id: metadata.id, path, bytes: 0, startedAt: metadata.startedAt, durationMs: metadata.durationMs };
     const examined = await this.#examine(info);
@@ -159,14 +166,20 @@ export class Snapshots {
     }
   }
 
-  async #import(original: CheckpointMetadata, theirs: DirectoryStorage, attempt: number, link: boolean): Promise<Chosen> {
+  async #import(original: CheckpointMetadata, theirs: DirectoryStorage, attempt: number, link: boolean, keeps?: FromOptions['keeps']): Promise<Chosen> {
+    const filter = await keeps?.(original);
+    const rows = new Set(original.tasks.flatMap((task) => (task.keyed === undefined ? [] : filesOf(task.keyed.handle).map(({ name }) => name))));
     const copies = new Map<string, FileRef>();
     let bytes = 0;
     for (const file of filesNamed(original)) {
       const name = `import-a${attempt}-${copies.size}`;
       await this.#io.step('restore.import');
-      copies.set(file.name, link && (await this.#link(theirs, file, name)) ? { ...file, name } : await copyFile(theirs, this.storage, file, name));
-      bytes += file.bytes;
+      const filtered = filter !== undefined && rows.has(file.name);
+      const source = filtered ? { read: (of: FileRef) => rewritten(theirs.read(of), (_, table) => filter(table)) } : theirs;
+      const linked = !filtered && link && (await this.#link(theirs, file, name));
+      const copy = linked ? { ...file, name } : await copyFile(source, this.storage, file, name);
+      copies.set(file.name, copy);
+      bytes += copy.bytes;
     }
     if (link) await syncFolder(this.#io, this.storage.files);
     const metadata: CheckpointMetadata = { ...withFiles(original, (file) => copies.get(file.name)!), savepoint: undefined };

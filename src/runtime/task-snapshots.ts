@@ -23,10 +23,12 @@ import {
   withBase,
   withDelta,
 } from '../../state-backends/index.ts';
-import { messageOf } from '../errors.ts';
+import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
+import type { Step } from '../graph/node.ts';
 import { withLetters } from './dead-letters.ts';
 import type { Io } from './io.ts';
+import { isProgramState, stateName } from './program-state.ts';
 import type { SinkSnapshot } from './sink-runner.ts';
 import type { OperatorSnapshot, SnapshotStorage, TaskSnapshot } from './snapshot.ts';
 
@@ -42,6 +44,7 @@ export interface TaskSnapshotsOptions {
   readonly task: string;
   /** Of the keyed operator at the head, where there is one. */
   readonly uid: string;
+  readonly kind: Step['kind'];
   readonly attempt: number;
   readonly range: KeyGroupRange;
   readonly handles: readonly Handle[];
@@ -96,11 +99,22 @@ export class TaskSnapshots {
 
   /** Loads what the task took over: bases, then deltas in order. */
   async load(): Promise<void> {
-    const { state, storage, io } = this.#options;
+    const { state, storage, io, uid, kind } = this.#options;
     if (state === undefined || storage === undefined) return;
     for (const { file, ranges } of [...this.#files.bases, ...this.#files.deltas]) {
       await io.step('restore.load');
-      await state.load(storage.read(file), ranges);
+      const { unknown } = await state.load(storage.read(file), ranges);
+      // What the program has not declared any more would be in no later base, and come back half where it is declared again.
+      const table = [...unknown.keys()].map((each) => each.slice(uid.length + 1)).find((each) => isProgramState(each, kind));
+      if (table !== undefined)
+        throw new MillraceError(
+          'RESTORE_STATE_UNCLAIMED',
+          `The snapshot has the state '${stateName(table)}' of '${uid}', which that operator does not declare any more.`,
+          {
+            uid,
+            todo: 'Declare it again, or accept that it is dropped: restore: { from, allowNonRestoredState: true } (--restore … --allow-non-restored-state).',
+          },
+        );
     }
   }
 

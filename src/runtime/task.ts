@@ -156,6 +156,7 @@ export class Task {
     this.#snapshots = new TaskSnapshots({
       task: this.name,
       uid: nameOf(vertex.head),
+      kind: vertex.head.step.kind,
       attempt: options.attempt,
       range: options.range,
       handles: restore?.handles ?? [],

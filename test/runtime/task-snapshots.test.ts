@@ -46,6 +46,7 @@ describe('a base that is begun', () => {
       const snapshots = new TaskSnapshots({
         task: 'op-0',
         uid: 'op',
+        kind: 'process',
         attempt: 1,
         range: RANGE,
         // So many that the next checkpoint asks for a base.
