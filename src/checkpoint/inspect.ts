@@ -144,7 +144,8 @@ export class SnapshotInspector {
         }
       }
     }
-    return [...sums.values()];
+    // What operators keep for themselves is there in name everywhere.
+    return [...sums.values()].filter(({ state, rows }) => rows > 0 || !state.startsWith('.'));
   }
 
   /** What one key has there; undefined where it has nothing. */
