@@ -9,10 +9,11 @@
 //  V3  Undefined: the key has nothing there. An empty list or map is nothing; a default is none of what is stored.
 
 import { type AnyKind, copy, type Declared, declaredOf, type HeldRow, type Key } from '../../state-backends/index.ts';
-import type { AnyAggregate, Node, WindowBounds, WindowSpec } from '../graph/node.ts';
+import type { Node, WindowBounds, WindowSpec } from '../graph/node.ts';
 import type { KeyRows, Queryable, QueryableState } from '../runtime/queryable.ts';
-import { isWhole, startOf } from '../time/windows.ts';
+import { startOf } from '../time/windows.ts';
 import { isInOrder } from './aggregates.ts';
+import { type SlicedSpec, slicedSpec } from './window-slices.ts';
 
 /** A window that is open, as results of windows are. */
 interface OpenWindow {
@@ -131,11 +132,11 @@ function recordsOf(rows: readonly HeldRow[], full: readonly HeldRow[], stride: n
 // ── windows ──
 
 function windowsOf(spec: WindowSpec): QueryableState {
-  const sliced = isSliced(spec);
+  const sliced = slicedSpec(spec);
   const bounded = spec.shape.kind === 'session' || spec.shape.kind === 'assigned';
   const contents = isAccumulated(spec) ? ['.contents'] : ['.contents', '.contents.full'];
   const view = (rows: KeyRows): unknown => {
-    const windows = (sliced === undefined ? heldWindows(spec, rows) : slicedWindows(sliced, rows)).sort((one, other) => one.start - other.start);
+    const windows = (sliced === undefined ? heldWindows(spec, rows) : slicedWindows(spec, sliced, rows)).sort((one, other) => one.start - other.start);
     return windows.length === 0 ? undefined : windows;
   };
   if (sliced !== undefined) return { name: 'windows', kind: 'windows', table: 'slices', tables: ['slices', 'timers', 'early', 'early-counts'], view };
@@ -147,28 +148,12 @@ function isAccumulated({ makes, evictor }: WindowSpec): boolean {
   return makes.kind === 'aggregate' && evictor === undefined;
 }
 
-interface Sliced {
-  readonly spec: WindowSpec;
-  readonly fn: AnyAggregate;
-  readonly size: number;
-  readonly slide: number;
-  readonly offset: number;
-}
-
-/** The condition under which operators/window-slices.ts keeps the windows. */
-function isSliced(spec: WindowSpec): Sliced | undefined {
-  const { shape, time, makes, plain, early } = spec;
-  if (shape.kind !== 'fixed' || time !== 'event' || makes.kind !== 'aggregate' || !isAccumulated(spec) || !(plain || early !== undefined)) return undefined;
-  if (!isWhole(shape.size, shape.offset) || !isWhole(shape.slide, shape.offset)) return undefined;
-  return { spec, fn: makes.fn, size: shape.size, slide: shape.slide, offset: shape.offset };
-}
-
 function isOver({ time, lateness }: WindowSpec, end: number, watermark: number): boolean {
   return time === 'event' && end - 1 + lateness <= watermark;
 }
 
 /** Each window that covers a slice. Without a merge, and where windows do not overlap, a slice is a whole window. */
-function slicedWindows({ spec, fn, size, slide, offset }: Sliced, { key, rows, watermark }: KeyRows): OpenWindow[] {
+function slicedWindows(spec: WindowSpec, { fn, size, slide, offset }: SlicedSpec, { key, rows, watermark }: KeyRows): OpenWindow[] {
   const slices = rows('slices');
   const merged = size !== slide && fn.merge !== undefined && !isInOrder(fn);
   const starts = new Set<number>();

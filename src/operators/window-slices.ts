@@ -261,7 +261,7 @@ const firings = (dependencies: FireDependencies): Fires => {
 };
 
 /** What the operator is built from: windows of event time, a function that accumulates, the plain trigger or `early()`. */
-interface SlicedSpec {
+export interface SlicedSpec {
   readonly size: number;
   readonly slide: number;
   readonly offset: number;
@@ -274,7 +274,7 @@ interface SlicedSpec {
 }
 
 /** Undefined where these windows cannot be kept by slices. */
-function slicedSpec({ shape, time, makes, plain, early, evictor, lateness, lateOutput, all }: WindowSpec): SlicedSpec | undefined {
+export function slicedSpec({ shape, time, makes, plain, early, evictor, lateness, lateOutput, all }: WindowSpec): SlicedSpec | undefined {
   if (shape.kind !== 'fixed' || time !== 'event' || makes.kind !== 'aggregate' || evictor !== undefined || !(plain || early !== undefined)) return undefined;
   const { size, slide, offset } = shape;
   // Sums of slices must be exact.

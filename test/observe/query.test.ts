@@ -246,6 +246,27 @@ describe.each(Object.entries(backends))('a query, with state in %s', (_name, sta
       ],
     ],
     [
+      'sliding, reduced in order',
+      (items) =>
+        items
+          .keyBy(({ key }) => key)
+          .window(sliding(200, 100))
+          .reduce('w', (_, right) => right),
+      [
+        [100, 300, { key: 'a', n: 8 }],
+        [200, 400, { key: 'a', n: 8 }],
+      ],
+    ],
+    [
+      'of a size with a fraction',
+      (items) =>
+        items
+          .keyBy(({ key }) => key)
+          .window(tumbling(100.5))
+          .aggregate('w', count()),
+      [[201, 301.5, 2]],
+    ],
+    [
       'session',
       (items) =>
         items
