@@ -13,8 +13,8 @@ import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { diffSnapshots, openSnapshot, type SnapshotEntry, type SnapshotInspector } from '../checkpoint/inspect.ts';
 import { MillraceError } from '../errors.ts';
-import type { StateSummary } from '../execution/state-queries.ts';
-import type { CheckpointInfo, Key } from '../graph/job.ts';
+import { hasPrefix, type StateSummary } from '../execution/state-queries.ts';
+import type { CheckpointInfo } from '../graph/job.ts';
 import { keyOf, keyText, shown } from '../observe/state-json.ts';
 import { systemIo } from '../runtime/io.ts';
 import { ask, chooseJob, type FoundJob } from './door-client.ts';
@@ -120,7 +120,7 @@ async function scanCommand(uid: string, state: string | undefined, flags: ScanFl
     return;
   }
   const snapshot = await snapshotOf(flags.at, flags);
-  const entries = snapshot.entries({ uid, state, ...(flags.prefix === undefined ? {} : { key: (key) => hasPrefix(key, flags.prefix!) }) });
+  const entries = snapshot.entries({ uid, state, ...(flags.prefix === undefined ? {} : { key: (key) => hasPrefix(key, flags.prefix) }) });
   await writeAll(lines(largest === undefined ? first(entries, limit) : await largestOf(entries, largest), flags.json === true, state === undefined));
 }
 
@@ -192,11 +192,6 @@ async function largestOf(entries: AsyncIterable<SnapshotEntry>, n: number): Prom
   }
   cut();
   return found;
-}
-
-function hasPrefix(key: Key, prefix: string): boolean {
-  const part = Array.isArray(key) ? (key as readonly Key[])[0] : key;
-  return part !== undefined && !Array.isArray(part) && String(part).startsWith(prefix);
 }
 
 /** S2. */

@@ -347,6 +347,7 @@ export class Task {
       return run();
     } catch (error) {
       this.#state = 'failed';
+      this.#answerLooks(false);
       const node = this.#nodes[this.#chain.at()] ?? this.#nodes[0]!;
       // An error of a unit comes here as a TaskFailure, its policy asked. Any other is not of a record and has no policy: the region restarts.
       const failure = this.#units.failure(error, { ...node, onError: 'restart' }, undefined, undefined)!;
