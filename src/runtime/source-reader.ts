@@ -10,6 +10,7 @@
 //  S4  What a read says of undecodable records counts with the batch that it gives next, since `position` stands behind both.
 //  S5  An instance that has not heard of its share of the first splits holds event time back; one that has none, or none any more, is idle at once.
 //  S6  The clock of idleness stands still while the task takes no records, and while alignment pauses the split (semantics 4).
+//  S7  The generator of a split that ends speaks once more, however soon it ended; from then on the split is as one that is idle for ever.
 
 import { messageOf } from '../errors.ts';
 import type { WatermarkStrategy } from '../graph/node.ts';
@@ -233,17 +234,22 @@ export class SourceReader {
     for (const { clock, member } of this.splits.values()) clock.timer.hold(held || member?.waits === true, now);
   }
 
-  /** Event time of this instance, after its generators have spoken. A finished split no longer holds the others back. */
+  /** Event time of this instance, after its generators have spoken. A finished split no longer holds the others back (S7). */
   time(): { watermark: number; idle: boolean } {
     const now = this.#options.now();
     const { group, context } = this.#options;
     const clocks: SplitClock[] = [];
+    let open = false;
     for (const { finished, values, active, clock, member } of this.splits.values()) {
-      if (finished && values === undefined) continue;
+      clocks.push(clock);
+      if (finished && values === undefined) {
+        clock.end(now);
+        continue;
+      }
+      open = true;
       clock.timer.hold(this.#held || member?.paused(clock.watermark) === true, now);
       clock.look(now, active || values !== undefined);
       member?.report(clock.idle ? undefined : clock.watermark);
-      clocks.push(clock);
     }
     for (const reading of this.splits.values()) reading.active = false;
     if (group?.settle(now) === true)
@@ -251,8 +257,8 @@ export class SourceReader {
         { uid: context.uid, group: this.#strategy.align!.group },
         `The alignment group '${this.#strategy.align!.group}' stood still while every split of it waited: each may go on for a batch.`,
       );
-    if (clocks.length === 0) return { watermark: Number.NEGATIVE_INFINITY, idle: this.empty };
-    return mergeSplits(clocks);
+    const merged = mergeSplits(clocks);
+    return open ? merged : { watermark: merged.watermark, idle: this.empty };
   }
 
   snapshot(): SplitSnapshot[] {

@@ -3,7 +3,8 @@
 // Invariants:
 //  G1  What a split and an instance emit only grows; both are part of the snapshot (protocols 13). A timestamp that is NaN moves nothing.
 //  G2  Bounded out-of-orderness: watermark = largest timestamp − outOfOrderness − 1.
-//  G3  An idle split does not hold the instance back; an instance all of whose splits are idle is idle, and says the largest they have reached.
+//  G3  An idle split does not hold the instance back, and neither does one that has ended; an instance all of whose splits are idle or have ended is idle,
+//      and says the largest they have reached.
 
 import type { WatermarkGenerator, WatermarkStrategy } from '../graph/node.ts';
 import { IdleTimer } from './idle-timer.ts';
@@ -25,6 +26,7 @@ export class SplitClock {
   watermark: number;
   idle = false;
   readonly timer: IdleTimer;
+  #ended = false;
   readonly #bound: number;
   readonly #custom: (WatermarkGenerator<unknown> & Partial<CommandedGenerator>) | undefined;
 
@@ -50,6 +52,14 @@ export class SplitClock {
     if (this.#custom === undefined) this.#raise(this.maxTimestamp - this.#bound - 1);
     else this.#raise(this.#custom.onPeriodic?.(now));
     this.idle = this.#custom?.idle ?? (!records && this.timer.idle(now));
+  }
+
+  /** Its split has ended: the generator speaks for the last time, and nobody is held back any more. */
+  end(now: number): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.look(now, true);
+    this.idle = true;
   }
 
   #raise(to: number | undefined): void {

@@ -144,6 +144,19 @@ describe('an unbounded source', () => {
     expect(seen.filter((s) => s.startsWith('|'))).toEqual(['|49', '|99']);
   });
 
+  it('hears of the time in a split that was read to its end at once', async () => {
+    const feed = new Feed<number>({ bounded: false, splits: ['a', 'b'], open: true });
+    const { clock, seen } = await started((into, source) => timeline(source(feed, BY_VALUE), into));
+    feed.push([50], undefined, 'a').push([100], undefined, 'b').end('a').end('b');
+    await clock.advance(200);
+    expect(seen.filter((s) => s.startsWith('|'))).toEqual(['|99']);
+    // The next one does not make time fall, and takes it on.
+    feed.addSplit('c');
+    feed.push([200], undefined, 'c').end('c');
+    await clock.advance(200);
+    expect(seen.filter((s) => s.startsWith('|'))).toEqual(['|99', '|199']);
+  });
+
   it('that ends while it is idle is heard to end: its windows fire', async () => {
     const feed = new Feed<number>({ bounded: false });
     const clock = new DrivenClock();
