@@ -94,7 +94,7 @@ function optionsOf(job: LoadedJob, asked: Asked, said: Said): RunOptions {
 async function runJob(job: LoadedJob, options: RunOptions, said: Said, wait: boolean): Promise<number> {
   const abort = new AbortController();
   job.defaults.signal?.addEventListener('abort', () => abort.abort(job.defaults.signal?.reason), { once: true });
-  const signals = new Signals(said, () => abort.abort());
+  const signals = new Signals(said, options.checkpoints === false, () => abort.abort());
   try {
     const run = await started(job, { ...options, signal: abort.signal }, said, wait, signals);
     if (run === undefined) return 0;
@@ -146,14 +146,17 @@ class Signals {
   readonly first: Promise<void>;
   count = 0;
   readonly #said: Said;
+  /** The job keeps no checkpoints. */
+  readonly #forgets: boolean;
   readonly #abort: () => void;
   #stop: (() => Promise<unknown>) | undefined;
   #cancel: (() => Promise<unknown>) | undefined;
   #last = { name: '', at: Number.NEGATIVE_INFINITY };
   #come!: () => void;
 
-  constructor(said: Said, abort: () => void) {
+  constructor(said: Said, forgets: boolean, abort: () => void) {
     this.#said = said;
+    this.#forgets = forgets;
     this.#abort = abort;
     this.first = new Promise((resolve) => {
       this.#come = resolve;
@@ -176,7 +179,7 @@ class Signals {
     this.count += 1;
     this.#come();
     if (this.count === 1) {
-      this.#said.line('stopping: a last checkpoint is taken (once more: cancel)', { event: 'stopping', signal: name });
+      this.#said.line(`stopping${this.#forgets ? '' : ': a last checkpoint is taken'} (once more: cancel)`, { event: 'stopping', signal: name });
       this.#tell(this.#stop);
     } else if (this.count === 2) {
       this.#said.line('cancelling', { event: 'cancelling', signal: name });

@@ -76,6 +76,15 @@ describe('millrace run', () => {
     expect(count).toBe(n);
   });
 
+  it('speaks of no last checkpoint where it takes none', async () => {
+    const run = place.start(['run', place.write('ticking.mjs', TICKING), '--no-checkpoints']);
+    await run.said(/^40 40$/m, 'stdout');
+    run.child.kill('SIGINT');
+    const { code, stderr } = await run.ended;
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/^stopping \(once more: cancel\)\nticking: stopped$/m);
+  });
+
   it('takes a second, later signal for cancel, and an echo of the first one for nothing', async () => {
     const module = place.write(
       'stuck.mjs',
