@@ -459,7 +459,8 @@ export class JobRun {
   /** Every task of every region must be open before any begins: the first id depends on all markers. */
   #regionOpened(): void {
     const pending = this.#slots.filter((s) => !s.running);
-    if (!pending.every((s) => s.attempt !== undefined && s.attempt.markers.length === s.attempt.tasks.length)) return;
+    // A region that still goes down has the attempt that was open before: those that are back wait for its next one.
+    if (!pending.every((s) => !this.#restarting.has(s) && s.attempt !== undefined && s.attempt.markers.length === s.attempt.tasks.length)) return;
     const markers = this.#slots.flatMap((s) => s.attempt!.markers);
     for (const slot of pending) {
       slot.running = true;

@@ -1,4 +1,4 @@
-import { job, memory } from 'millrace';
+import { job, memory, type } from 'millrace';
 import { expect, it } from 'vitest';
 import { Conditions, checkpointsIn, ends, Feed, RESTARTS, rejection, Store, startWithFaults, temporaryFolder, Watch } from '../protocols/lab.ts';
 
@@ -83,5 +83,44 @@ it('closes a region whose opening was overtaken by a restart', async () => {
   for (const feed of feeds) await feed.push([1]).taken();
   expect((await running.stop()).status).toBe('stopped');
   expect(feeds.map((f) => f.reads.length)).toEqual([1, 1]);
+  expect(stores.map((s) => s.records)).toEqual([[1], [1]]);
+});
+
+it('begins anew only when a region that takes long to go down is back too', async () => {
+  const folder = await temporaryFolder();
+  const conditions = new Conditions();
+  const feeds = endless(2);
+  const stores = storesFor(feeds);
+  const [first] = stores;
+  const { open } = first!;
+  let opens = 0;
+  first!.open = (context) => {
+    opens += 1;
+    conditions.changed();
+    return open.call(first, context);
+  };
+  let slow = true;
+  const twoWithOneSlow = job('apart', (env) => {
+    feeds.forEach((feed, i) => {
+      env
+        .source(`in-${i}`, feed)
+        .process(`pass-${i}`, {
+          emits: type<number>(),
+          onRecord: (n, context) => context.emit(n),
+          async onStop() {
+            if (i === 0 || !slow) return;
+            slow = false;
+            await conditions.until(() => opens === 2);
+            // The other region is open, and says so.
+            for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
+          },
+        })
+        .sink(`out-${i}`, stores[i]!);
+    });
+  });
+  const running = ends(await startWithFaults(twoWithOneSlow, 'checkpoint.metadata.write=fail', { checkpoints: checkpointsIn(folder), restarts: RESTARTS }));
+  await rejection(running.checkpoint());
+  for (const feed of feeds) await feed.push([1]).taken();
+  expect(await running.stop()).toMatchObject({ status: 'stopped', restarts: 1 });
   expect(stores.map((s) => s.records)).toEqual([[1], [1]]);
 });
