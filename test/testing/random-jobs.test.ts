@@ -1,0 +1,404 @@
+// Random jobs of event time, each compared with itself: what sinks hold after crashes, stalls, lost notices and at other parallelisms is what they hold after a
+// straight run at parallelism 1.
+//
+// Two kinds. «Everything» has at parallelism 1 one operator of each sort beside the others, of records that may be late: their order is given, so all results are.
+// «Chains» are windows and joins behind one another, of records that are never late: results are compared whatever the order in which instances meet.
+// A failure prints the seed and the settings; MILLRACE_SEED repeats it, MILLRACE_ROUNDS asks for more.
+
+import {
+  broadcastMap,
+  combine,
+  count,
+  type Job,
+  job,
+  level,
+  list,
+  map,
+  max,
+  maxBy,
+  memory,
+  type Sink,
+  type StateBackend,
+  type Stream,
+  type StreamEnvironment,
+  session,
+  sliding,
+  sum,
+  topN,
+  tumbling,
+  type,
+  value,
+} from 'millrace';
+import { crashMarker, type JobOutcome, runJob, type SourceScript, simulate } from 'millrace/testing';
+import { expect, it } from 'vitest';
+import { temporaryFolder } from '../protocols/lab.ts';
+import { Random, rounds, SEED } from '../random.ts';
+
+type Script = SourceScript[string];
+type Sinks = Record<string, unknown>;
+
+const nowhere: Sink<unknown> = { open: async () => ({ write() {}, async flush() {}, async close() {} }) };
+/** Crashes that faults bring are not what a job is to be given up for. */
+const RESTARTS = { max: 1000, within: 1e9, backoff: { initial: 1, max: 1 } };
+
+/** By sink, whatever the order. */
+function held({ sinks }: JobOutcome<Sinks>): Record<string, string[]> {
+  return Object.fromEntries(Object.entries(sinks).map(([uid, values]) => [uid, values.map((v) => JSON.stringify(v)).sort()]));
+}
+
+function crashed(random: Random, script: Script, crashes: number): Script {
+  const items = [...script];
+  for (let n = 0; n < crashes; n++) items.splice(random.below(items.length + 1), 0, crashMarker());
+  return items;
+}
+
+async function same(said: string, expected: Record<string, string[]>, running: Promise<JobOutcome<Sinks>>): Promise<void> {
+  const outcome = await running.catch((cause: unknown) => {
+    throw new Error(said, { cause });
+  });
+  expect(held(outcome), `${said}, ${outcome.restarts} restarts`).toEqual(expected);
+}
+
+// ── everything ──
+
+interface Event {
+  readonly id: number;
+  readonly key: number;
+  readonly n: number;
+  readonly at: number;
+}
+interface Settings {
+  readonly ordered: boolean;
+  readonly outOfOrderness: number;
+  readonly capacity: number;
+  readonly lateness: number;
+  readonly gap: number;
+  /** Calls about records of that number fail. */
+  readonly failing: number;
+}
+
+function everything(env: StreamEnvironment, settings: Settings): void {
+  const { ordered, outOfOrderness, capacity, lateness, gap, failing } = settings;
+  const events = env.fromArray<Event>('in', [], { timestamp: (event) => event.at, outOfOrderness });
+  const asked = events
+    .asyncMap(
+      'ask',
+      async (event) => {
+        for (let turn = 0; turn < event.n % 4; turn++) await null;
+        if (event.n === failing) throw new Error('failing');
+        return event;
+      },
+      { ordered, capacity },
+    )
+    .onError('skip');
+  asked
+    .deadLetters()
+    .map((letter) => (letter.record as Event).id)
+    .sink('unanswered', nowhere);
+
+  const sessions = asked
+    .keyBy((event) => event.key)
+    .window(session(gap))
+    .allowedLateness(lateness)
+    .process('sessions', ({ key, start, end }, values) => [[key, start, end, [...values].map((event) => event.id).sort((a, b) => a - b)]]);
+  sessions.sink('sessions-out', nowhere);
+  sessions
+    .late()
+    .map((event) => event.id)
+    .sink('late-out', nowhere);
+
+  const process = asked
+    .keyBy((event) => event.key)
+    .process('process', {
+      emits: type<unknown>(),
+      state: { ids: list<number>(), byNumber: map<number, number>(), seen: value({ default: 0 }) },
+      onRecord({ id, n, at }, context) {
+        const { ids, byNumber, seen } = context.state;
+        ids.add(id);
+        seen.update((before) => before + 1);
+        context.timers.event.set(at + 5);
+        byNumber.set(n, id);
+        if (n === 3) throw new Error('three');
+        if (n === 4) {
+          context.timers.event.delete(at + 5);
+          ids.clear();
+        }
+        context.side('seen', ordered ? [id, context.watermark > at] : id);
+      },
+      onTimer({ at }, context) {
+        if (at % 7 === 0) throw new Error('seven');
+        const { ids, byNumber, seen } = context.state;
+        context.emit([context.key, at, ids.all(), [...byNumber.entries()], seen.get()]);
+      },
+    })
+    .onError('skip');
+  // What it has seen when a timer fires depends on the order of the answers.
+  if (ordered) process.sink('process-out', nowhere);
+  else process.forEach('process-out', () => {});
+  process.side('seen').sink('side-out', nowhere);
+  process
+    .deadLetters()
+    .map(({ error, key }) => [error.message, key])
+    .sink('failed-out', nowhere);
+
+  events
+    .keyBy((event) => event.key)
+    .intervalJoin(
+      'join',
+      asked.keyBy((event) => event.key),
+      { lower: -2, upper: 3, outer: 'left' },
+      (left, right) => [left.id, right?.id ?? null],
+    )
+    .sink('join-out', nowhere);
+
+  events
+    .keyBy((event) => event.key)
+    .connect(events.filter((event) => event.n === 9).broadcast())
+    .process('nines', {
+      emits: type<unknown>(),
+      state: { nines: broadcastMap<number, number>(), total: value({ default: 0 }) },
+      onLeft({ n }, context) {
+        context.state.total.update((total) => total + n);
+        context.timers.event.set(1000);
+      },
+      onRight({ id, at }, context) {
+        context.state.nines.set(id, at);
+      },
+      onTimer(_, context) {
+        const nines = [...context.state.nines.entries()].sort((a, b) => a[0] - b[0]);
+        context.emit([context.key, context.state.total.get(), nines]);
+      },
+    })
+    .sink('nines-out', nowhere);
+}
+
+async function compareEverything(seed: number, directory: string): Promise<void> {
+  const random = new Random(seed);
+  let time = 0;
+  const script = Array.from({ length: random.between(20, 80) }, (_, id) => {
+    time += random.below(6);
+    const event: Event = { id, key: random.below(4), n: random.below(10), at: time - random.below(12) };
+    return { value: event, timestamp: event.at };
+  });
+  const settings: Settings = {
+    ordered: random.once(2),
+    outOfOrderness: random.below(8),
+    capacity: random.between(1, 5),
+    lateness: random.below(6),
+    gap: random.between(3, 10),
+    failing: random.below(12),
+  };
+  const tried = job('everything', (env) => everything(env, settings), { restarts: RESTARTS });
+  const said = `seed ${seed}: ${JSON.stringify(settings)}`;
+  const expected = held(await runJob(tried, { sources: { in: script }, seed }));
+  const state: StateBackend = random.once(3) ? level({ directory }) : memory();
+  await same(`${said}, crash markers`, expected, runJob(tried, { sources: { in: crashed(random, script, 2) }, seed: seed + 1, state }));
+  const faults = { crash: 0.02, slow: 0.2, drop: 0.02 };
+  await same(`${said}, faults`, expected, simulate(tried, { seed, sources: { in: script }, faults }));
+}
+
+it(`random jobs of everything give after crashes what they give without, seeds from ${SEED}`, async () => {
+  const directory = await temporaryFolder();
+  for (let round = 0; round < rounds(3); round++) await compareEverything(SEED + round, directory);
+}, 3_600_000);
+
+// ── chains ──
+
+interface Item {
+  readonly id: number;
+  readonly key: string;
+  readonly n: number;
+  readonly gap: number;
+  readonly at: number;
+}
+interface Measures {
+  readonly size: number;
+  readonly offset: number;
+  readonly lower: number;
+  readonly upper: number;
+}
+interface Chain {
+  readonly inputs: readonly string[];
+  /** Records that failed come by `failed`. */
+  build(inputs: readonly Stream<Item>[], measures: Measures): { readonly out: Stream<unknown>; readonly failed?: Stream<unknown> };
+}
+
+const byKey = (stream: Stream<Item>) => stream.keyBy((item) => item.key);
+const idsOf = (items: Iterable<Item>): number[] => [...items].map((item) => item.id).sort((a, b) => a - b);
+
+const CHAINS: Record<string, Chain> = {
+  'the hottest of sliding counts': {
+    inputs: ['a'],
+    build: ([a], { size, offset }) => ({
+      out: byKey(a!)
+        .window(sliding(size * 8, size, { offset }))
+        .aggregate('counts', count())
+        .windowAll(tumbling(size, { offset }))
+        .process('hottest', (_, counts) => {
+          const all = [...counts];
+          const most = Math.max(...all.map((counted) => counted.value));
+          return all.filter((counted) => counted.value === most).map((counted) => [counted.start, counted.key, counted.value]);
+        }),
+    }),
+  },
+  'the largest of sliding totals, by their start': {
+    inputs: ['a'],
+    build: ([a], { size, offset }) => ({
+      out: byKey(a!)
+        .window(sliding(size * 9, size, { offset }))
+        .aggregate('totals', combine({ count: count(), sum: sum((item: Item) => item.n) }))
+        .keyBy((total) => total.start)
+        .window(tumbling(size, { offset }))
+        .aggregate(
+          'largest',
+          maxBy((total) => total.value.count * 1e6 + total.value.sum * 10 + (total.key.charCodeAt(0) % 10)),
+        ),
+    }),
+  },
+  'sessions of own gaps in tumbling windows': {
+    inputs: ['a'],
+    build: ([a], { size, offset }) => ({
+      out: byKey(a!)
+        .window(session((item: Item) => item.gap))
+        .process('sessions', ({ key, start, end }, items) => [{ key, start, end, ids: idsOf(items) }])
+        .keyBy((found) => found.ids.length % 2)
+        .window(tumbling(size * 4, { offset }))
+        .process('together', ({ key, start }, all) => [[key, start, [...all].map((found) => JSON.stringify(found)).sort()]]),
+    }),
+  },
+  'totals of sessions in sessions of all': {
+    inputs: ['a'],
+    build: ([a], { size }) => ({
+      out: byKey(a!)
+        .window(session(size | 1))
+        .aggregate('sessions', combine({ count: count(), sum: sum((item: Item) => item.n), last: max((item: Item) => item.at) }))
+        .windowAll(session(size * 2 + 1))
+        .aggregate('all', combine({ records: sum((found) => found.value.count), sessions: count(), end: max((found) => found.end) })),
+    }),
+  },
+  'two window joins': {
+    inputs: ['a', 'b', 'c'],
+    build: ([a, b, c], { size, offset }) => ({
+      out: byKey(a!)
+        .join(byKey(b!))
+        .window(tumbling(size, { offset }))
+        .apply('pairs', (left, right, { start }) => ({ key: left.key, ids: [left.id, right.id], start }))
+        .keyBy((found) => found.key)
+        .join(byKey(c!))
+        .window(tumbling(size, { offset }))
+        .apply('triples', ({ key, ids }, item, { start }) => [key, ...ids, item.id, start]),
+    }),
+  },
+  'sessions of two streams': {
+    inputs: ['a', 'b'],
+    build: ([a, b]) => ({
+      out: byKey(a!)
+        .coGroup(byKey(b!))
+        .window(session((item: Item) => item.gap))
+        .apply('together', (key, left, right, { start, end }) => [[key, start, end, idsOf(left), idsOf(right)]]),
+    }),
+  },
+  'windows of an interval join': {
+    inputs: ['a', 'b'],
+    build: ([a, b], { size, lower, upper }) => ({
+      out: byKey(a!)
+        .intervalJoin('pairs', byKey(b!), { lower, upper }, (left, right) => ({ key: left.key, left: left.id, right: right.id }))
+        .keyBy((found) => found.key)
+        .window(tumbling(size))
+        .aggregate('totals', combine({ count: count(), sum: sum((found) => found.left * 1000 + found.right) })),
+    }),
+  },
+  'an outer interval join': {
+    inputs: ['a', 'b'],
+    build: ([a, b], { lower, upper }) => ({
+      out: byKey(a!).intervalJoin('pairs', byKey(b!), { lower, upper, outer: 'left' }, (left, right) => [left.key, left.id, right?.id ?? null]),
+    }),
+  },
+  'the largest of two streams, but for some': {
+    inputs: ['a', 'b'],
+    build: ([a, b], { size, offset }) => ({
+      out: byKey(a!.union(b!))
+        .window(sliding(size * 3, size, { offset }))
+        .evictor({ before: (held) => held.filter((entry) => entry.value.n % 3 !== 0) })
+        .aggregate(
+          'largest',
+          topN(2, (item) => item.n * 1000 + item.id),
+        )
+        .map(({ key, start, value: items }) => [key, start, items.map((item) => [item.n, item.id])]),
+    }),
+  },
+  'timestamps given on the way': {
+    inputs: ['a'],
+    build: ([a], { size, offset }) => ({
+      out: byKey(a!.map((item) => ({ ...item, at: item.at * 2 })).timestamps({ timestamp: (item) => item.at, outOfOrderness: 2 * OUT_OF_ORDER }))
+        .window(tumbling(size, { offset }))
+        .aggregate('totals', combine({ count: count(), sum: sum((item: Item) => item.id) })),
+    }),
+  },
+  'firings that fail': {
+    inputs: ['a'],
+    build([a], { size, offset }) {
+      const fired = byKey(a!)
+        .window(tumbling(size, { offset }))
+        .process('fired', ({ key, start }, items) => {
+          const ids = idsOf(items);
+          if (ids.reduce((total, id) => total + id, 0) % 3 === 0) throw new Error(`${key} ${start} ${ids.join()}`);
+          return [[key, start, ids]];
+        })
+        .onError('skip');
+      return { out: fired, failed: fired.deadLetters().map(({ key, error }) => [key, error.message]) };
+    },
+  },
+};
+
+/** The most by which a record of a chain is behind the newest before it. */
+const OUT_OF_ORDER = 200;
+
+function itemsOf(random: Random): Script {
+  let time = random.between(-100, 50);
+  return Array.from({ length: random.between(0, 60) }, (_, i) => {
+    time += random.of([0, 0, 1, 2, 5, 20]);
+    const at = 2 * time - random.of([0, 0, 2, 10, 60, OUT_OF_ORDER]);
+    const item: Item = { id: i + 1, key: random.of(['a', 'b', 'c', 'd']), n: random.below(10), gap: random.between(1, 15) | 1, at };
+    return { value: item, timestamp: at };
+  });
+}
+
+async function compareChains(seed: number, directory: string): Promise<void> {
+  const random = new Random(seed);
+  const name = random.of(Object.keys(CHAINS));
+  const { inputs, build } = CHAINS[name]!;
+  const size = random.of([1, 3, 5, 10, 16]);
+  const lower = random.between(-10, 5);
+  const measures: Measures = { size, offset: random.between(1 - size, size - 1), lower, upper: lower + random.between(0, 15) };
+  const sources = Object.fromEntries(inputs.map((uid) => [uid, itemsOf(random)]));
+  const made = (parallelism: number): Job =>
+    job(
+      'chain',
+      (env) => {
+        const streams = inputs.map((uid) => env.fromArray<Item>(uid, [], { timestamp: (item) => item.at, outOfOrderness: OUT_OF_ORDER }));
+        const { out, failed } = build(streams, measures);
+        out.sink('out', nowhere);
+        failed?.sink('failed', nowhere);
+      },
+      { parallelism, restarts: RESTARTS },
+    );
+  const said = `seed ${seed}: ${name}, ${JSON.stringify(measures)}`;
+  const expected = held(await runJob(made(1), { sources }));
+  for (let run = 0; run < 2; run++) {
+    const parallelism = random.between(1, 3);
+    const tried = made(parallelism);
+    const crashes = Object.fromEntries(Object.entries(sources).map(([uid, script]) => [uid, crashed(random, script, random.below(3))]));
+    const faults = { crash: random.below(3), slow: random.of([0, 2, 0.05]), drop: random.below(2) };
+    const state: StateBackend = random.once(6) ? level({ directory, cacheBytes: 1024 }) : memory();
+    const running = random.once(3)
+      ? simulate<Sinks>(tried, { seed: seed + run, sources, faults })
+      : runJob<Sinks>(tried, { sources: crashes, seed: seed + run, state });
+    await same(`${said}, parallelism ${parallelism}`, expected, running);
+  }
+}
+
+it(`random chains of windows and joins give at any parallelism and after crashes what they give straight, seeds from ${SEED}`, async () => {
+  const directory = await temporaryFolder();
+  for (let round = 0; round < rounds(10); round++) await compareChains(SEED + round, directory);
+}, 3_600_000);
