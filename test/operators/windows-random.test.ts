@@ -34,6 +34,7 @@ import {
 } from 'millrace';
 import { expect, it, onTestFinished } from 'vitest';
 import type { Backend } from '../../state-backends/index.ts';
+import { Random, rounds, SEED } from '../random.ts';
 import { Driven, type Snapshot } from './driven.ts';
 
 interface Item {
@@ -71,29 +72,6 @@ type Event =
   | { readonly kind: 'watermark'; readonly time: number }
   | { readonly kind: 'clock'; readonly now: number }
   | { readonly kind: 'restore'; readonly parallelism: number };
-
-class Random {
-  #state: number;
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-  below(n: number): number {
-    return Math.floor(this.next() * n);
-  }
-  between(from: number, to: number): number {
-    return from + this.below(to - from + 1);
-  }
-  of<T>(items: readonly T[]): T {
-    return items[this.below(items.length)]!;
-  }
-}
 
 function planOf(random: Random): Plan {
   const time = random.of(['event', 'event', 'processing'] as const);
@@ -529,8 +507,7 @@ class Model {
 
 // ── the comparison ──
 
-const ROUNDS = Number(process.env['MILLRACE_ROUNDS'] ?? 400);
-const SEED = Number(process.env['MILLRACE_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+const ROUNDS = rounds(400);
 
 /** By key and window, in the order in which they came; what came of others in between does not count. */
 function byWindow(results: readonly Result[], sorted: boolean, own: boolean): Record<string, string[]> {
