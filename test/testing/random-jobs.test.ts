@@ -193,7 +193,7 @@ async function compareEverything(seed: number, directory: string): Promise<void>
   const expected = held(await runJob(tried, { sources: { in: script }, seed }));
   const state: StateBackend = random.once(3) ? level({ directory }) : memory();
   await same(`${said}, crash markers`, expected, runJob(tried, { sources: { in: crashed(random, script, 2) }, seed: seed + 1, state }));
-  const faults = { crash: 0.02, slow: 0.2, drop: 0.02 };
+  const faults = { crash: random.between(1, 4), slow: 0.1, drop: 0.02 };
   await same(`${said}, faults`, expected, simulate(tried, { seed, sources: { in: script }, faults }));
 }
 
