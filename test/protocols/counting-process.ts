@@ -1,12 +1,13 @@
 // A process that counts words in windows of a keyed process until it is killed or its input ends: for tests that need a real SIGKILL or SIGSTOP.
-// Arguments: directory, how many records, milliseconds between batches, options of the start as JSON. Prints `running`, each id of a checkpoint, then `done`.
+// Arguments: directory, how many records, milliseconds between batches, options of the start as JSON, and where to make a savepoint behind the first checkpoint.
+// Prints `running`, each id of a checkpoint, `savepoint`, then `done`.
 
 import { join } from 'node:path';
 import { files } from '../../src/connectors/index.ts';
 import type { Source } from '../../src/graph/source.ts';
 import { job } from '../../src/index.ts';
 
-const [directory, count, pause, options = '{}'] = process.argv.slice(2);
+const [directory, count, pause, options = '{}', savepoint] = process.argv.slice(2);
 const BATCH = 20;
 
 const numbers: Source<number, string, number> = {
@@ -43,6 +44,11 @@ try {
     ...(JSON.parse(options) as object),
   });
   console.log('running');
+  if (savepoint !== undefined) {
+    await running.checkpoint();
+    await running.savepoint(savepoint);
+    console.log('savepoint');
+  }
   await running.finished;
   console.log('done');
 } catch (error) {
