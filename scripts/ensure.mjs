@@ -2,10 +2,10 @@
 // anything is installed, so it imports nothing else.
 //
 // Installed: every package of package-lock.json (optional ones aside) stands in node_modules in that version. Built: dist is younger than every
-// source. A build is made beside dist and put in its place as a whole, so that a process that uses dist never sees half of one.
+// source and than this file. A build is made beside dist and put in its place as a whole, so that a process that uses dist never sees half of one.
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -68,7 +68,7 @@ function npm(...command) {
 function built() {
   if (!existsSync(stamp)) return false;
   const since = statSync(stamp).mtimeMs;
-  const files = ['package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json'].map((name) => join(root, name));
+  const files = ['package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json', 'scripts/ensure.mjs'].map((name) => join(root, name));
   return [...files, ...['src', 'actors', 'state-backends'].map((name) => join(root, name))].every((path) => newest(path) < since);
 }
 
@@ -88,6 +88,8 @@ function build() {
   try {
     const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
     if (run(process.execPath, [tsc, '-p', 'tsconfig.build.json', '--outDir', beside]) !== 0) throw new NotReady('The build failed.');
+    // npx in a clone runs the file itself, and npm makes it executable only when it first meets it.
+    chmodSync(join(beside, 'src', 'cli', 'main.js'), 0o755);
     // A source that changes while the build runs is younger than the stamp.
     writeFileSync(join(beside, '.built'), `${begun.toISOString()}\n`);
     utimesSync(join(beside, '.built'), begun, begun);

@@ -1,7 +1,7 @@
 // `npm start` as a process manager sees it: it starts npm, and tells npm to end. The shell between npm and the job must have become the job (`exec`), or it
 // dies of the signal alone.
 
-import { readFileSync, symlinkSync } from 'node:fs';
+import { readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { build, Place, ROOT } from './millrace-process.ts';
@@ -24,6 +24,10 @@ describe.skipIf(process.platform === 'win32')('npm start', () => {
     // A job that was left behind would hold its output open.
     if (pid !== undefined && alive(pid)) process.kill(pid, 'SIGKILL');
     await place.remove();
+  });
+
+  it('leaves a command that npx can run in the clone, also where it was built again', () => {
+    expect(statSync(join(ROOT, 'dist', 'src', 'cli', 'main.js')).mode & 0o111).toBe(0o111);
   });
 
   it('ends behind a last checkpoint when npm is told to end, and npm not before it', async () => {
