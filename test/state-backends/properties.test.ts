@@ -9,8 +9,8 @@ const directory = mkdtempSync(join(tmpdir(), 'millrace-state-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 describe('random histories of changes, aborted checkpoints, sweeps, restores and rescales agree with a plain Map', () => {
-  test('memory()', () => holdsForAllHistories(() => memory(), 200));
+  test('memory()', () => holdsForAllHistories(() => memory(), 300));
   test('level() with room for everything', () => holdsForAllHistories(() => level({ directory }), 60));
-  test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), 50, { empties: true }));
-  test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), 50));
+  test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), 200, { empties: true }));
+  test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), 200));
 });
