@@ -28,8 +28,8 @@ import type { TaskMail } from '../runtime/task-contract.ts';
 import { judgeAck, nextId, nextTrigger, superseded, type TaskFacts, triggerTargets } from './decisions.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, writersOf } from './metadata.ts';
 import type { Registry } from './registry.ts';
-import { writeSavepoint } from './savepoint.ts';
-import type { DirectoryStorage } from './storage.ts';
+import { type SavepointPlace, writeSavepoint } from './savepoint.ts';
+import type { SnapshotFiles } from './storage.ts';
 
 /** The life of a checkpoint, as data; drawn in docs/architecture.md. */
 export const checkpointLifecycle = setup({
@@ -63,9 +63,9 @@ export interface CheckpointRequest {
   reject(error: unknown): void;
 }
 
-/** C7. Into that folder, which is prepared. */
+/** C7. Into that place, which is prepared. */
 export interface SavepointRequest {
-  readonly folder: string;
+  readonly place: SavepointPlace;
   resolve(savepoint: SavepointInfo): void;
   reject(error: unknown): void;
 }
@@ -96,7 +96,7 @@ export interface CoordinatorOptions {
   /** How many tasks the plan has: nothing is triggered before all are there. */
   readonly tasks: () => number;
   /** Undefined: no checkpoints; only the last barrier, which commits the sinks. */
-  readonly storage: DirectoryStorage | undefined;
+  readonly storage: SnapshotFiles | undefined;
   readonly registry: Registry | undefined;
   readonly io: Io;
   readonly log: Logger;
@@ -104,8 +104,8 @@ export interface CoordinatorOptions {
   readonly timeout: number;
   readonly minPause: number;
   readonly retain: number;
-  /** Files are read back. */
-  readonly verify: boolean;
+  /** Whether the files of savepoints are read back; undefined: as their storage needs. */
+  readonly verify: boolean | undefined;
   /** After each completed checkpoint, behind the pointer: what is not needed any more goes. */
   readonly release: () => Promise<void>;
   readonly tolerate: number;
@@ -485,11 +485,11 @@ export class Coordinator {
   }
 
   /** C7. Checkpoints go on meanwhile. */
-  #copy(request: SavepointRequest, metadata: CheckpointMetadata, storage: DirectoryStorage, verify: boolean): void {
+  #copy(request: SavepointRequest, metadata: CheckpointMetadata, storage: SnapshotFiles, verify: boolean | undefined): void {
     this.#pending = undefined;
     this.#failures = 0;
     this.#copied.add(metadata);
-    const written = writeSavepoint(metadata, storage, request.folder, this.#options.io, verify);
+    const written = writeSavepoint(metadata, storage, request.place, this.#options.io, verify);
     // Answered also where this actor has ended by then.
     const settled = written.then(request.resolve, request.reject).finally(() => this.#copied.delete(metadata));
     this.#writing = Promise.all([this.#writing, settled]);
@@ -543,7 +543,7 @@ export class Coordinator {
     const dropped = new Set<string>(this.#outlived);
     this.#outlived.clear();
     for (const checkpoint of registered) {
-      const names = await readMetadata(io, checkpoint.path).then(filesNamed, (error) => {
+      const names = await readMetadata(storage!.storage, checkpoint.path).then(filesNamed, (error) => {
         // Nothing is deleted on a guess: a kept checkpoint that cannot be read may name anything.
         if (!gone.has(checkpoint.id)) throw error;
         return [];

@@ -8,7 +8,6 @@
 //  N2  At most about PASS_BYTES of files are held at once: state that is larger is read several times, a share of the keys each time.
 //  N3  Two snapshots are compared share by share, with the same keys in each.
 
-import { basename, dirname, join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import {
   canonicalKey,
@@ -29,10 +28,13 @@ import {
 } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Key } from '../graph/job.ts';
+import type { CheckpointStorage } from '../graph/storage.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
+import { absolute, below, folderOf, nameIn } from './addresses.ts';
 import { type CheckpointMetadata, readMetadata } from './metadata.ts';
-import { corrupt, DirectoryStorage } from './storage.ts';
+import { storageOf } from './places.ts';
+import { corrupt, SnapshotFiles } from './storage.ts';
 import { type StoredState, storedStates } from './stored-views.ts';
 
 /** Bytes of files whose rows are in memory together. */
@@ -86,37 +88,30 @@ interface Share {
   readonly states: readonly StoredState[];
 }
 
-/** Where a checkpoint or savepoint lies: the path of its metadata, or the folder of a savepoint. */
-export async function openSnapshot(path: string, io: Io): Promise<SnapshotInspector> {
-  const stat = await io.fs.stat(path).catch(() => undefined);
-  const metadataPath = resolve(stat?.isDirectory() === true ? join(path, METADATA) : path);
-  const there = await Promise.all(
-    [metadataPath, `${metadataPath}.copy`].map((each) =>
-      io.fs
-        .stat(each)
-        .then((s) => s.isFile())
-        .catch(() => false),
-    ),
-  );
-  if (!there.includes(true))
+/** Where a checkpoint or savepoint lies: the path of its metadata, or the folder of a savepoint. `own`: the storage of its job, where that is known. */
+export async function openSnapshot(path: string, io: Io, own?: CheckpointStorage): Promise<SnapshotInspector> {
+  const address = absolute(path);
+  const storage = storageOf(address, io, own);
+  const metadataPath = (await storage.find(address)) === 'folder' ? below(address, METADATA) : address;
+  const there = await Promise.all([metadataPath, `${metadataPath}.copy`].map((each) => storage.find(each)));
+  if (!there.includes('file'))
     throw new MillraceError('CHECKPOINT_NOT_FOUND', `There is no checkpoint and no savepoint at ${path}.`, {
       todo: 'Name the metadata file of a checkpoint (millrace checkpoints --json says it), or the folder of a savepoint.',
     });
-  const metadata = await readMetadata(io, metadataPath);
-  const folder = dirname(metadataPath);
-  const directory = basename(folder) === 'checkpoints' ? dirname(folder) : folder;
-  return new SnapshotInspector(metadataPath, metadata, new DirectoryStorage(directory, io, false));
+  const metadata = await readMetadata(storage, metadataPath);
+  const folder = folderOf(metadataPath);
+  return new SnapshotInspector(metadataPath, metadata, new SnapshotFiles(storage, nameIn(folder) === 'checkpoints' ? folderOf(folder) : folder, { io }));
 }
 
 export class SnapshotInspector {
   readonly path: string;
   readonly metadata: CheckpointMetadata;
-  readonly #storage: DirectoryStorage;
+  readonly #files: SnapshotFiles;
 
-  constructor(path: string, metadata: CheckpointMetadata, storage: DirectoryStorage) {
+  constructor(path: string, metadata: CheckpointMetadata, files: SnapshotFiles) {
     this.path = path;
     this.metadata = metadata;
-    this.#storage = storage;
+    this.#files = files;
   }
 
   /** All operators that have something stored, in the order of their names. */
@@ -260,11 +255,11 @@ export class SnapshotInspector {
         },
       );
       try {
-        for await (const part of this.#storage.read(ref.file)) reader.push(part);
+        for await (const part of this.#files.read(ref.file)) reader.push(part);
         reader.end();
       } catch (error) {
         if (error instanceof MillraceError) throw error;
-        throw corrupt(join(this.#storage.files, ref.file.name), messageOf(error), error);
+        throw corrupt(below(this.#files.files, ref.file.name), messageOf(error), error);
       }
     }
     return { tables, headers: [...headers.values()] };

@@ -4,9 +4,10 @@
 
 import { crc32 } from 'node:zlib';
 import { decode, encode, type FileRef, filesOf } from '../../state-backends/index.ts';
-import type { Io } from '../runtime/io.ts';
+import { messageOf } from '../errors.ts';
+import type { CheckpointStorage } from '../graph/storage.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
-import { corrupt } from './storage.ts';
+import { corrupt, isDamage } from './storage.ts';
 
 export interface CheckpointMetadata {
   readonly id: number;
@@ -49,17 +50,22 @@ export function unpackMetadata(bytes: Buffer, path: string): CheckpointMetadata 
   return decode(body) as CheckpointMetadata;
 }
 
-/** The first copy that is whole. */
-export async function readMetadata(io: Io, path: string): Promise<CheckpointMetadata> {
-  let first: unknown;
-  for (const copy of [path, `${path}.copy`]) {
+/** The first copy that is whole. One that cannot be reached may be whole: it is damaged only where both are known to be. */
+export async function readMetadata(storage: Pick<CheckpointStorage, 'read'>, address: string): Promise<CheckpointMetadata> {
+  const faults: unknown[] = [];
+  for (const copy of [address, `${address}.copy`]) {
     try {
-      return unpackMetadata(await io.fs.readFile(copy), copy);
+      const parts: Uint8Array[] = [];
+      for await (const part of storage.read(copy)) parts.push(part);
+      return unpackMetadata(Buffer.concat(parts), copy);
     } catch (error) {
-      first ??= error;
+      faults.push(error);
     }
   }
-  throw (first as { code?: string }).code === 'ENOENT' ? corrupt(path, 'it does not exist', first) : first;
+  const fault = faults.find((each) => !isDamage(each)) ?? faults[0];
+  const { code } = fault as { code?: string };
+  if (code === 'ENOENT') throw corrupt(address, 'it does not exist', fault);
+  throw code === 'EIO' ? corrupt(address, messageOf(fault), fault) : fault;
 }
 
 /** Names of all snapshot files that the checkpoint needs, with what is known of them. */

@@ -8,12 +8,14 @@
 //  G2  A checkpoint id is reserved durably, in blocks, before its first barrier leaves; it is used once in the life of a lineage (protocols 7).
 //  G3  A checkpoint counts from the moment its pointer is written, and not before.
 
-import { basename, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Level } from 'level';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobResult } from '../graph/job.ts';
 import type { Io, ValueStore } from '../runtime/io.ts';
-import { DirectoryStorage } from './storage.ts';
+import { DirectoryStorage } from '../storage/directory.ts';
+import { below, nameIn } from './addresses.ts';
+import { SnapshotFiles } from './storage.ts';
 
 const RESERVED = 16;
 const WAIT_STEP_MS = 200;
@@ -34,26 +36,37 @@ export type Outcome = 'running' | 'finished' | 'stopped' | 'cancelled' | 'failed
 export class Registry {
   readonly #db: ValueStore;
   readonly #directory: string;
+  readonly #files: SnapshotFiles;
   readonly #io: Io;
   #reserved = 0;
 
-  private constructor(db: ValueStore, directory: string, io: Io) {
+  private constructor(db: ValueStore, directory: string, files: SnapshotFiles, io: Io) {
     this.#db = db;
     this.#directory = directory;
+    this.#files = files;
     this.#io = io;
   }
 
-  /** Fails with JOB_ALREADY_RUNNING where another process, or this one, holds it; with `wait` it waits until that ends or `signal` aborts. */
-  static async open(directory: string, job: string, io: Io, options: { wait: boolean; signal?: AbortSignal | undefined }): Promise<Registry> {
-    if (io.openStore !== undefined) return new Registry(await io.openStore(join(directory, 'registry')), directory, io);
+  /**
+   * In that folder, of checkpoints that lie in `files`: beside it by default. Fails with JOB_ALREADY_RUNNING where another process, or this one, holds it; with `wait`
+   * it waits until that ends or `signal` aborts.
+   */
+  static async open(
+    directory: string,
+    job: string,
+    io: Io,
+    options: { readonly wait: boolean; readonly signal?: AbortSignal | undefined; readonly files?: SnapshotFiles },
+  ): Promise<Registry> {
+    const { files = new SnapshotFiles(new DirectoryStorage(dirname(directory), io), directory, { io }) } = options;
+    if (io.openStore !== undefined) return new Registry(await io.openStore(join(directory, 'registry')), directory, files, io);
     for (;;) {
-      await refuseWithoutCurrent(directory, io);
+      await refuseWithoutCurrent(directory, files, io);
       const db = new Level<string, unknown>(join(directory, 'registry'), { valueEncoding: 'json' });
       try {
         await db.open();
       } catch (error) {
         if ((error as { cause?: { code?: string } }).cause?.code !== 'LEVEL_LOCKED') {
-          throw await cannotOpen(directory, error as Error, io);
+          throw await cannotOpen(directory, error as Error, files);
         }
         if (!options.wait || options.signal?.aborted === true) throw await alreadyRunning(directory, job, io);
         await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, WAIT_STEP_MS));
@@ -66,7 +79,7 @@ export class Registry {
         await db.close();
         throw error;
       }
-      return new Registry(db, directory, io);
+      return new Registry(db, directory, files, io);
     }
   }
 
@@ -115,7 +128,7 @@ export class Registry {
     for await (const value of this.#db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) {
       const checkpoint = value as Registered;
       // The directory may have been moved since.
-      found.push({ ...checkpoint, path: join(this.#directory, 'checkpoints', basename(checkpoint.path)) });
+      found.push({ ...checkpoint, path: below(this.#files.checkpoints, nameIn(checkpoint.path)) });
     }
     return found;
   }
@@ -170,7 +183,7 @@ export class Registry {
 }
 
 /** LevelDB makes a new database where CURRENT is missing, and forgets what lies beside it. A database that never got so far has no tables. */
-async function refuseWithoutCurrent(directory: string, io: Io): Promise<void> {
+async function refuseWithoutCurrent(directory: string, files: SnapshotFiles, io: Io): Promise<void> {
   let names: string[];
   try {
     names = await io.fs.readdir(join(directory, 'registry'));
@@ -179,16 +192,16 @@ async function refuseWithoutCurrent(directory: string, io: Io): Promise<void> {
     throw error;
   }
   if (!names.includes('CURRENT') && names.some((name) => name.endsWith('.ldb')))
-    throw await cannotOpen(directory, Object.assign(new Error('its file CURRENT is gone'), { code: 'LEVEL_CORRUPTION' }), io);
+    throw await cannotOpen(directory, Object.assign(new Error('its file CURRENT is gone'), { code: 'LEVEL_CORRUPTION' }), files);
 }
 
-/** Where it is damaged, the checkpoints beside it are whole as a rule: the sentence names the newest. Their names carry attempts and ids, so that both go on. */
-async function cannotOpen(directory: string, error: Error, io: Io): Promise<MillraceError> {
+/** Where it is damaged, the checkpoints of the job are whole as a rule: the sentence names the newest. Their names carry attempts and ids, so that both go on. */
+async function cannotOpen(directory: string, error: Error, files: SnapshotFiles): Promise<MillraceError> {
   const cause = (error.cause ?? error) as Error & { code?: string };
   const damaged = cause.code === 'LEVEL_CORRUPTION' || /no such file/i.test(cause.message);
   const sentence = `The registry in ${directory} ${damaged ? 'is damaged' : 'cannot be opened'}: ${messageOf(cause)}.`;
   if (!damaged) return new MillraceError('CHECKPOINT_DIRECTORY', sentence, { cause: error, todo: 'Check the directory and its rights.' });
-  const { metadata } = await new DirectoryStorage(directory, io, false).found();
+  const { metadata } = await files.found();
   const away = `Move ${join(directory, 'registry')} away`;
   return new MillraceError('CHECKPOINT_DIRECTORY', sentence, {
     cause: error,

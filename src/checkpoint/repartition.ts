@@ -10,11 +10,12 @@ import { MillraceError } from '../errors.ts';
 import type { SavepointInfo } from '../graph/job.ts';
 import { systemIo } from '../runtime/io.ts';
 import { type CheckpointMetadata, filesNamed } from './metadata.ts';
+import { storageOf } from './places.ts';
 import { copyFile, fillSavepoint, prepareSavepoint } from './savepoint.ts';
-import type { DirectoryStorage } from './storage.ts';
+import type { SnapshotFiles } from './storage.ts';
 
 export async function repartition(
-  { metadata, storage: source }: { readonly metadata: CheckpointMetadata; readonly storage: DirectoryStorage },
+  { metadata, files: source }: { readonly metadata: CheckpointMetadata; readonly files: SnapshotFiles },
   folder: string,
   maxParallelism: number,
 ): Promise<SavepointInfo> {
@@ -26,8 +27,9 @@ export async function repartition(
     throw new MillraceError('MAX_PARALLELISM_CHANGED', `The snapshot was taken at parallelism ${largest}, which is more than ${maxParallelism} key groups.`, {
       todo: `Use at least ${largest}, or take the savepoint at a smaller parallelism (millrace rescale).`,
     });
-  await prepareSavepoint(folder, io);
-  return fillSavepoint(folder, io, true, async (target, writing) => {
+  const place = { folder, storage: storageOf(folder, io) };
+  await prepareSavepoint(place);
+  return fillSavepoint(place, io, true, async (target, writing) => {
     const handles = new Map<string, Handle>();
     for (const uid of new Set(metadata.tasks.flatMap((t) => (t.keyed === undefined ? [] : [t.keyed.uid])))) {
       const chain = chainOf(metadata.tasks.flatMap((t) => (t.keyed?.uid === uid ? [t.keyed.handle] : [])));
@@ -40,7 +42,9 @@ export async function repartition(
           for await (const part of rewritten(source.read(ref.file), counting(ref.ranges, metadata.maxParallelism))) await out.append([part]);
           return { ...ref, file: await out.finish(), ranges: undefined };
         } catch (error) {
-          await out.abandon();
+          await out.abandon().catch(() => {
+            // Removed with the savepoint; the error that counts is the first.
+          });
           throw error;
         }
       };

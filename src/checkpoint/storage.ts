@@ -1,54 +1,53 @@
-// Checkpoint storage in a directory: where snapshot files and metadata lie, and when they count as written.
+// The files of one job's checkpoints, or of one savepoint, in a storage: their names, their checksums, when they count as written, and what may be removed.
 //
-//   <directory>/<job>/
-//     registry/            the local registry (registry.ts)
-//     owner.json           who holds it: pid and since when; for messages only
+//   <folder>/
 //     files/               deltas, bases, segments: named once, never overwritten
 //     checkpoints/         chk-<id>-<attempt> and chk-<id>-<attempt>.copy: the metadata, twice
 //
+// Beside them lies what only a directory of this machine can hold: registry/ and owner.json (registry.ts).
+//
 // Invariants:
-//  D1  A file is written under a hidden name, fsynced, renamed, and its folder fsynced, before anybody is told of it; with `verify` it is then read back.
+//  D1  A file is finished in the storage before anybody is told of it; with `verify` it is then read back.
 //  D2  Names hold the attempt that wrote them, so that two attempts never write the same file.
 //  D3  `sweep` deletes only what attempts before the given one wrote and what no registered checkpoint names.
+//  D4  What is read whole is what was written, or SNAPSHOT_CORRUPT names the file. Of a range only the length is known here: what it holds has checksums of its own.
+//  D5  Only what the storage says is not there counts as damage; one that cannot be reached says so, and no older checkpoint is taken for that.
 
-import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { FileRef } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
+import type { ByteRange, CheckpointStorage } from '../graph/storage.ts';
 import type { Io } from '../runtime/io.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
+import { below } from './addresses.ts';
 
-type Handle = Awaited<ReturnType<Io['fs']['open']>>;
+export interface SnapshotFilesOptions {
+  readonly io: Io;
+  /** Read back what is written; false by default. */
+  readonly verify?: boolean;
+  /** The folder of the metadata, where it is another one. */
+  readonly checkpoints?: string;
+}
 
-export class DirectoryStorage implements SnapshotStorage {
-  readonly directory: string;
+export class SnapshotFiles implements SnapshotStorage {
+  readonly storage: CheckpointStorage;
+  readonly folder: string;
   readonly files: string;
   readonly checkpoints: string;
+  readonly verify: boolean;
   readonly #io: Io;
-  readonly #verify: boolean;
 
-  /** `checkpoints`: the folder of the metadata, where it is another one. */
-  constructor(directory: string, io: Io, verify: boolean, checkpoints = join(directory, 'checkpoints')) {
-    this.directory = directory;
-    this.files = join(directory, 'files');
+  constructor(storage: CheckpointStorage, folder: string, { io, verify = false, checkpoints = below(folder, 'checkpoints') }: SnapshotFilesOptions) {
+    this.storage = storage;
+    this.folder = folder;
+    this.files = below(folder, 'files');
     this.checkpoints = checkpoints;
+    this.verify = verify;
     this.#io = io;
-    this.#verify = verify;
   }
 
-  async prepare(): Promise<void> {
-    try {
-      await this.#io.fs.mkdir(this.files, { recursive: true });
-      await this.#io.fs.mkdir(this.checkpoints, { recursive: true });
-      const probe = join(this.directory, `.probe-${process.pid}`);
-      await this.#io.fs.writeFile(probe, '');
-      await this.#io.fs.unlink(probe);
-    } catch (cause) {
-      throw new MillraceError('CHECKPOINT_DIRECTORY', `The checkpoint directory ${this.directory} cannot be written: ${messageOf(cause)}.`, {
-        cause,
-        todo: 'Make it writable for this user, or name another one.',
-      });
-    }
+  prepare(): Promise<void> {
+    return this.storage.prepare([this.files, this.checkpoints]);
   }
 
   write(name: string, blocks: Iterable<Uint8Array>): Promise<FileRef> {
@@ -61,7 +60,9 @@ export class DirectoryStorage implements SnapshotStorage {
       await file.append(blocks);
       return await file.finish();
     } catch (error) {
-      await file.abandon();
+      await file.abandon().catch(() => {
+        // Swept later; the error that counts is the first.
+      });
       throw error;
     }
   }
@@ -71,125 +72,117 @@ export class DirectoryStorage implements SnapshotStorage {
   }
 
   async #begin(folder: string, name: string) {
-    const { fs } = this.#io;
-    const hidden = join(folder, `.${name}`);
-    const final = join(folder, name);
-    let handle: Handle;
-    try {
-      handle = await fs.open(hidden, 'wx');
-    } catch (cause) {
-      if ((cause as { code?: string }).code !== 'ENOENT') throw cause;
-      // Made at the start and by nobody since: a restart would not find it either.
-      throw new MillraceError('CHECKPOINT_DIRECTORY', `The folder ${folder} is gone: ${messageOf(cause)}.`, {
-        cause,
-        retryable: false,
-        todo: 'Who removes it? Bring its files back, or start anew.',
-      });
-    }
+    const writer = await this.storage.create(below(folder, name));
     let bytes = 0;
     let crc = 0;
     return {
       append: async (blocks: Iterable<Uint8Array>): Promise<void> => {
-        for (const block of blocks) {
-          await handle.writeFile(block);
-          bytes += block.byteLength;
-          crc = crc32(block, crc);
-        }
+        await writer.append(
+          (function* () {
+            for (const block of blocks) {
+              bytes += block.byteLength;
+              crc = crc32(block, crc);
+              yield block;
+            }
+          })(),
+        );
       },
       finish: async (): Promise<FileRef> => {
-        await handle.sync();
-        await handle.close();
-        await fs.rename(hidden, final);
-        await syncFolder(this.#io, folder);
+        await writer.finish();
         const ref = { name, bytes, crc };
-        if (this.#verify) await this.check(ref, folder);
+        if (this.verify) await this.check(ref, folder);
         return ref;
       },
-      abandon: async (): Promise<void> => {
-        await handle.close();
-        await fs.rm(hidden, { force: true });
-      },
+      abandon: (): Promise<void> => writer.abandon(),
     };
   }
 
-  async *read(file: FileRef): AsyncIterable<Uint8Array> {
-    yield* this.#stream(file, this.files);
+  /** The whole file, or bytes of it (D4). */
+  read(file: FileRef, range?: ByteRange): AsyncIterable<Uint8Array> {
+    return range === undefined ? this.#whole(file, this.files) : this.#part(file, range);
   }
 
   /** Reads the whole file and throws SNAPSHOT_CORRUPT where it is not what was written. */
   async check(file: FileRef, folder = this.files): Promise<void> {
-    for await (const _ of this.#stream(file, folder));
+    for await (const _ of this.#whole(file, folder));
   }
 
-  async *#stream(file: FileRef, folder: string): AsyncIterable<Uint8Array> {
-    const path = join(folder, file.name);
-    let handle: Handle;
-    try {
-      handle = await this.#io.fs.open(path, 'r');
-    } catch (cause) {
-      // Gone or unreadable on the disk is damage; too many open files or missing rights are not, and another checkpoint would not help.
-      if (['ENOENT', 'EIO'].includes((cause as { code?: string }).code ?? '')) throw corrupt(path, messageOf(cause), cause);
-      throw new MillraceError('CHECKPOINT_DIRECTORY', `The snapshot file ${path} cannot be opened: ${messageOf(cause)}.`, {
-        cause,
-        todo: 'Check the rights of the checkpoint directory, and how many files this process may open.',
-      });
+  async *#whole(file: FileRef, folder: string): AsyncIterable<Uint8Array> {
+    const address = below(folder, file.name);
+    let crc = 0;
+    let bytes = 0;
+    for await (const part of this.#stored(address)) {
+      crc = crc32(part, crc);
+      bytes += part.byteLength;
+      yield part;
     }
+    if (bytes !== file.bytes) throw corrupt(address, `it has ${bytes} bytes instead of ${file.bytes}`);
+    if (crc !== file.crc) throw corrupt(address, 'its checksum is wrong');
+  }
+
+  async *#part(file: FileRef, { from, to }: ByteRange): AsyncIterable<Uint8Array> {
+    const address = below(this.files, file.name);
+    if (!(from >= 0 && from <= to && to <= file.bytes)) throw new RangeError(`${address} has no bytes ${from} to ${to}: it has ${file.bytes}.`);
+    if (from === to) return;
+    let bytes = 0;
+    for await (const part of this.#stored(address, { from, to })) {
+      bytes += part.byteLength;
+      yield part;
+    }
+    if (bytes !== to - from) throw corrupt(address, `it has ${from + bytes} bytes instead of ${file.bytes}`);
+  }
+
+  /** D5. */
+  async *#stored(address: string, range?: ByteRange): AsyncIterable<Uint8Array> {
     try {
-      let crc = 0;
-      let bytes = 0;
-      for (;;) {
-        const buffer = Buffer.allocUnsafe(1 << 20);
-        const { bytesRead } = await handle.read(buffer, 0, buffer.length);
-        if (bytesRead === 0) break;
-        const part = buffer.subarray(0, bytesRead);
-        crc = crc32(part, crc);
-        bytes += bytesRead;
-        yield part;
-      }
-      if (bytes !== file.bytes) throw corrupt(path, `it has ${bytes} bytes instead of ${file.bytes}`);
-      if (crc !== file.crc) throw corrupt(path, 'its checksum is wrong');
-    } finally {
-      await handle.close();
+      yield* this.storage.read(address, range);
+    } catch (error) {
+      throw isDamage(error) ? corrupt(address, messageOf(error), error) : error;
     }
   }
 
-  /** Twice, since without it nothing else of the checkpoint can be found. Gives the path of the first. */
+  /** Twice, since without it nothing else of the checkpoint can be found. Gives the address of the first. */
   async writeMetadata(name: string, content: Uint8Array): Promise<string> {
     await this.#write(this.checkpoints, name, [content]);
     await this.#io.step('checkpoint.metadata.copy');
     await this.#write(this.checkpoints, `${name}.copy`, [content]);
-    return join(this.checkpoints, name);
+    return below(this.checkpoints, name);
   }
 
-  async removeMetadata(path: string): Promise<void> {
-    await this.#io.fs.rm(path, { force: true });
-    await this.#io.fs.rm(`${path}.copy`, { force: true });
+  async removeMetadata(address: string): Promise<void> {
+    await this.storage.remove(address);
+    await this.storage.remove(`${address}.copy`);
   }
 
   async remove(name: string): Promise<void> {
-    await this.#io.fs.rm(join(this.files, name), { force: true });
+    await this.storage.remove(below(this.files, name));
   }
 
-  /** Number of the newest attempt that wrote anything here, and the newest metadata file; for a directory whose registry was lost. */
+  /** Number of the newest attempt that wrote anything here, and the newest metadata file; for a folder whose registry was lost. */
   async found(): Promise<{ attempt: number; metadata: string | undefined }> {
-    const names = (await Promise.all([this.files, this.checkpoints].map((folder) => this.#io.fs.readdir(folder)))).flat();
-    const attempt = Math.max(0, ...names.map((name) => attemptOf(name.replace(/^\./, '').replace(/\.copy$/, '')) ?? 0));
-    const ids = names.flatMap((name) => /^chk-(\d+)-a\d+$/.exec(name)?.[1] ?? []).map(Number);
-    const newest = names.find((name) => name.startsWith(`chk-${Math.max(...ids)}-a`) && !name.endsWith('.copy'));
-    return { attempt, metadata: newest === undefined ? undefined : join(this.checkpoints, newest) };
+    let attempt = 0;
+    let newest: { readonly id: number; readonly name: string } | undefined;
+    for (const folder of [this.files, this.checkpoints]) {
+      for await (const { name, unfinished } of this.storage.list(folder)) {
+        attempt = Math.max(attempt, attemptOf(name.replace(/\.copy$/, '')) ?? 0);
+        const id = unfinished ? undefined : /^chk-(\d+)-a\d+$/.exec(name)?.[1];
+        if (id !== undefined && Number(id) > (newest?.id ?? -1)) newest = { id: Number(id), name };
+      }
+    }
+    return { attempt, metadata: newest === undefined ? undefined : below(this.checkpoints, newest.name) };
   }
 
-  /** Deletes what older attempts left behind: hidden files, and files that `named` does not hold (D3). */
+  /** Deletes what older attempts left behind: what is unfinished, and files that `named` does not hold (D3). */
   async sweep(named: ReadonlySet<string>, attempt: number): Promise<string[]> {
     const removed: string[] = [];
     for (const folder of [this.files, this.checkpoints]) {
-      for (const name of await this.#io.fs.readdir(folder)) {
-        const bare = name.replace(/^\./, '').replace(/\.copy$/, '');
-        if (named.has(bare) && !name.startsWith('.')) continue;
+      for await (const { name, unfinished } of this.storage.list(folder)) {
+        const bare = name.replace(/\.copy$/, '');
+        if (named.has(bare) && !unfinished) continue;
         const wrote = attemptOf(bare);
         if (wrote === undefined || wrote >= attempt) continue;
         await this.#io.step('sweep.remove');
-        await this.#io.fs.rm(join(folder, name), { force: true });
+        await (unfinished ? this.storage.discard(below(folder, name)) : this.storage.remove(below(folder, name)));
         removed.push(name);
       }
     }
@@ -203,17 +196,13 @@ export function attemptOf(name: string): number | undefined {
   return match === null ? undefined : Number(match[1]);
 }
 
-export async function syncFolder(io: Io, folder: string): Promise<void> {
-  const handle = await io.fs.open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+/** Gone, or unreadable on its disk. */
+export function isDamage(error: unknown): boolean {
+  return ['ENOENT', 'EIO', 'SNAPSHOT_CORRUPT'].includes((error as { code?: string } | null)?.code ?? '');
 }
 
-export function corrupt(path: string, why: string, cause?: unknown): MillraceError {
-  return new MillraceError('SNAPSHOT_CORRUPT', `The snapshot file ${path} cannot be used: ${why}.`, {
+export function corrupt(address: string, why: string, cause?: unknown): MillraceError {
+  return new MillraceError('SNAPSHOT_CORRUPT', `The snapshot file ${address} cannot be used: ${why}.`, {
     cause,
     todo: 'Restore from another checkpoint, or from a backup of this file.',
   });

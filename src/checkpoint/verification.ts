@@ -1,23 +1,26 @@
 // From a path to the verdict on it: which snapshot is meant, and where its files lie.
 
-import { dirname, resolve } from 'node:path';
 import type { RunOptions } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
 import { buildGraph } from '../graph/plan.ts';
+import type { CheckpointStorage } from '../graph/storage.ts';
 import { systemIo } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
+import { absolute, folderOf } from './addresses.ts';
 import { type CheckpointMetadata, readMetadata } from './metadata.ts';
-import { readSavepoint, savepointAt, savepointStorage } from './savepoint.ts';
-import { DirectoryStorage } from './storage.ts';
+import { storageOf } from './places.ts';
+import { readSavepoint, savepointAt, savepointFiles } from './savepoint.ts';
+import { SnapshotFiles } from './storage.ts';
 import { type Verdict, verify } from './verify.ts';
 
 /** The snapshot at that path: a savepoint's folder, or a metadata file. */
-export async function snapshotAt(path: string): Promise<{ readonly metadata: CheckpointMetadata; readonly storage: DirectoryStorage }> {
+export async function snapshotAt(path: string, own?: CheckpointStorage): Promise<{ readonly metadata: CheckpointMetadata; readonly files: SnapshotFiles }> {
   const io = systemIo();
-  const absolute = resolve(path);
-  const folder = await savepointAt(absolute, io);
-  if (folder !== undefined) return { metadata: await readSavepoint(folder, io), storage: savepointStorage(folder, io, false) };
-  return { metadata: await readMetadata(io, absolute), storage: new DirectoryStorage(dirname(dirname(absolute)), io, false) };
+  const address = absolute(path);
+  const storage = storageOf(address, io, own);
+  const place = await savepointAt(address, storage);
+  if (place !== undefined) return { metadata: await readSavepoint(place), files: savepointFiles(place, io) };
+  return { metadata: await readMetadata(storage, address), files: new SnapshotFiles(storage, folderOf(folderOf(address)), { io }) };
 }
 
 export async function verifySnapshot(
@@ -26,8 +29,9 @@ export async function verifySnapshot(
   path: string,
   operators: (node: Node) => OperatorFactory,
 ): Promise<Verdict> {
-  const { parallelism = 1, version, maxParallelism, restore } = options;
+  const { parallelism = 1, version, maxParallelism, restore, checkpoints } = options;
   const graph = buildGraph(definition.build(), { parallelism, version });
   const allowNonRestoredState = typeof restore === 'object' && restore.allowNonRestoredState === true;
-  return verify({ ...(await snapshotAt(path)), graph, operators, maxParallelism, allowNonRestoredState });
+  const own = typeof checkpoints === 'object' ? checkpoints.storage : undefined;
+  return verify({ ...(await snapshotAt(path, own)), graph, operators, maxParallelism, allowNonRestoredState });
 }

@@ -30,7 +30,7 @@ import { redistribute } from '../runtime/parts.ts';
 import { isProgramState, stateName } from '../runtime/program-state.ts';
 import type { CheckpointMetadata } from './metadata.ts';
 import { partsOf, settleMaxParallelism, unclaimed } from './restore.ts';
-import type { DirectoryStorage } from './storage.ts';
+import type { SnapshotFiles } from './storage.ts';
 
 export interface StateVerdict {
   readonly uid: string;
@@ -54,7 +54,7 @@ export interface Verdict {
 
 export interface VerifyOptions {
   readonly metadata: CheckpointMetadata;
-  readonly storage: Pick<DirectoryStorage, 'read' | 'check'>;
+  readonly files: Pick<SnapshotFiles, 'read' | 'check'>;
   readonly graph: Graph;
   readonly operators: (node: Node) => OperatorFactory;
   readonly maxParallelism: number | undefined;
@@ -277,7 +277,7 @@ interface Found {
 }
 
 async function tableVerdicts(options: VerifyOptions, node: Node, declared: readonly DeclaredTable[]): Promise<StateVerdict[]> {
-  const { metadata, storage } = options;
+  const { metadata, files } = options;
   const uid = nameOf(node);
   const { kind } = node.step;
   const found = new Map<string, Found>();
@@ -312,8 +312,8 @@ async function tableVerdicts(options: VerifyOptions, node: Node, declared: reado
       },
     );
     // Names the file where it is damaged; a reader of rows does not know it.
-    await storage.check(file);
-    for await (const part of storage.read(file)) reader.push(part);
+    await files.check(file);
+    for await (const part of files.read(file)) reader.push(part);
     reader.end();
   }
   const verdicts: StateVerdict[] = [];

@@ -1,6 +1,6 @@
 // `millrace checkpoint`, `savepoint`, `rescale`: they ask a running job to do something, and say what has become of it.
 
-import { resolve } from 'node:path';
+import { absolute } from '../checkpoint/addresses.ts';
 import { repartition } from '../checkpoint/repartition.ts';
 import { snapshotAt } from '../checkpoint/verification.ts';
 import { MillraceError } from '../errors.ts';
@@ -19,7 +19,7 @@ export async function checkpointCommand(name: string | undefined, { url, json }:
 export async function savepointCommand(args: readonly string[], { url, json }: LookFlags): Promise<void> {
   const { job: name, last } = nameAnd(args, 'a folder', 'millrace savepoint [job] DIR');
   const job = await chooseJob(name, url);
-  const savepoint = await ask<SavepointInfo>(job.url, 'POST', at(job, 'savepoint'), { directory: resolve(last) });
+  const savepoint = await ask<SavepointInfo>(job.url, 'POST', at(job, 'savepoint'), { directory: absolute(last) });
   print([json === true ? JSON.stringify(savepoint) : `${job.name}: savepoint ${savepoint.id} in ${savepoint.path}, ${savepoint.bytes} bytes`]);
 }
 
@@ -35,7 +35,7 @@ export async function rescaleCommand(args: readonly string[], { url, json }: Loo
 export async function repartitionCommand(from: string, to: string, { maxParallelism, json }: { maxParallelism: string; json?: boolean }): Promise<void> {
   const groups = countOf(maxParallelism, '--max-parallelism');
   const snapshot = await snapshotAt(from);
-  const savepoint = await repartition(snapshot, resolve(to), groups);
+  const savepoint = await repartition(snapshot, absolute(to), groups);
   const before = snapshot.metadata.maxParallelism;
   print([json === true ? JSON.stringify(savepoint) : `savepoint ${savepoint.id} in ${savepoint.path}: ${groups} key groups instead of ${before}`]);
 }

@@ -8,13 +8,14 @@
 //  S2  What is printed goes out as it is read: state may be larger than memory. A reader that goes away ends the command without an error.
 
 import { once } from 'node:events';
-import { readdir, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
+import { absolute, below } from '../checkpoint/addresses.ts';
 import { diffSnapshots, openSnapshot, type SnapshotEntry, type SnapshotInspector } from '../checkpoint/inspect.ts';
+import { storageOf } from '../checkpoint/places.ts';
 import { MillraceError } from '../errors.ts';
 import { hasPrefix, type StateSummary } from '../execution/state-queries.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
+import type { CheckpointStorage } from '../graph/storage.ts';
 import { keyOf, keyText, shown } from '../observe/state-json.ts';
 import { systemIo } from '../runtime/io.ts';
 import { ask, chooseJob, type FoundJob } from './door-client.ts';
@@ -227,14 +228,14 @@ async function taken(flags: Flags): Promise<SnapshotInspector> {
 async function snapshotOf(which: string, flags: Flags): Promise<SnapshotInspector> {
   const id = /^\d+$/.test(which) ? Number(which) : undefined;
   const io = systemIo();
-  if (id === undefined && which !== 'latest') return openSnapshot(resolve(which), io);
+  if (id === undefined && which !== 'latest') return openSnapshot(which, io);
   if (flags.checkpoints !== undefined) return openSnapshot(await inFolder(flags.checkpoints, flags.job, id), io);
   let job: FoundJob;
   try {
     job = await chooseJob(flags.job, flags.url);
   } catch (error) {
     // It does not run: what it has left lies where the command keeps checkpoints, unless an address was named.
-    if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || flags.url !== undefined || !(await isFolder(CHECKPOINT_DIRECTORY))) throw error;
+    if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || flags.url !== undefined || !(await hasCheckpoints())) throw error;
     return openSnapshot(await inFolder(CHECKPOINT_DIRECTORY, flags.job, id), io);
   }
   const retained = await ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));
@@ -249,9 +250,11 @@ async function snapshotOf(which: string, flags: Flags): Promise<SnapshotInspecto
 }
 
 async function inFolder(directory: string, name: string | undefined, id: number | undefined): Promise<string> {
+  const root = absolute(directory);
+  const storage = storageOf(root, systemIo());
   const jobs: string[] = [];
-  for (const each of name === undefined ? await readdir(directory).catch(() => []) : [name])
-    if (await isFolder(join(directory, each, 'checkpoints'))) jobs.push(each);
+  for (const each of name === undefined ? await namesIn(storage, root) : [name])
+    if ((await storage.find(below(root, each, 'checkpoints'))) === 'folder') jobs.push(each);
   const [job] = jobs;
   if (job === undefined || jobs.length > 1)
     throw new MillraceError(
@@ -261,10 +264,10 @@ async function inFolder(directory: string, name: string | undefined, id: number 
         : `There are no checkpoints${name === undefined ? '' : ` of '${name}'`} in ${directory}.`,
       { todo: jobs.length > 1 ? 'Say which is meant with --job.' : 'Name their folder with --checkpoints, or a snapshot by its path.' },
     );
-  const folder = join(directory, job, 'checkpoints');
-  const found = (await readdir(folder)).flatMap((file) => {
+  const folder = below(root, job, 'checkpoints');
+  const found = (await namesIn(storage, folder)).flatMap((file) => {
     const [, checkpoint, attempt] = /^chk-(\d+)-a(\d+)$/.exec(file) ?? [];
-    return checkpoint === undefined ? [] : [{ id: Number(checkpoint), attempt: Number(attempt), path: join(folder, file) }];
+    return checkpoint === undefined ? [] : [{ id: Number(checkpoint), attempt: Number(attempt), path: below(folder, file) }];
   });
   const newest = found.filter((each) => id === undefined || each.id === id).sort((one, other) => other.id - one.id || other.attempt - one.attempt)[0];
   if (newest === undefined)
@@ -276,11 +279,16 @@ async function inFolder(directory: string, name: string | undefined, id: number 
   return newest.path;
 }
 
-async function isFolder(path: string): Promise<boolean> {
-  return stat(path).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
+/** Where the command keeps them unless told otherwise. */
+async function hasCheckpoints(): Promise<boolean> {
+  const folder = absolute(CHECKPOINT_DIRECTORY);
+  return (await storageOf(folder, systemIo()).find(folder)) === 'folder';
+}
+
+async function namesIn(storage: CheckpointStorage, folder: string): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name, unfinished } of storage.list(folder)) if (!unfinished) names.push(name);
+  return names;
 }
 
 function notFound(which: string, where: string, ids: readonly number[]): MillraceError {

@@ -12,14 +12,14 @@
 //  J3  Nothing of an ended run keeps the process alive.
 
 import { randomBytes } from 'node:crypto';
-import { resolve } from 'node:path';
 import { createActor } from 'xstate';
 import { type ActorContext, type ActorRef, createSystem, defineActor } from '../../actors/index.ts';
 import { defaultMaxParallelism, memory, type StateBackend } from '../../state-backends/index.ts';
+import { absolute } from '../checkpoint/addresses.ts';
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
-import { prepareSavepoint, removeSavepoint } from '../checkpoint/savepoint.ts';
+import type { SavepointPlace } from '../checkpoint/savepoint.ts';
 import { claiming } from '../checkpoint/verify.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
@@ -138,8 +138,9 @@ export class JobRun {
   #regionRuns = deferred<void>();
   /** Questions from outside about keyed state. */
   readonly state: StateQueries;
-  /** The folder that `stop({ savepoint })` has named, prepared; and how it went. */
+  /** The folder that `stop({ savepoint })` has named; where it is, once that is prepared; and how it went. */
   #savepointFolder: string | undefined;
+  #savepointPlace: SavepointPlace | undefined;
   #savepointFailed: unknown;
 
   constructor(definition: JobDefinition, options: RunOptions, internals: Internals) {
@@ -265,9 +266,9 @@ export class JobRun {
     const { restore = 'latest' } = options;
     const outcome = await registry.outcome();
     if (restore === 'latest' && outcome === 'finished') return registry.result();
-    const found = await this.#snapshots.storage.found();
+    const found = await this.#snapshots.files.found();
     if (restore === 'latest' && found.metadata !== undefined && (await registry.lineage()) === undefined)
-      throw registryLost(this.#snapshots.storage.directory, found.metadata);
+      throw registryLost(this.#snapshots.files.folder, found.metadata);
     // What wrote the snapshot is fenced by a larger attempt, wherever it lies (protocols 5).
     const behind = typeof restore === 'object' ? await this.#snapshots.attemptBehind(restore.from) : 0;
     this.#attempt = await registry.nextAttempt(Math.max(found.attempt, behind));
@@ -334,7 +335,7 @@ export class JobRun {
       maxParallelism: this.#maxParallelism,
       planHash: () => this.#graph.plan.hash,
       tasks: () => this.#graph.vertices.reduce((sum, v) => sum + v.parallelism, 0),
-      storage: this.#snapshots?.storage,
+      storage: this.#snapshots?.files,
       registry: this.#snapshots?.registry,
       io: this.#io,
       log: this.#log,
@@ -342,7 +343,7 @@ export class JobRun {
       timeout: on?.timeout ?? 600_000,
       minPause: on?.minPause ?? 0,
       retain: on?.retain ?? 3,
-      verify: on?.verify ?? true,
+      verify: on?.verify,
       release: () => this.#snapshots!.release(),
       tolerate: on?.tolerate ?? 0,
       restored: this.#chosen?.info,
@@ -407,7 +408,7 @@ export class JobRun {
       io: this.#io,
       log: this.#log,
       metrics: this.#metrics,
-      storage: this.#snapshots?.storage,
+      storage: this.#snapshots?.files,
       blocking: !(typeof checkpoints === 'object' && checkpoints.mode === 'at-least-once'),
       watermarkEachBatch: this.#internals.watermarkEachBatch ?? false,
       alignment: this.#alignment,
@@ -668,18 +669,17 @@ export class JobRun {
 
   /** Of a job that has stopped: a failure here is none of the job, whose last checkpoint is whole. `stop` rejects with it. */
   async #lastSavepoint(checkpoint: CheckpointInfo | undefined): Promise<SavepointInfo | undefined> {
-    const folder = this.#savepointFolder;
-    const { checkpoints } = this.#options;
-    if (folder === undefined || checkpoint === undefined || typeof checkpoints !== 'object') return undefined;
+    const place = this.#savepointPlace;
+    if (place === undefined || checkpoint === undefined) return undefined;
     try {
-      return await this.#snapshots!.savepoint(checkpoint, folder, checkpoints.verify ?? true);
+      return await this.#snapshots!.savepoint(checkpoint, place);
     } catch (error) {
       this.#savepointFailed = new MillraceError(
         'SAVEPOINT_FAILED',
         `The job '${this.name}' has stopped behind checkpoint ${checkpoint.id}, but its savepoint could not be written: ${messageOf(error)}`,
         { cause: error, todo: `Start it again, or elsewhere from that checkpoint: ${checkpoint.path}.` },
       );
-      this.#log.error({ error: messageOf(error), folder }, 'The savepoint could not be written.');
+      this.#log.error({ error: messageOf(error), folder: place.folder }, 'The savepoint could not be written.');
       return undefined;
     }
   }
@@ -693,12 +693,13 @@ export class JobRun {
         retryable: false,
         todo: 'Copy that folder.',
       });
-    const folder = resolve(savepoint);
-    this.#savepointFolder = folder;
+    this.#savepointFolder = absolute(savepoint);
+    let place: SavepointPlace;
     try {
-      await prepareSavepoint(folder, this.#io);
+      place = await this.#snapshots!.prepareSavepoint(this.#savepointFolder);
       // Before anybody else can end it.
       this.#refuseWithoutSnapshots();
+      this.#savepointPlace = place;
     } catch (error) {
       this.#savepointFolder = undefined;
       throw error;
@@ -706,10 +707,10 @@ export class JobRun {
     try {
       const result = await this.#stop(options);
       if (this.#savepointFailed !== undefined) throw this.#savepointFailed;
-      if (result.savepoint === undefined) await this.#abandonSavepoint(folder);
+      if (result.savepoint === undefined) await this.#abandonSavepoint(place);
       return result;
     } catch (error) {
-      await this.#abandonSavepoint(folder);
+      await this.#abandonSavepoint(place);
       throw error;
     }
   }
@@ -723,22 +724,23 @@ export class JobRun {
   /** All that the job holds, into a folder that is the caller's. */
   async savepoint(directory: string): Promise<SavepointInfo> {
     this.#refuseWithoutSnapshots();
-    const folder = resolve(directory);
-    await prepareSavepoint(folder, this.#io);
+    const place = await this.#snapshots!.prepareSavepoint(directory);
     try {
       this.#refuseWithoutSnapshots();
       const done = deferred<SavepointInfo>();
-      this.#coordinatorRef!.tell({ kind: 'savepoint', request: { folder, resolve: done.resolve, reject: done.reject } });
+      this.#coordinatorRef!.tell({ kind: 'savepoint', request: { place, resolve: done.resolve, reject: done.reject } });
       return await done.promise;
     } catch (error) {
-      await this.#abandonSavepoint(folder);
+      await this.#abandonSavepoint(place);
       throw error;
     }
   }
 
   /** Nothing was written into it. */
-  async #abandonSavepoint(folder: string): Promise<void> {
-    await removeSavepoint(folder, [], this.#io).catch((error) => this.#log.warn({ folder, error: messageOf(error) }, 'The folder could not be removed.'));
+  async #abandonSavepoint(place: SavepointPlace): Promise<void> {
+    await this.#snapshots!.abandonSavepoint(place).catch((error) =>
+      this.#log.warn({ folder: place.folder, error: messageOf(error) }, 'The folder could not be removed.'),
+    );
   }
 
   // ── rescaling ──

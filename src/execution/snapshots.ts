@@ -3,20 +3,33 @@
 // The choice (protocols 4): the newest registered checkpoint whose every file is whole. Falling back to an older one is refused where a sink has committed
 // more than that one knows; each sink is asked behind its fence.
 
-import { basename, dirname, join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { type FileRef, filesOf, rewritten, type TableHeader } from '../../state-backends/index.ts';
+import { absolute, below, folderOf, nameIn } from '../checkpoint/addresses.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
+import { storageOf } from '../checkpoint/places.ts';
 import { type Pointer, Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates, writersToAsk } from '../checkpoint/restore.ts';
-import { copyFile, readSavepoint, removeSavepoint, savepointAt, savepointStorage, writeSavepoint } from '../checkpoint/savepoint.ts';
-import { attemptOf, DirectoryStorage, syncFolder } from '../checkpoint/storage.ts';
+import {
+  copyFile,
+  prepareSavepoint,
+  readSavepoint,
+  removeSavepoint,
+  type SavepointPlace,
+  savepointAt,
+  savepointFiles,
+  writeSavepoint,
+} from '../checkpoint/savepoint.ts';
+import { attemptOf, SnapshotFiles } from '../checkpoint/storage.ts';
 import { asError, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type { CheckpointInfo, CheckpointOptions, RunOptions, SavepointInfo } from '../graph/job.ts';
 import { nameOf } from '../graph/node.ts';
 import type { Graph } from '../graph/plan.ts';
 import { isTransactional, type SinkContext, type TransactionalSink } from '../graph/sink.ts';
+import type { CheckpointStorage } from '../graph/storage.ts';
 import type { Io } from '../runtime/io.ts';
+import { DirectoryStorage } from '../storage/directory.ts';
 import { MetricRegistry } from './metrics.ts';
 
 export interface Chosen {
@@ -41,15 +54,17 @@ export interface FromOptions {
 }
 
 export class Snapshots {
-  readonly storage: DirectoryStorage;
+  readonly files: SnapshotFiles;
   readonly registry: Registry;
   readonly #io: Io;
   readonly #log: Logger;
   readonly #job: string;
+  readonly #verify: boolean | undefined;
 
-  private constructor(job: string, storage: DirectoryStorage, registry: Registry, io: Io, log: Logger) {
+  private constructor(job: string, files: SnapshotFiles, registry: Registry, verify: boolean | undefined, io: Io, log: Logger) {
     this.#job = job;
-    this.storage = storage;
+    this.#verify = verify;
+    this.files = files;
     this.registry = registry;
     this.#io = io;
     this.#log = log;
@@ -57,10 +72,12 @@ export class Snapshots {
 
   static async open(job: string, options: CheckpointOptions, run: RunOptions, io: Io, log: Logger): Promise<Snapshots> {
     const directory = resolve(options.directory, job);
-    const storage = new DirectoryStorage(directory, io, options.verify ?? true);
-    await storage.prepare();
-    const registry = await Registry.open(directory, job, io, { wait: run.wait ?? false, signal: run.signal });
-    return new Snapshots(job, storage, registry, io, log);
+    const storage = options.storage ?? new DirectoryStorage(options.directory, io);
+    const files = new SnapshotFiles(storage, below(storage.root, job), { io, verify: options.verify ?? !storage.checksummed });
+    await files.prepare();
+    if (options.storage !== undefined) await new DirectoryStorage(options.directory, io).prepare([directory]);
+    const registry = await Registry.open(directory, job, io, { wait: run.wait ?? false, signal: run.signal, files });
+    return new Snapshots(job, files, registry, options.verify, io, log);
   }
 
   /** Removes what older attempts left and no registered checkpoint names. Nothing is removed where one of them cannot be read. */
@@ -72,15 +89,15 @@ export class Snapshots {
     // What the lineage was forked from is needed until it has a checkpoint of its own.
     const forked = origin !== undefined && !registered.some((c) => c.lineage === lineage) ? [origin] : [];
     for (const path of [...registered.map((c) => c.path), ...forked]) {
-      named.add(basename(path));
+      named.add(nameIn(path));
       try {
-        for (const { name } of filesNamed(await readMetadata(this.#io, path))) named.add(name);
+        for (const { name } of filesNamed(await this.#metadata(path))) named.add(name);
       } catch (error) {
         this.#log.warn({ path, error: asError(error).message }, 'A retained checkpoint cannot be read; leftovers are kept.');
         return;
       }
     }
-    const removed = await this.storage.sweep(named, attempt);
+    const removed = await this.files.sweep(named, attempt);
     if (removed.length > 0) this.#log.info({ files: removed.length }, 'Removed what earlier attempts left behind.');
   }
 
@@ -125,24 +142,21 @@ export class Snapshots {
       if (info === undefined) throw this.#notFound(String(which), registered);
       const examined = await this.#examine(info);
       if (examined.fault !== undefined) throw examined.fault;
-      if (keeps !== undefined) return this.#import(examined.metadata!, this.storage, attempt, false, keeps);
+      if (keeps !== undefined) return this.#import(examined.metadata!, this.files, attempt, false, keeps);
       return { info: bare(info), metadata: examined.metadata! };
     }
-    const path = resolve(String(which));
-    const folder = await savepointAt(path, this.#io);
-    if (folder !== undefined) {
-      const metadata = await readSavepoint(folder, this.#io);
-      const chosen = await this.#import(metadata, savepointStorage(folder, this.#io, false), attempt, claim, keeps);
-      return { ...chosen, claimed: claim ? folder : undefined };
+    const path = absolute(String(which));
+    const storage = this.#storageOf(path);
+    const saved = await savepointAt(path, storage);
+    if (saved !== undefined) {
+      const metadata = await readSavepoint(saved);
+      const chosen = await this.#import(metadata, savepointFiles(saved, this.#io), attempt, claim, keeps);
+      return { ...chosen, claimed: claim ? saved.folder : undefined };
     }
-    const exists = await this.#io.fs.stat(path).then(
-      (s) => s.isFile(),
-      () => false,
-    );
-    if (!exists) throw this.#notFound(path, registered);
-    if (dirname(path) !== this.storage.checkpoints || keeps !== undefined)
-      return this.#import(await readMetadata(this.#io, path), new DirectoryStorage(dirname(dirname(path)), this.#io, false), attempt, false, keeps);
-    const metadata = await readMetadata(this.#io, path);
+    if ((await storage.find(path)) !== 'file') throw this.#notFound(path, registered);
+    const metadata = await this.#metadata(path);
+    if (folderOf(path) !== this.files.checkpoints || keeps !== undefined)
+      return this.#import(metadata, new SnapshotFiles(storage, folderOf(folderOf(path)), { io: this.#io }), attempt, false, keeps);
     const info = registered.find((c) => c.path === path) ?? { id: metadata.id, path, bytes: 0, startedAt: metadata.startedAt, durationMs: metadata.durationMs };
     const examined = await this.#examine(info);
     if (examined.fault !== undefined) throw examined.fault;
@@ -152,21 +166,26 @@ export class Snapshots {
   /** The newest attempt that may have written beside the metadata file at that path; 0 where it is none, or of this directory. */
   async attemptBehind(which: string | number): Promise<number> {
     if (typeof which === 'number' || /^\d+$/.test(which)) return 0;
-    const path = resolve(which);
-    const folder = await savepointAt(path, this.#io);
-    if (folder !== undefined) return (await readSavepoint(folder, this.#io)).attempt + ATTEMPTS_SINCE;
-    const own = attemptOf(basename(path)) ?? 0;
-    if (dirname(path) === this.storage.checkpoints) return own;
-    try {
-      return Math.max(own, (await new DirectoryStorage(dirname(dirname(path)), this.#io, false).found()).attempt);
-    } catch (error) {
-      // No checkpoint directory any more, but a copy of what was in it.
-      if ((error as { code?: string }).code === 'ENOENT') return own;
-      throw error;
-    }
+    const path = absolute(which);
+    const storage = this.#storageOf(path);
+    const saved = await savepointAt(path, storage);
+    if (saved !== undefined) return (await readSavepoint(saved)).attempt + ATTEMPTS_SINCE;
+    const own = attemptOf(nameIn(path)) ?? 0;
+    if (folderOf(path) === this.files.checkpoints) return own;
+    // It may be a copy of what was in a checkpoint directory once, with nothing beside it.
+    return Math.max(own, (await new SnapshotFiles(storage, folderOf(folderOf(path)), { io: this.#io }).found()).attempt);
   }
 
-  async #import(original: CheckpointMetadata, theirs: DirectoryStorage, attempt: number, link: boolean, keeps?: FromOptions['keeps']): Promise<Chosen> {
+  /** Where what a user has named lies. */
+  #storageOf(address: string): CheckpointStorage {
+    return storageOf(address, this.#io, this.files.storage);
+  }
+
+  #metadata(address: string): Promise<CheckpointMetadata> {
+    return readMetadata(this.#storageOf(address), address);
+  }
+
+  async #import(original: CheckpointMetadata, theirs: SnapshotFiles, attempt: number, link: boolean, keeps?: FromOptions['keeps']): Promise<Chosen> {
     const filter = await keeps?.(original);
     const rows = new Set(original.tasks.flatMap((task) => (task.keyed === undefined ? [] : filesOf(task.keyed.handle).map(({ name }) => name))));
     const copies = new Map<string, FileRef>();
@@ -177,26 +196,21 @@ export class Snapshots {
       const filtered = filter !== undefined && rows.has(file.name);
       const source = filtered ? { read: (of: FileRef) => rewritten(theirs.read(of), (_, table) => filter(table)) } : theirs;
       const linked = !filtered && link && (await this.#link(theirs, file, name));
-      const copy = linked ? { ...file, name } : await copyFile(source, this.storage, file, name);
+      const copy = linked ? { ...file, name } : await copyFile(source, this.files, file, name);
       copies.set(file.name, copy);
       bytes += copy.bytes;
     }
-    if (link) await syncFolder(this.#io, this.storage.files);
     const metadata: CheckpointMetadata = { ...withFiles(original, (file) => copies.get(file.name)!), savepoint: undefined };
-    const imported = await this.storage.writeMetadata(`chk-${metadata.id}-a${attempt}`, packMetadata(metadata));
+    const imported = await this.files.writeMetadata(`chk-${metadata.id}-a${attempt}`, packMetadata(metadata));
     return { info: { id: metadata.id, path: imported, bytes, startedAt: metadata.startedAt, durationMs: metadata.durationMs }, metadata };
   }
 
-  /** False where the file system cannot: then it is copied. */
-  async #link(theirs: DirectoryStorage, file: FileRef, name: string): Promise<boolean> {
+  /** False where the storage cannot: then it is copied. */
+  async #link(theirs: SnapshotFiles, file: FileRef, name: string): Promise<boolean> {
+    const { storage, files } = this.files;
+    if (storage.adopt === undefined) return false;
     await theirs.check(file);
-    try {
-      await this.#io.fs.link(join(theirs.files, file.name), join(this.storage.files, name));
-      return true;
-    } catch (error) {
-      if (['EXDEV', 'EPERM', 'EMLINK', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'].includes((error as { code?: string }).code ?? '')) return false;
-      throw error;
-    }
+    return storage.adopt(below(files, name), theirs.storage, below(theirs.files, file.name));
   }
 
   /** A savepoint that was claimed goes once the lineage that began with it has a checkpoint of its own. */
@@ -204,25 +218,43 @@ export class Snapshots {
     const claimed = await this.registry.claimed();
     if (claimed === undefined) return;
     if (!(await this.registry.checkpoints()).some((c) => c.lineage === claimed.lineage)) return;
-    const metadata = await readSavepoint(claimed.folder, this.#io).catch((error) => {
-      const { code } = error as { code?: string };
+    const place = this.placeOf(claimed.folder);
+    const metadata = await readSavepoint(place).catch((error) => {
       // It was being removed when the process died, or the user was faster.
-      if (code === 'ENOENT' || code === 'CHECKPOINT_NOT_FOUND') return undefined;
+      if ((error as { code?: string }).code === 'CHECKPOINT_NOT_FOUND') return undefined;
       throw error;
     });
-    if (metadata !== undefined) await removeSavepoint(claimed.folder, filesNamed(metadata), this.#io);
+    if (metadata !== undefined) await removeSavepoint(place, filesNamed(metadata), this.#io);
     await this.registry.unclaim();
     this.#log.info({ folder: claimed.folder }, 'Removed the savepoint that was claimed.');
   }
 
-  /** What the checkpoint holds, in a folder that `prepareSavepoint` has made. */
-  async savepoint(checkpoint: CheckpointInfo, folder: string, verify: boolean): Promise<SavepointInfo> {
-    return writeSavepoint(await readMetadata(this.#io, checkpoint.path), this.storage, folder, this.#io, verify);
+  // ── savepoints ──
+
+  placeOf(folder: string): SavepointPlace {
+    return { folder, storage: this.#storageOf(folder) };
+  }
+
+  /** The place for a savepoint in a folder that a user has named, made for it. */
+  async prepareSavepoint(folder: string): Promise<SavepointPlace> {
+    const place = this.placeOf(absolute(folder));
+    await prepareSavepoint(place);
+    return place;
+  }
+
+  /** What the checkpoint holds, in a place that `prepareSavepoint` has made. */
+  async savepoint(checkpoint: CheckpointInfo, place: SavepointPlace): Promise<SavepointInfo> {
+    return writeSavepoint(await this.#metadata(checkpoint.path), this.files, place, this.#io, this.#verify);
+  }
+
+  /** Nothing was written into it. */
+  async abandonSavepoint(place: SavepointPlace): Promise<void> {
+    await removeSavepoint(place, [], this.#io);
   }
 
   #notFound(which: string, registered: readonly CheckpointInfo[]): MillraceError {
     const have = registered.length === 0 ? 'none is retained' : `retained are ${registered.map((c) => c.id).join(', ')}`;
-    return new MillraceError('CHECKPOINT_NOT_FOUND', `There is no checkpoint '${which}' of the job '${this.#job}' in ${this.storage.directory}; ${have}.`, {
+    return new MillraceError('CHECKPOINT_NOT_FOUND', `There is no checkpoint '${which}' of the job '${this.#job}' in ${this.files.folder}; ${have}.`, {
       todo: 'Name a retained id or the path of a metadata file, or use latest or none.',
     });
   }
@@ -232,8 +264,8 @@ export class Snapshots {
     let metadata: CheckpointMetadata | undefined;
     try {
       await this.#io.step('restore.read');
-      metadata = await readMetadata(this.#io, checkpoint.path);
-      for (const file of filesNamed(metadata)) await this.storage.check(file);
+      metadata = await this.#metadata(checkpoint.path);
+      for (const file of filesNamed(metadata)) await this.files.check(file);
       return { checkpoint, fault: undefined, metadata };
     } catch (error) {
       if ((error as { code?: string }).code !== 'SNAPSHOT_CORRUPT') throw error;

@@ -2,6 +2,7 @@
 
 import type { StateBackend } from '../../state-backends/index.ts';
 import type { Logger } from './context.ts';
+import type { CheckpointStorage } from './storage.ts';
 
 /** What `keyBy` may return; keys are compared by value. */
 export type Key = string | number | bigint | boolean | readonly Key[];
@@ -20,8 +21,10 @@ export interface Backoff {
 
 /** Where and how often a job is made durable. */
 export interface CheckpointOptions {
-  /** Everything of a job lies in `<directory>/<job>/`. */
+  /** Everything of a job lies in `<directory>/<job>/`; with `storage` only its registry does, which needs a local disk. */
   directory: string;
+  /** Where the bytes of checkpoints go: `s3()` or `directory()` of `millrace/storage`, or one of your own. In `directory` by default. */
+  storage?: CheckpointStorage;
   /** Milliseconds between two triggers, 10,000 by default. */
   every?: number;
   /** Milliseconds after which a checkpoint that is not complete is aborted, 600,000 by default. */
@@ -32,7 +35,7 @@ export interface CheckpointOptions {
   retain?: number;
   /** `at-least-once` waits for no slow input: state then counts some records twice after a restart. `exactly-once` by default. */
   mode?: 'exactly-once' | 'at-least-once';
-  /** Read back and checksum every file before the checkpoint is registered; true by default. */
+  /** Read back and checksum every file before the checkpoint is registered; by default true in a directory, false where the storage compares checksums itself. */
   verify?: boolean;
   /** How many failed checkpoints in a row are tolerated before the job fails, 0 by default. */
   tolerate?: number;

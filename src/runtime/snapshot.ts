@@ -5,6 +5,7 @@
 
 import type { FileRef, Handle, KeyGroupRange } from '../../state-backends/index.ts';
 import type { DeadLetter } from '../graph/job.ts';
+import type { ByteRange } from '../graph/storage.ts';
 import type { SplitTime } from '../time/generators.ts';
 import type { StatePart } from './parts.ts';
 
@@ -70,9 +71,10 @@ export interface TaskRestore {
 
 /** Where snapshot files lie. Names are unique for ever: nothing is overwritten. */
 export interface SnapshotStorage {
-  /** Durable when it resolves: written, fsynced, renamed, the folder fsynced, and read back where `verify` is on. */
+  /** Durable when it resolves, and read back where `verify` is on. */
   write(name: string, blocks: Iterable<Uint8Array>): Promise<FileRef>;
   /** A file written piece by piece, for bases. */
   open(name: string): Promise<{ append(blocks: Iterable<Uint8Array>): Promise<void>; finish(): Promise<FileRef>; abandon(): Promise<void> }>;
-  read(file: FileRef): AsyncIterable<Uint8Array>;
+  /** The whole file, its checksum compared at the end; of a range only the length is, so whoever reads one compares the checksums in it. */
+  read(file: FileRef, range?: ByteRange): AsyncIterable<Uint8Array>;
 }

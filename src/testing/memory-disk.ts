@@ -74,10 +74,11 @@ export class MemoryDisk {
         parts.push(bytesOf(content).slice());
         this.#files.set(path, Buffer.concat(parts));
       },
-      read: async (buffer: Uint8Array, offset: number, length: number): Promise<{ bytesRead: number }> => {
-        const part = this.#read(path).subarray(at, at + length);
+      read: async (buffer: Uint8Array, offset: number, length: number, position?: number): Promise<{ bytesRead: number }> => {
+        const from = position ?? at;
+        const part = this.#read(path).subarray(from, from + length);
         buffer.set(part, offset);
-        at += part.byteLength;
+        at = from + part.byteLength;
         return { bytesRead: part.byteLength };
       },
       sync: async (): Promise<void> => {},

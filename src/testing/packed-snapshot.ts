@@ -6,9 +6,10 @@ import { join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { decode, encode } from '../../state-backends/index.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata } from '../checkpoint/metadata.ts';
-import { DirectoryStorage } from '../checkpoint/storage.ts';
+import { SnapshotFiles } from '../checkpoint/storage.ts';
 import { MillraceError } from '../errors.ts';
 import type { OperatorSnapshot } from '../runtime/snapshot.ts';
+import { DirectoryStorage } from '../storage/directory.ts';
 import type { SimulatedHost } from './simulated-host.ts';
 
 const MAGIC = Buffer.from('MRHS');
@@ -22,12 +23,13 @@ interface Body {
 
 /** The checkpoint whose metadata lies at `path`. */
 export async function packSnapshot(host: SimulatedHost, path: string): Promise<Uint8Array> {
-  const metadata = await readMetadata(host.io, path);
-  const storage = new DirectoryStorage(join(path, '..', '..'), host.io, false);
+  const storage = new DirectoryStorage('/', host.io);
+  const metadata = await readMetadata(storage, path);
+  const stored = new SnapshotFiles(storage, join(path, '..', '..'), { io: host.io });
   const files: [string, Uint8Array][] = [];
   for (const file of filesNamed(metadata)) {
     const parts: Uint8Array[] = [];
-    for await (const part of storage.read(file)) parts.push(part);
+    for await (const part of stored.read(file)) parts.push(part);
     files.push([file.name, Buffer.concat(parts)]);
   }
   const body = encode({ metadata, files } satisfies Body);

@@ -276,8 +276,8 @@ describe('onError skip', () => {
     await feed.push(Array.from({ length: 1500 }, (_, i) => i)).taken();
     await first.stop();
     const { readMetadata } = await import('../../src/checkpoint/metadata.ts');
-    const { systemIo } = await import('../../src/runtime/io.ts');
-    const metadata = await readMetadata(systemIo(), (await first.finished).checkpoint!.path);
+    const { directory } = await import('../../src/storage/directory.ts');
+    const metadata = await readMetadata(directory('.'), (await first.finished).checkpoint!.path);
     const snapshot = metadata.tasks.flatMap((t) => Object.values(t.operators)).find((o) => o.deadLetters !== undefined);
     expect(snapshot?.deadLetters?.map((l) => l.record)).toEqual(Array.from({ length: 1000 }, (_, i) => i + 500));
     expect(snapshot?.deadLettersDropped).toBe(500);

@@ -1,7 +1,7 @@
 import { job, type RunOptions, sum, tumbling } from 'millrace';
 import { expect, it } from 'vitest';
 import { readMetadata } from '../../src/checkpoint/metadata.ts';
-import { systemIo } from '../../src/runtime/io.ts';
+import { directory } from '../../src/storage/directory.ts';
 import { checkpointsIn, ends, Feed, Store, temporaryFolder } from '../protocols/lab.ts';
 
 function summing(feed: Feed<number>, store: Store<string>) {
@@ -57,7 +57,7 @@ it('a split that goes to an instance that had ended finds what stands behind it 
   await feed.push([10], undefined, 'f0').push([20], undefined, 'f1').push([30], undefined, 'f2').taken();
   feed.end('f1');
   for (let ended = false; !ended; ) {
-    const { tasks } = await readMetadata(systemIo(), (await first.checkpoint()).path);
+    const { tasks } = await readMetadata(directory('.'), (await first.checkpoint()).path);
     ended = tasks.some((t) => t.vertex !== 'in' && t.subtask === 1 && t.ended);
   }
   await first.stop();

@@ -83,7 +83,7 @@ describe('a savepoint with another number of key groups', () => {
     expect(await rejection(repartition(snapshot, to, 3))).toMatchObject({ code: 'MAX_PARALLELISM_CHANGED' });
     expect(await rejection(repartition(snapshot, to, 40_000))).toMatchObject({ code: 'OPTION_INVALID' });
     expect(await rejection(repartition(snapshot, path, 256))).toMatchObject({ code: 'SAVEPOINT_EXISTS' });
-    const reading = { ...snapshot, storage: Object.create(snapshot.storage, { read: { value: () => failing() } }) };
+    const reading = { ...snapshot, files: Object.create(snapshot.files, { read: { value: () => failing() } }) };
     expect(await rejection(repartition(reading, to, 256))).toMatchObject({ code: 'SAVEPOINT_FAILED' });
     expect(existsSync(to)).toBe(false);
     expect(await readdir(path)).toContain('metadata');

@@ -5,6 +5,7 @@ import { basename, join } from 'node:path';
 import { filesNamed, readMetadata } from '../../src/checkpoint/metadata.ts';
 import { Registry } from '../../src/checkpoint/registry.ts';
 import { systemIo } from '../../src/runtime/io.ts';
+import { DirectoryStorage } from '../../src/storage/directory.ts';
 
 /** Sentences about files that should not be there, and about files that should. */
 export async function kept(directory: string, retain = 3): Promise<string[]> {
@@ -18,7 +19,7 @@ export async function kept(directory: string, retain = 3): Promise<string[]> {
     const files = new Set<string>();
     for (const { path } of registered) {
       metadata.add(basename(path)).add(`${basename(path)}.copy`);
-      for (const { name } of filesNamed(await readMetadata(io, path))) files.add(name);
+      for (const { name } of filesNamed(await readMetadata(new DirectoryStorage('.', io), path))) files.add(name);
     }
     for (const [folder, named] of [
       ['checkpoints', metadata],

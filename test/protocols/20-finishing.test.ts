@@ -1,7 +1,7 @@
 import { job, type RunOptions, sum, tumbling } from 'millrace';
 import { describe, expect, it } from 'vitest';
 import { readMetadata } from '../../src/checkpoint/metadata.ts';
-import { systemIo } from '../../src/runtime/io.ts';
+import { directory } from '../../src/storage/directory.ts';
 import { checkpointsIn, ends, Feed, RESTARTS, rejection, Store, startWithFaults, temporaryFolder, Watch } from './lab.ts';
 
 function copying(feed: Feed<number>, store: Store<number>, fuse = { lit: false }) {
@@ -119,7 +119,7 @@ describe('protocols 20: finished tasks and the last checkpoint', () => {
     feed.push([1], undefined, 'b').end('b');
     await feed.push([2], undefined, 'a').taken('a');
     for (let ended = false; !ended; ) {
-      const { tasks } = await readMetadata(systemIo(), (await first.checkpoint()).path);
+      const { tasks } = await readMetadata(directory('.'), (await first.checkpoint()).path);
       ended = tasks.some((t) => t.vertex === 'in' && t.subtask === 1 && t.ended);
     }
     await first.stop();
@@ -291,7 +291,7 @@ describe('protocols 20: finished tasks and the last checkpoint', () => {
     const stopped = running.stop({ drain: true });
     await turns(20);
     release();
-    const metadata = await readMetadata(systemIo(), (await checkpoint).path);
+    const metadata = await readMetadata(directory('.'), (await checkpoint).path);
     expect(metadata.drained).toBe(false);
     expect(metadata.tasks.map((t) => Number.isFinite(t.watermark))).toEqual([true, true]);
     expect((await stopped).status).toBe('stopped');

@@ -1,7 +1,7 @@
 import { job, type RunOptions, sum, tumbling, type, value } from 'millrace';
 import { describe, expect, it } from 'vitest';
 import { readMetadata } from '../../src/checkpoint/metadata.ts';
-import { systemIo } from '../../src/runtime/io.ts';
+import { directory } from '../../src/storage/directory.ts';
 import { Conditions, checkpointsIn, ends, Feed, RESTARTS, Store, temporaryFolder, Watch } from './lab.ts';
 
 type Running = Awaited<ReturnType<ReturnType<typeof job>['start']>>;
@@ -9,7 +9,7 @@ type Running = Awaited<ReturnType<ReturnType<typeof job>['start']>>;
 /** Checkpoints until one has been taken in which the source of that uid has ended in all its instances. */
 async function untilEnded(running: Running, uid: string): Promise<void> {
   for (;;) {
-    const { tasks } = await readMetadata(systemIo(), (await running.checkpoint()).path);
+    const { tasks } = await readMetadata(directory('.'), (await running.checkpoint()).path);
     const of = tasks.filter((t) => t.vertex === uid);
     if (of.length === 0 || of.every((t) => t.ended)) return;
   }

@@ -13,13 +13,14 @@ const DOWNWARD: Record<string, readonly string[]> = {
   entities: ['runtime', 'graph', 'time'],
   connectors: ['runtime', 'graph', 'time'],
   api: ['graph', 'time'],
-  checkpoint: ['runtime', 'graph', 'time'],
-  execution: ['checkpoint', 'runtime', 'graph', 'time'],
+  storage: ['runtime', 'graph', 'time'],
+  checkpoint: ['storage', 'runtime', 'graph', 'time'],
+  execution: ['checkpoint', 'storage', 'runtime', 'graph', 'time'],
   // A composition root of its own: jobs run there with what a test decides.
-  testing: ['execution', 'operators', 'api', 'checkpoint', 'runtime', 'graph', 'time'],
+  testing: ['execution', 'operators', 'api', 'checkpoint', 'storage', 'runtime', 'graph', 'time'],
   observe: ['execution', 'checkpoint', 'runtime', 'graph', 'time'],
   cluster: ['execution', 'checkpoint', 'runtime', 'graph', 'time'],
-  cli: ['observe', 'cluster', 'execution', 'checkpoint', 'runtime', 'graph', 'time'],
+  cli: ['observe', 'cluster', 'execution', 'checkpoint', 'storage', 'runtime', 'graph', 'time'],
 };
 
 /** The two files that stand outside of the folders: errors may be imported from everywhere in src, index puts everything together. */

@@ -7,6 +7,7 @@ import { deadLetter, withLetters } from '../../src/runtime/dead-letters.ts';
 import { forEachSink } from '../../src/runtime/for-each.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { PlainSink } from '../../src/runtime/plain-sink.ts';
+import { directory } from '../../src/storage/directory.ts';
 import { Conditions, checkpointsIn, ends, Feed, RESTARTS, temporaryFolder, Watch } from '../protocols/lab.ts';
 
 const letterOf = (record: unknown, error: unknown): DeadLetter => deadLetter('each', record, undefined, Number.NaN, error, 0, undefined);
@@ -103,7 +104,7 @@ describe('a letter of forEach goes with the barrier that its record stands in fr
       }).start({ checkpoints: checkpointsIn(folder), restarts: RESTARTS, onEvent: watch.onEvent }),
     );
     const kept = async (path: string): Promise<unknown[]> =>
-      (await readMetadata(systemIo(), path)).tasks.flatMap((task) => recordsOf(task.operators['each']?.deadLetters));
+      (await readMetadata(directory('.'), path)).tasks.flatMap((task) => recordsOf(task.operators['each']?.deadLetters));
     await feed.push([1, 2, 3]).taken();
     const taking = running.checkpoint();
     await conditions.until(() => flushes === 1);

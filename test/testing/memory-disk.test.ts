@@ -1,7 +1,8 @@
 import { join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { DirectoryStorage } from '../../src/checkpoint/storage.ts';
+import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
 import { systemIo } from '../../src/runtime/io.ts';
+import { DirectoryStorage } from '../../src/storage/directory.ts';
 import { MemoryDisk, MemoryStore } from '../../src/testing/memory-disk.ts';
 
 const folder = resolve('/checkpoints/job');
@@ -10,7 +11,8 @@ const bytes = (text: string): Uint8Array => Buffer.from(text);
 describe('a disk in memory', () => {
   it('holds what the checkpoint storage writes, reads and sweeps', async () => {
     const disk = new MemoryDisk();
-    const storage = new DirectoryStorage(folder, { ...systemIo(), fs: disk.fs }, true);
+    const io = { ...systemIo(), fs: disk.fs };
+    const storage = new SnapshotFiles(new DirectoryStorage('/', io), folder, { io, verify: true });
     await storage.prepare();
     const file = await storage.write('delta-x-a1-1', [bytes('one '), bytes('two')]);
     const parts: Uint8Array[] = [];
