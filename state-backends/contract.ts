@@ -150,6 +150,10 @@ export interface TableOptions {
   readonly version?: number;
   /** Makes a value of this version of one that a file has in another; without it such a file is refused with SNAPSHOT_INCOMPATIBLE. */
   migrate?(old: unknown, fromVersion: number, key: Key, hash: number): unknown;
+  /** True: the value of a row is given to nobody any more, now and later; bases leave it out. Asked while a base is swept. */
+  gone?(value: unknown): boolean;
+  /** True while rows that were loaded are not yet what this version says of them. */
+  unsettled?(): boolean;
 }
 
 export interface TaskState {
@@ -184,7 +188,9 @@ export interface TaskState {
   encode(deadline: number): boolean;
   /** The finished deltas since the last call, in order; each is one row file's content. Empty deltas have no blocks. */
   takeDeltas(): Delta[];
-  /** Begins to sweep a base; only one at a time, and only after at least one freeze. */
+  /** True while what was loaded is made into what the program declares, in slices: a base would be taken for that. Deltas may be taken. */
+  readonly unsettled: boolean;
+  /** Begins to sweep a base; only one at a time, only after at least one freeze, and not while `unsettled`. */
   sweep(): Sweep;
 
   // ── looking ──

@@ -27,6 +27,8 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
   changed: MemoryRow[] = [];
   size = 0;
   store: GroupedStore | undefined = undefined;
+  /** Set once, at declaration: see TableOptions. A base has a tombstone of the key in front, where an older version may stand. */
+  gone: ((value: unknown) => boolean) | undefined = undefined;
   /** Found in memory; counted by level() only. */
   hits = 0;
   readonly ordered: boolean;

@@ -29,6 +29,7 @@ export type {
   TimerRow,
   TimerTable,
 } from './contract.ts';
+export { EventClock, type ExpiryClock, isExpired } from './expiry-clock.ts';
 export { canonicalKey, defaultMaxParallelism, groupOf, hashKey, instanceOf, keyBytes, murmur3, rangeOf, readKey, sameKey, writeKey } from './keys.ts';
 export type {
   AccumulatorState,
@@ -46,7 +47,7 @@ export type {
   ValueState,
 } from './kinds.ts';
 export { aggregating, broadcastMap, declaredOf, list, map, reducing, splitList, unionList, value } from './kinds.ts';
-export { Current, type ExpiryClock } from './kinds-current.ts';
+export { Current } from './kinds-current.ts';
 export { type BoundKinds, bindKinds, EXPIRING } from './kinds-keyed.ts';
 export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from './kinds-operator.ts';
 export { type BoundWindowKinds, bindWindowKinds } from './kinds-windowed.ts';

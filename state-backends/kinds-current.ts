@@ -19,14 +19,6 @@ export class Current {
   }
 }
 
-/** What a ttl needs of the engine. */
-export interface ExpiryClock {
-  /** Processing time; never goes back. */
-  now(): number;
-  /** `nextExpiry` may be earlier than the engine knows. */
-  changed(): void;
-}
-
 /** Elements in a row of a list. */
 export const CHUNK = 64;
 

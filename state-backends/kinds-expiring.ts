@@ -9,28 +9,38 @@
 // Invariants:
 //  X1  What was written at t is given back while now < t + ttl, and never after, whether or not its timer has fired.
 //  X2  A key that has rows has one timer, no later than the first of them expires. It stays when rows are deleted, and goes when it finds none.
-//  X3  The elements of a list were written in their order: reading renews all of them or none.
+//  X3  By processing time the elements of a list were written in their order: reading renews all of them or none. By event time they may stand in any.
 //  X4  Rows that were stored without a ttl begin their time when they are restored. They get their timers, and count as changed so that the next checkpoint
 //      stores them with it, in slices after the start.
+//  X5  What is written again, or renewed, never counts from earlier than before. So only what is new can expire before the timer of its key, and arms it.
+//  X6  Where the ttl or its clock is another one than when the timers were stored, they are set anew, in slices after the start.
 
 import { copy } from './codec.ts';
 import type { Group, GroupedTable, Key, Row, SingleTable, TimerTable } from './contract.ts';
+import { BEFORE_TIME, isExpired, type TtlClock } from './expiry-clock.ts';
 import { ExpiryHeap } from './expiry-heap.ts';
 import { canonicalKey } from './keys.ts';
 import type { AccumulatorState, Aggregating, ListState, MapState, ValueState } from './kinds.ts';
-import { CHUNK, type Current, CurrentGroup, CurrentRow, type ExpiryClock, isShared } from './kinds-current.ts';
+import { CHUNK, type Current, CurrentGroup, CurrentRow, isShared } from './kinds-current.ts';
 
 export interface ExpiringParts {
   readonly current: Current;
-  readonly clock: ExpiryClock;
+  readonly clock: TtlClock;
   readonly ttl: number;
   /** `ttlOn: 'read'`. */
   readonly renews: boolean;
   readonly timers: TimerTable;
   /** Key → the time its timer is set for. */
   readonly armed: SingleTable;
-  /** Keys whose rows were stored without a ttl: they have no timer yet (X4). */
-  readonly adopted: { readonly key: Key; readonly hash: number }[];
+  /** Keys whose rows were stored without a ttl or by another clock (X4), or, not `anew`, only their timers with another ttl (X6). */
+  readonly adopted: Adopted[];
+}
+
+export interface Adopted {
+  readonly key: Key;
+  readonly hash: number;
+  /** Its rows have begun their time. */
+  readonly anew: boolean;
 }
 
 /** Timers that are fired between two looks at the clock. */
@@ -56,7 +66,7 @@ export class Expiring {
     const row = armed.find(key, hash);
     if (row === undefined) armed.insert(key, hash, at);
     else {
-      // Set for later only where the ttl was longer once.
+      // Set for later where the ttl was longer once, or the record of what is new is older.
       if ((row.value as number) <= at) return;
       timers.delete(row.value as number, key, hash);
       armed.put(row, at);
@@ -71,24 +81,42 @@ export class Expiring {
     return (armed.find(current.key, current.hash)?.value as number | undefined) ?? Number.NEGATIVE_INFINITY;
   }
 
-  get next(): number {
-    return this.#parts.adopted.length > 0 ? 0 : this.#parts.timers.next;
+  /** By which clock it expires. */
+  get event(): boolean {
+    return this.#parts.clock.event;
   }
 
+  /** When something is to be removed, by its clock. */
+  get next(): number {
+    return this.#parts.timers.next;
+  }
+
+  /** Keys wait for their timers: whatever the time (X4, X6). */
+  get adopting(): boolean {
+    return this.#parts.adopted.length > 0;
+  }
+
+  adopt(deadline: number): 'done' | 'more' {
+    const { adopted, armed, timers, clock } = this.#parts;
+    for (let done = 1; adopted.length > 0; done++) {
+      const { key, hash, anew } = adopted.pop()!;
+      const row = armed.find(key, hash);
+      if (row !== undefined) timers.delete(row.value as number, key, hash);
+      if (anew) this.#touch(key, hash);
+      this.#settle(key, hash, clock.now());
+      if (done % STRIDE === 0 && performance.now() >= deadline) return 'more';
+    }
+    return 'done';
+  }
+
+  /** Removes what has expired at `now`, by its clock. */
   fire(now: number, deadline: number): 'done' | 'more' | Promise<void> {
-    const { timers, adopted, armed } = this.#parts;
+    const { timers } = this.#parts;
     for (let fired = 1; ; fired++) {
-      const adoptee = adopted.pop();
-      if (adoptee !== undefined) {
-        const { key, hash } = adoptee;
-        this.#touch(key, hash);
-        if (armed.find(key, hash) === undefined) this.#settle(key, hash, now);
-      } else {
-        if (!timers.ready(now)) return timers.load(now);
-        const timer = timers.pop(now);
-        if (timer === undefined) return 'done';
-        this.#settle(timer.key, timer.hash, now);
-      }
+      if (!timers.ready(now)) return timers.load(now);
+      const timer = timers.pop(now);
+      if (timer === undefined) return 'done';
+      this.#settle(timer.key, timer.hash, now);
       if (fired % STRIDE === 0 && performance.now() >= deadline) return 'more';
     }
   }
@@ -110,6 +138,19 @@ export class Expiring {
 
 type Timed = [written: number, value: unknown];
 
+/** X5. */
+function restamp(held: Timed, clock: TtlClock): void {
+  const at = clock.stamp();
+  if (at > held[0]) held[0] = at;
+}
+
+/** Event time has begun since the row was written. */
+function begin(table: SingleTable | GroupedTable, row: Row, now: number): void {
+  if ((row.value as Timed)[0] !== BEFORE_TIME || now === BEFORE_TIME) return;
+  table.touch(row);
+  (row.value as Timed)[0] = now;
+}
+
 /** One row a key that says when it was written. */
 class ExpiringRow extends CurrentRow {
   readonly expiring: Expiring;
@@ -122,6 +163,7 @@ class ExpiringRow extends CurrentRow {
       clean(key, hash, now) {
         const row = table.find(key, hash);
         if (row === undefined) return Number.POSITIVE_INFINITY;
+        begin(table, row, now);
         const at = (row.value as Timed)[0] + parts.ttl;
         if (at > now) return at;
         table.delete(row);
@@ -138,7 +180,7 @@ class ExpiringRow extends CurrentRow {
   protected live(): Row | undefined {
     const row = this.row();
     if (row === undefined) return undefined;
-    if ((row.value as Timed)[0] + this.parts.ttl > this.parts.clock.now()) return row;
+    if (!isExpired((row.value as Timed)[0], this.parts.ttl, this.parts.clock.now())) return row;
     this.clear();
     return undefined;
   }
@@ -147,22 +189,23 @@ class ExpiringRow extends CurrentRow {
   protected given(row: Row): unknown {
     if (this.parts.renews) {
       this.table.touch(row);
-      (row.value as Timed)[0] = this.parts.clock.now();
+      restamp(row.value as Timed, this.parts.clock);
     } else if (isShared((row.value as Timed)[1])) this.table.touch(row);
     return (row.value as Timed)[1];
   }
 
   protected override write(value: unknown): void {
-    const now = this.parts.clock.now();
+    const { clock } = this.parts;
     const row = this.row();
     if (row === undefined) {
-      super.write([now, value]);
-      this.expiring.arm(now + this.parts.ttl);
+      const at = clock.stamp();
+      super.write([at, value]);
+      this.expiring.arm(at + this.parts.ttl);
       return;
     }
     this.table.touch(row);
     const held = row.value as Timed;
-    held[0] = now;
+    restamp(held, clock);
     held[1] = value;
     this.table.put(row, held);
   }
@@ -265,49 +308,37 @@ class ExpiringGroup extends CurrentGroup {
     });
   }
 
-  protected override insert(ns: unknown, value: unknown): void {
+  /** `at`: when the earliest of it was written. */
+  protected enter(ns: unknown, value: unknown, at: number): void {
     const first = this.group() === undefined;
-    super.insert(ns, value);
-    if (first) this.expiring.arm(this.parts.clock.now() + this.parts.ttl);
+    this.insert(ns, value);
+    if (first || this.parts.clock.event) this.expiring.arm(at + this.parts.ttl);
   }
 }
 
 export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
   constructor(table: GroupedTable, parts: ExpiringParts) {
-    super(table, parts, (group, now) => {
-      for (;;) {
-        const row = group.rows[0];
-        if (row === undefined) return Number.POSITIVE_INFINITY;
-        const chunk = row.value as unknown[];
-        const gone = expired(chunk, parts.ttl, now);
-        if (gone === chunk.length) {
-          table.deleteRow(group, row);
-          continue;
-        }
-        if (gone > 0) {
-          table.touch(row);
-          table.put(row, (row.value as unknown[]).slice(gone));
-        }
-        return ((row.value as unknown[])[0] as number) + parts.ttl;
-      }
-    });
+    const clean = parts.clock.event ? cleanAny : cleanOldest;
+    super(table, parts, (group, now) => clean(table, group, parts.ttl, now));
   }
 
   add(value: unknown): void {
-    const now = this.parts.clock.now();
+    const { clock, ttl } = this.parts;
+    const at = clock.stamp();
     const group = this.group();
     const last = group?.rows[group.rows.length - 1];
     if (last === undefined) {
-      this.insert(0, [now, value]);
+      this.enter(0, [at, value], at);
       return;
     }
     if ((last.value as unknown[]).length >= 2 * CHUNK) {
-      this.insert((last.ns as number) + 1, [now, value]);
+      this.enter((last.ns as number) + 1, [at, value], at);
       return;
     }
     this.table.touch(last);
-    (last.value as unknown[]).push(now, value);
+    (last.value as unknown[]).push(at, value);
     this.table.put(last, last.value);
+    if (clock.event) this.expiring.arm(at + ttl);
   }
 
   all(): unknown[] {
@@ -315,9 +346,11 @@ export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
     const group = this.group();
     if (group === undefined) return out;
     const { renews, ttl, clock } = this.parts;
+    const { event } = clock;
     const now = clock.now();
+    const stamp = renews ? clock.stamp() : 0;
     for (const row of group.rows) {
-      const from = expired(row.value as unknown[], ttl, now);
+      const from = event ? 0 : expired(row.value as unknown[], ttl, now);
       const { length } = row.value as unknown[];
       if (from === length) continue;
       let touched = renews;
@@ -325,7 +358,8 @@ export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
       if (touched) this.table.touch(row);
       const chunk = row.value as unknown[];
       for (let i = from; i < length; i += 2) {
-        if (renews) chunk[i] = now;
+        if (event && isExpired(chunk[i] as number, ttl, now)) continue;
+        if (renews && stamp > (chunk[i] as number)) chunk[i] = stamp;
         out.push(chunk[i + 1]);
       }
     }
@@ -333,10 +367,10 @@ export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
   }
 
   set(values: Iterable<unknown>): void {
-    const now = this.parts.clock.now();
-    const all = [...values].flatMap((value) => [now, value]);
+    const at = this.parts.clock.stamp();
+    const all = [...values].flatMap((value) => [at, value]);
     this.clear();
-    for (let i = 0; i < all.length; i += 2 * CHUNK) this.insert(i / (2 * CHUNK), all.slice(i, i + 2 * CHUNK));
+    for (let i = 0; i < all.length; i += 2 * CHUNK) this.enter(i / (2 * CHUNK), all.slice(i, i + 2 * CHUNK), at);
   }
 
   [Symbol.iterator](): Iterator<unknown> {
@@ -344,11 +378,69 @@ export class ExpiringList extends ExpiringGroup implements ListState<unknown> {
   }
 }
 
+/** The oldest stand first. */
+function cleanOldest(table: GroupedTable, group: Group, ttl: number, now: number): number {
+  for (;;) {
+    const row = group.rows[0];
+    if (row === undefined) return Number.POSITIVE_INFINITY;
+    const chunk = row.value as unknown[];
+    const gone = expired(chunk, ttl, now);
+    if (gone === chunk.length) {
+      table.deleteRow(group, row);
+      continue;
+    }
+    if (gone > 0) {
+      table.touch(row);
+      table.put(row, (row.value as unknown[]).slice(gone));
+    }
+    return ((row.value as unknown[])[0] as number) + ttl;
+  }
+}
+
+function cleanAny(table: GroupedTable, group: Group, ttl: number, now: number): number {
+  let next = Number.POSITIVE_INFINITY;
+  for (const row of [...group.rows]) {
+    let chunk = row.value as unknown[];
+    if (changes(chunk, ttl, now)) {
+      table.touch(row);
+      chunk = keptOf(row.value as unknown[], ttl, now);
+      if (chunk.length === 0) {
+        table.deleteRow(group, row);
+        continue;
+      }
+      table.put(row, chunk);
+    }
+    next = Math.min(next, earliestIn(chunk) + ttl);
+  }
+  return next;
+}
+
 /** How many places of the chunk hold what has expired (X3). */
 function expired(chunk: readonly unknown[], ttl: number, now: number): number {
   let i = 0;
   while (i < chunk.length && (chunk[i] as number) + ttl <= now) i += 2;
   return i;
+}
+
+/** Whether something of it has expired at `now`, or begins its time with that. */
+function changes(chunk: readonly unknown[], ttl: number, now: number): boolean {
+  for (let i = 0; i < chunk.length; i += 2) if ((chunk[i] as number) + ttl <= now) return true;
+  return false;
+}
+
+function keptOf(chunk: readonly unknown[], ttl: number, now: number): unknown[] {
+  const kept: unknown[] = [];
+  for (let i = 0; i < chunk.length; i += 2) {
+    const at = chunk[i] as number;
+    if (!isExpired(at, ttl, now)) kept.push(at === BEFORE_TIME ? now : at, chunk[i + 1]);
+  }
+  return kept;
+}
+
+function earliestIn(chunk: readonly unknown[]): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < chunk.length; i += 2) least = Math.min(least, chunk[i] as number);
+  return least;
 }
 
 export class ExpiringMap extends ExpiringGroup implements MapState<Key, unknown> {
@@ -361,6 +453,7 @@ export class ExpiringMap extends ExpiringGroup implements MapState<Key, unknown>
       while (heap.next <= now) {
         const row = heap.take();
         if (table.row(group, row.ns) !== row) continue;
+        begin(table, row, now);
         const at = (row.value as Timed)[0] + ttl;
         if (at > now) heap.add(at, row);
         else table.deleteRow(group, row);
@@ -377,13 +470,13 @@ export class ExpiringMap extends ExpiringGroup implements MapState<Key, unknown>
   }
 
   private isLive(row: Row): boolean {
-    return (row.value as Timed)[0] + this.parts.ttl > this.parts.clock.now();
+    return !isExpired((row.value as Timed)[0], this.parts.ttl, this.parts.clock.now());
   }
 
   private given(row: Row): unknown {
     if (this.parts.renews) {
       this.table.touch(row);
-      (row.value as Timed)[0] = this.parts.clock.now();
+      restamp(row.value as Timed, this.parts.clock);
     } else if (isShared((row.value as Timed)[1])) this.table.touch(row);
     return (row.value as Timed)[1];
   }
@@ -395,19 +488,20 @@ export class ExpiringMap extends ExpiringGroup implements MapState<Key, unknown>
 
   set(key: Key, value: unknown): void {
     const ns = canonicalKey(key);
-    const now = this.parts.clock.now();
+    const { clock, ttl } = this.parts;
     const group = this.group();
     const row = group === undefined ? undefined : this.table.row(group, ns);
     if (row === undefined) {
-      this.insert(ns, [now, value]);
+      const at = clock.stamp();
+      this.enter(ns, [at, value], at);
       const entered = this.group()!;
       const heap = entered.derived as ExpiryHeap<Row> | undefined;
-      heap?.add(now + this.parts.ttl, this.table.row(entered, ns)!);
+      heap?.add(at + ttl, this.table.row(entered, ns)!);
       return;
     }
     this.table.touch(row);
     const held = row.value as Timed;
-    held[0] = now;
+    restamp(held, clock);
     held[1] = value;
     this.table.put(row, held);
   }
@@ -451,7 +545,8 @@ export class ExpiringMap extends ExpiringGroup implements MapState<Key, unknown>
   get size(): number {
     const group = this.group();
     if (group === undefined) return 0;
-    return this.expiring.earliest > this.parts.clock.now() ? group.rows.length : this.rows().length;
+    const known = !this.expiring.adopting && this.expiring.earliest > this.parts.clock.now();
+    return known ? group.rows.length : this.rows().length;
   }
 }
 

@@ -11,15 +11,26 @@
 //  H2  Whatever is not a primitive is touched before it is handed out (protocols 3).
 //  H3  What is handed out of an accumulator is never what the next `add` changes (protocols 16).
 //  H4  Iteration sees the state at its start.
-//  H5  The version of a table is the declared one, + EXPIRING where its rows say when they were written; so a ttl can be added and taken away.
+//  H5  The version of a table is the declared one, + EXPIRING where its rows say when they were written by processing time, + 2 EXPIRING by event time; so a
+//      ttl can be added and taken away. That of `.armed.<name>` stands for the ttl and its clock.
 
 import { copy } from './codec.ts';
 import type { Key, Row, SingleTable, TableOptions, TaskState } from './contract.ts';
+import { type EventClock, type ExpiryClock, isExpired, processingClock, type TtlClock } from './expiry-clock.ts';
 import { canonicalKey } from './keys.ts';
 import type { AccumulatorState, Aggregating, Handles, KeyedDeclared, ListState, MapState, StateOptions, StateSpec, ValueState } from './kinds.ts';
 import { declaredOf } from './kinds.ts';
-import { CHUNK, Current, CurrentGroup, CurrentRow, type ExpiryClock, isShared } from './kinds-current.ts';
-import { type Expiring, ExpiringAggregating, ExpiringList, ExpiringMap, type ExpiringParts, ExpiringReducing, ExpiringValue } from './kinds-expiring.ts';
+import { CHUNK, Current, CurrentGroup, CurrentRow, isShared } from './kinds-current.ts';
+import {
+  type Adopted,
+  type Expiring,
+  ExpiringAggregating,
+  ExpiringList,
+  ExpiringMap,
+  type ExpiringParts,
+  ExpiringReducing,
+  ExpiringValue,
+} from './kinds-expiring.ts';
 import { StateError } from './state-error.ts';
 
 export interface BoundKinds<S extends StateSpec = StateSpec> {
@@ -33,21 +44,34 @@ export interface BoundKinds<S extends StateSpec = StateSpec> {
   ahead(hashes: Int32Array, from: number, to: number): void;
   /** Processing time from which on `expire` has something to remove; Infinity where nothing has a ttl. */
   readonly nextExpiry: number;
-  /** Removes what has expired; 'more' where `deadline` (performance.now()) came first, a promise where it must be read from disk. */
+  /** Removes what has expired by processing time; 'more' where `deadline` (performance.now()) came first, a promise where it must be read from disk. */
   expire(now: number, deadline: number): 'done' | 'more' | Promise<void>;
+  /** The same for event time, once the clock has been moved. */
+  expireEvent(deadline: number): 'done' | 'more' | Promise<void>;
 }
 
 /** Without a clock of the engine, for state that nothing has a ttl in. */
 const NO_CLOCK: ExpiryClock = {
   now() {
-    throw new StateError('STATE_MISUSED', 'State with a ttl was bound without a clock.');
+    throw noClock();
   },
   changed() {},
 };
 
+function noClock(): StateError {
+  return new StateError('STATE_MISUSED', 'State with a ttl was bound without a clock.');
+}
+
 /** Declares the tables of an operator's keyed state; the handles act on the current key. */
-export function bindKinds<S extends StateSpec>(task: TaskState, uid: string, spec: S | undefined, clock: ExpiryClock = NO_CLOCK): BoundKinds<S> {
+export function bindKinds<S extends StateSpec>(
+  task: TaskState,
+  uid: string,
+  spec: S | undefined,
+  clock: ExpiryClock = NO_CLOCK,
+  eventClock?: EventClock,
+): BoundKinds<S> {
   const current = new Current();
+  const processing = processingClock(clock);
   const handles: Record<string, unknown> = {};
   const expiring: Expiring[] = [];
   const tables: SingleTable[] = [];
@@ -63,7 +87,9 @@ export function bindKinds<S extends StateSpec>(task: TaskState, uid: string, spe
       handles[name] = handle;
       if (handle instanceof CurrentRow) tables.push(handle.table);
     } else {
-      const handle = bindExpiring(task, uid, name, declared, current, clock);
+      const by = declared.options.ttlClock === 'event' ? eventClock : processing;
+      if (by === undefined) throw noClock();
+      const handle = bindExpiring(task, uid, name, declared, current, by);
       handles[name] = handle;
       expiring.push(handle.expiring);
     }
@@ -85,12 +111,24 @@ export function bindKinds<S extends StateSpec>(task: TaskState, uid: string, spe
     },
     get nextExpiry() {
       let next = Number.POSITIVE_INFINITY;
-      for (const each of expiring) if (each.next < next) next = each.next;
+      for (const each of expiring) {
+        if (each.adopting) return 0;
+        if (!each.event && each.next < next) next = each.next;
+      }
       return next;
     },
     expire(now, deadline) {
       for (const each of expiring) {
-        const outcome = each.fire(now, deadline);
+        let outcome: 'done' | 'more' | Promise<void> = each.adopt(deadline);
+        if (outcome === 'done' && !each.event) outcome = each.fire(now, deadline);
+        if (outcome !== 'done') return outcome;
+      }
+      return 'done';
+    },
+    expireEvent(deadline) {
+      const now = eventClock?.now() ?? Number.NEGATIVE_INFINITY;
+      for (const each of expiring) {
+        const outcome = each.event && each.next <= now ? each.fire(now, deadline) : 'done';
         if (outcome !== 'done') return outcome;
       }
       return 'done';
@@ -114,16 +152,24 @@ function bind(task: TaskState, uid: string, name: string, declared: KeyedDeclare
   }
 }
 
-function bindExpiring(task: TaskState, uid: string, name: string, declared: KeyedDeclared, current: Current, clock: ExpiryClock) {
+function bindExpiring(task: TaskState, uid: string, name: string, declared: KeyedDeclared, current: Current, clock: TtlClock) {
   const { options } = declared;
+  const adopted: Adopted[] = [];
   const parts: ExpiringParts = {
     current,
     clock,
-    adopted: [],
+    adopted,
     ttl: options.ttl!,
     renews: options.ttlOn === 'read',
     timers: task.timers(uid, `.expiry.${name}`),
-    armed: task.single(uid, `.armed.${name}`),
+    armed: task.single(uid, `.armed.${name}`, {
+      version: 2 * Math.ceil(options.ttl!) + (clock.event ? 1 : 0),
+      migrate(at, _, key, hash) {
+        adopted.push({ key, hash, anew: false });
+        return at;
+      },
+      unsettled: () => adopted.length > 0,
+    }),
   };
   switch (declared.kind) {
     case 'value':
@@ -141,17 +187,20 @@ function bindExpiring(task: TaskState, uid: string, name: string, declared: Keye
 
 // ── what is stored, and of which version it is ──
 
-/** Added to the version of a table whose rows say when they were written (H5). */
+/** Added to the version of a table whose rows say when they were written, twice where that is event time (H5). */
 export const EXPIRING = 2 ** 32;
 
 /** How values lie in a row, with and without the time at which they were written. */
 interface RowShape {
   readonly plain: { values(row: unknown): unknown[]; row(values: unknown[]): unknown };
   readonly timed: { values(row: unknown): unknown[]; times(row: unknown): number[]; row(values: unknown[], times: number[]): unknown };
+  /** Whether all of a row has expired, so that a base need not have it. */
+  gone(ttl: number, clock: TtlClock): (row: unknown) => boolean;
 }
 const ONE: RowShape = {
   plain: { values: (row) => [row], row: ([value]) => value },
   timed: { values: (row) => [(row as [number, unknown])[1]], times: (row) => [(row as [number, unknown])[0]], row: ([value], [time]) => [time, value] },
+  gone: (ttl, clock) => (row) => isExpired((row as [number, unknown])[0], ttl, clock.now()),
 };
 /** With times, an element is two places of its chunk: when, what. */
 const CHUNKS: RowShape = {
@@ -161,6 +210,7 @@ const CHUNKS: RowShape = {
     times: (row) => (row as number[]).filter((_, i) => i % 2 === 0),
     row: (values, times) => values.flatMap((value, i) => [times[i], value]),
   },
+  gone: (ttl, clock) => (row) => (row as unknown[]).every((at, i) => i % 2 === 1 || isExpired(at as number, ttl, clock.now())),
 };
 
 /** `expiring`: the clock where rows are to say when they were written. */
@@ -172,11 +222,14 @@ function stored(
   shape: RowShape,
 ): TableOptions {
   const version = options.version ?? 0;
+  const times = expiring === false ? 0 : expiring.clock.event ? 2 : 1;
   return {
-    version: expiring === false ? version : version + EXPIRING,
+    version: version + times * EXPIRING,
+    ...(expiring === false ? {} : { gone: shape.gone(options.ttl!, expiring.clock) }),
     migrate(row, from, key, hash) {
-      const timed = from >= EXPIRING;
-      const was = timed ? from - EXPIRING : from;
+      const had = Math.floor(from / EXPIRING);
+      const timed = had > 0;
+      const was = from % EXPIRING;
       if (was !== version && options.migrate === undefined)
         throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${uid}/${name} was stored in version ${was} and is declared in version ${version}.`, {
           todo: 'Declare `migrate` beside `version`.',
@@ -184,9 +237,10 @@ function stored(
       const old = timed ? shape.timed.values(row) : shape.plain.values(row);
       const values = was === version ? old : old.map((value) => options.migrate!(value, was));
       if (expiring === false) return shape.plain.row(values);
-      if (timed) return shape.timed.row(values, shape.timed.times(row));
+      if (had === times) return shape.timed.row(values, shape.timed.times(row));
       const { adopted, clock } = expiring;
-      if (adopted.at(-1)?.key !== key) adopted.push({ key, hash });
+      const last = adopted.at(-1);
+      if (last?.key !== key || !last.anew) adopted.push({ key, hash, anew: true });
       const now = clock.now();
       return shape.timed.row(
         values,

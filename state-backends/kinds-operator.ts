@@ -10,15 +10,16 @@
 //  O2  What `snapshot` gave is never changed: it is bytes.
 //  O3  Within a unit every change, and every value that is handed out, can be taken back, in reverse.
 //  O4  Outside of handlers handles throw CONTEXT_USED_OUTSIDE_RECORD. What reads a broadcast map cannot change it: STATE_MISUSED.
-//  O5  With a ttl an item is given back while now < written + ttl, and never after.
+//  O5  With a ttl an item is given back while now < written + ttl, and never after; by processing time or event time (expiry-clock.ts).
 
 import { decode, encode } from './codec.ts';
 import type { Key } from './contract.ts';
+import { BEFORE_TIME, type EventClock, type ExpiryClock, isExpired, processingClock, type TtlClock } from './expiry-clock.ts';
 import { ExpiryHeap } from './expiry-heap.ts';
 import { mapKey } from './grouped-table.ts';
 import { canonicalKey } from './keys.ts';
 import { type AnyKind, type BroadcastMap, type Declared, declaredOf, type ListState, type ReadonlyBroadcastMap, type StateOptions } from './kinds.ts';
-import { type ExpiryClock, isShared } from './kinds-current.ts';
+import { isShared } from './kinds-current.ts';
 import { StateError } from './state-error.ts';
 
 /** What of a state is in a snapshot, and who gets it. */
@@ -40,8 +41,11 @@ export interface BoundOperatorKinds {
   /** A unit begins; `rollback` takes back what it did. */
   mark(): void;
   rollback(): void;
+  /** By processing time. */
   readonly nextExpiry: number;
   expire(now: number): void;
+  /** By event time, once its clock has been moved. */
+  expireEvent(): void;
 }
 
 type OperatorDeclared = Extract<Declared, { readonly kind: 'splitList' | 'unionList' | 'broadcastMap' }>;
@@ -104,14 +108,14 @@ class Journal {
 /** Cells of one declared state. */
 abstract class Cells {
   protected readonly journal: Journal;
-  protected readonly clock: ExpiryClock;
+  protected readonly clock: TtlClock;
   protected readonly ttl: number;
   private readonly renews: boolean;
   private readonly heap: ExpiryHeap<Cell> | undefined;
   private readonly name: string;
   private readonly declared: OperatorDeclared;
 
-  constructor(journal: Journal, clock: ExpiryClock, name: string, declared: OperatorDeclared) {
+  constructor(journal: Journal, clock: TtlClock, name: string, declared: OperatorDeclared) {
     this.journal = journal;
     this.clock = clock;
     this.name = name;
@@ -126,13 +130,18 @@ abstract class Cells {
   /** Takes out what is `gone`. */
   protected abstract sweep(): void;
 
-  protected now(): number {
-    return this.heap === undefined ? NEVER : this.clock.now();
+  /** From when on what is written now is counted, and never from before `since`. */
+  protected stamp(since = Number.NEGATIVE_INFINITY): number {
+    return this.heap === undefined ? NEVER : Math.max(since, this.clock.stamp());
+  }
+
+  get event(): boolean {
+    return this.clock.event;
   }
 
   /** A new cell, to be put in. */
   protected make(value: unknown, key: Key): Cell {
-    const cell = new Cell(value, this.now(), key);
+    const cell = new Cell(value, this.stamp(), key);
     cell.unit = this.journal.unit;
     if (this.heap !== undefined) {
       const { next } = this.heap;
@@ -143,7 +152,7 @@ abstract class Cells {
   }
 
   protected isLive(cell: Cell): boolean {
-    return this.heap === undefined || cell.written + this.ttl > this.clock.now();
+    return this.heap === undefined || !isExpired(cell.written, this.ttl, this.clock.now());
   }
 
   /** What it has now can be taken back to. */
@@ -173,7 +182,7 @@ abstract class Cells {
     if (!this.renews && !isShared(cell.value)) return cell.value;
     this.keep(cell);
     cell.bytes = undefined;
-    if (this.renews) cell.written = this.now();
+    if (this.renews) cell.written = this.stamp(cell.written);
     return cell.value;
   }
 
@@ -231,6 +240,10 @@ abstract class Cells {
     while (heap.next <= now) {
       const cell = heap.take();
       if (cell.gone) continue;
+      if (cell.written === BEFORE_TIME && now !== BEFORE_TIME) {
+        cell.written = now;
+        cell.bytes = undefined;
+      }
       const at = cell.written + this.ttl;
       if (at > now) heap.add(at, cell);
       else {
@@ -361,7 +374,7 @@ class OperatorMap extends Cells implements BroadcastMap<Key, unknown> {
     }
     this.keep(cell);
     cell.value = value;
-    cell.written = this.now();
+    cell.written = this.stamp(cell.written);
     cell.bytes = undefined;
   }
 
@@ -458,9 +471,10 @@ class OperatorMap extends Cells implements BroadcastMap<Key, unknown> {
 export function bindOperatorKinds(
   uid: string,
   spec: Readonly<Record<string, AnyKind>> | undefined,
-  engine: { readonly clock: ExpiryClock; readonly restored: (name: string) => readonly unknown[] | undefined },
+  engine: { readonly clock: ExpiryClock; readonly eventClock: EventClock; readonly restored: (name: string) => readonly unknown[] | undefined },
 ): BoundOperatorKinds {
   const journal = new Journal(uid);
+  const processing = processingClock(engine.clock);
   const states: [string, OperatorList | OperatorMap][] = [];
   const handles: Record<string, unknown> = {};
   const reading: Record<string, unknown> = {};
@@ -469,15 +483,16 @@ export function bindOperatorKinds(
     const declared = declaredOf(kind);
     if (declared?.kind !== 'splitList' && declared?.kind !== 'unionList' && declared?.kind !== 'broadcastMap') continue;
     const items = (engine.restored(name) ?? []) as readonly Uint8Array[];
+    const clock = declared.options.ttlClock === 'event' ? engine.eventClock : processing;
     if (declared.kind === 'broadcastMap') {
-      const map = new OperatorMap(journal, engine.clock, name, declared);
+      const map = new OperatorMap(journal, clock, name, declared);
       map.restore(items);
       states.push([name, map]);
       handles[name] = map;
       broadcast[name] = map;
       reading[name] = map.reading(name);
     } else {
-      const list = new OperatorList(journal, engine.clock, name, declared);
+      const list = new OperatorList(journal, clock, name, declared);
       list.restore(items);
       states.push([name, list]);
       handles[name] = list;
@@ -498,10 +513,13 @@ export function bindOperatorKinds(
     mark: () => journal.mark(),
     rollback: () => journal.rollback(),
     get nextExpiry() {
-      return states.reduce((next, [, state]) => Math.min(next, state.next), Number.POSITIVE_INFINITY);
+      return states.reduce((next, [, state]) => (state.event ? next : Math.min(next, state.next)), Number.POSITIVE_INFINITY);
     },
     expire(now) {
-      for (const [, state] of states) state.expire(now);
+      for (const [, state] of states) if (!state.event) state.expire(now);
+    },
+    expireEvent() {
+      for (const [, state] of states) if (state.event) state.expire(engine.eventClock.now());
     },
   };
 }

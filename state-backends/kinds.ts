@@ -19,12 +19,15 @@ export type Handles<S> = { readonly [N in keyof S]: Handle<S[N]> };
 export interface StateOptions<T> {
   /**
    * Milliseconds after which what was written is gone; never by default. It is not given back from then on, and is removed soon after. Elements of a list and
-   * entries of a map have each their own; an outage counts.
+   * entries of a map have each their own.
    */
   ttl?: number;
   /** `read`: what is read, by `get` or by iterating, begins anew; `write` by default. */
   ttlOn?: 'write' | 'read';
-  /** Processing time, and only that so far: 'event' is refused with OPTION_INVALID. */
+  /**
+   * What counts: processing time (default), over an outage too; or event time, which stands still while the job does. Then a write counts from its record's
+   * timestamp, or from the watermark where that is ahead, and is gone once the watermark has come `ttl` further.
+   */
   ttlClock?: 'processing' | 'event';
   /** Of the shape of what is stored, 0 by default. */
   version?: number;

@@ -799,7 +799,9 @@ class LevelRows implements StoredRows {
     const number = key.readUInt16BE(2);
     const table = this.task.tables[number]!;
     const canonical = key.subarray(HEAD);
+    const gone = 'gone' in table ? table.gone : undefined;
     if (!('groups' in table)) {
+      if (gone?.(decodeFrom(new ByteReader(stored))) === true) return;
       out.beginRaw(number, VALUE, canonical);
       out.out.raw(stored);
       out.end();
@@ -807,9 +809,12 @@ class LevelRows implements StoredRows {
     }
     const from = new ByteReader(stored);
     for (let i = from.varint(); i > 0; i--) {
+      const ns = readNamespace(from, table.header.layout);
+      const value = from.raw(from.varint());
+      if (gone?.(decodeFrom(new ByteReader(value))) === true) continue;
       out.beginRaw(number, VALUE, canonical);
-      writeNamespace(out.out, table.header.layout, readNamespace(from, table.header.layout));
-      out.out.raw(from.raw(from.varint()));
+      writeNamespace(out.out, table.header.layout, ns);
+      out.out.raw(value);
       out.end();
     }
   }

@@ -24,6 +24,8 @@ export class MemorySingleTable implements SingleTable, ValueTable {
   size = 0;
   /** Set once, at declaration, by level(). */
   store: SingleStore | undefined = undefined;
+  /** Set once, at declaration: see TableOptions. */
+  gone: ((value: unknown) => boolean) | undefined = undefined;
   /** Found in memory; counted by level() only. */
   hits = 0;
   private readonly ledger: Ledger;
@@ -241,9 +243,11 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     return true;
   }
 
-  /** For a base: the row, or its tombstone. */
+  /** For a base: the row, or its tombstone; that also where an older version of what has expired may stand in front of it. */
   writeAny(out: BlockWriter, row: MemoryRow): void {
-    if ((row.flags & DEAD) === 0) {
+    const gone = this.gone?.(row.value) === true;
+    if (gone && this.store === undefined) return;
+    if ((row.flags & DEAD) === 0 && !gone) {
       this.write(out, row);
     } else {
       out.begin(this.number, TOMBSTONE, row.key);

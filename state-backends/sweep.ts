@@ -115,7 +115,7 @@ export class TableSweep implements Sweep {
       const rows = this.group;
       for (let i = this.inGroup; i < rows.length; i++) {
         // A row of the copy that was deleted meanwhile has its tombstone in a later delta.
-        table.write(this.out, rows[i]!);
+        if (table.gone?.(rows[i]!.value) !== true) table.write(this.out, rows[i]!);
         if ((++written & 63) === 0 && rows.length > 256 && performance.now() >= deadline) {
           this.inGroup = i + 1;
           return false;

@@ -48,6 +48,7 @@ export class Task implements TaskState {
   residency: Residency | undefined = undefined;
   private stallMs = 0;
   private readonly migrations: (Migrate | undefined)[] = [];
+  private readonly settling: (() => boolean)[] = [];
   private readonly maxParallelism: number;
   private readonly range: KeyGroupRange;
 
@@ -61,6 +62,7 @@ export class Task implements TaskState {
 
   single(uid: string, name: string, options?: TableOptions): SingleTable {
     const table = new MemorySingleTable(this.ledger, this.tables.length, this.register(uid, name, 'single', options));
+    table.gone = options?.gone;
     this.tables.push(table);
     this.ledger.tables.push(table);
     this.residency?.attach(table);
@@ -77,6 +79,7 @@ export class Task implements TaskState {
 
   private grouped(uid: string, name: string, layout: Layout, options: TableOptions | undefined): GroupedTable {
     const table = new MemoryGroupedTable(this.ledger, this.tables.length, this.register(uid, name, layout, options));
+    table.gone = options?.gone;
     this.tables.push(table);
     this.ledger.tables.push(table);
     this.residency?.attach(table);
@@ -98,6 +101,7 @@ export class Task implements TaskState {
     const header = { uid, name, layout, version: options?.version ?? 0 };
     headers.push(header);
     this.migrations.push(options?.migrate);
+    if (options?.unsettled !== undefined) this.settling.push(options.unsettled);
     return header;
   }
 
@@ -211,6 +215,10 @@ export class Task implements TaskState {
 
   takeDeltas(): Delta[] {
     return this.ledger.takeDeltas();
+  }
+
+  get unsettled(): boolean {
+    return this.settling.some((unsettled) => unsettled());
   }
 
   sweep(): Sweep {

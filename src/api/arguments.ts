@@ -34,6 +34,11 @@ export function specOf(uid: string, definition: object, handlers: readonly ('onR
   const given = (definition ?? {}) as Readonly<Record<string, unknown>>;
   for (const handler of handlers)
     if (typeof given[handler] !== 'function') throw new MillraceError('PLAN_INVALID', `The process '${uid}' needs ${handler}.`, { uid });
+  if (form.startsWith('unkeyed') && given.onTimer !== undefined)
+    throw new MillraceError('PLAN_INVALID', `The process '${uid}' has onTimer, and no timers: its stream is not keyed.`, {
+      uid,
+      todo: 'Put keyBy() in front of it, or take onTimer away.',
+    });
   const state = (given.state ?? {}) as Record<string, AnyKind>;
   checkState(uid, state, form);
   // The definition itself is called, so that handlers keep their `this`.
@@ -57,9 +62,8 @@ export function checkState(uid: string, state: Readonly<Record<string, AnyKind>>
     if (ttl !== undefined && !(typeof ttl === 'number' && ttl > 0 && ttl < Number.POSITIVE_INFINITY))
       refuse('ttl must be milliseconds above 0.', 'Leave it out for state that stays.');
     if (ttlOn !== undefined && ttlOn !== 'write' && ttlOn !== 'read') refuse(`ttlOn '${String(ttlOn)}' is none.`, "Use 'write' or 'read'.");
-    if (ttlClock === 'event')
-      refuse("ttlClock 'event' is not there yet: state expires by processing time.", 'Leave ttlClock out, or clear the state with an event-time timer.');
-    if (ttlClock !== undefined && ttlClock !== 'processing') refuse(`ttlClock '${String(ttlClock)}' is none.`, 'Leave it out.');
+    if (ttlClock !== undefined && ttlClock !== 'processing' && ttlClock !== 'event')
+      refuse(`ttlClock '${String(ttlClock)}' is none.`, "Use 'processing' or 'event'.");
     if (version !== undefined && !(Number.isInteger(version) && version >= 0 && version < 2 ** 32))
       refuse('version must be a whole number from 0.', 'Count it up by one with each change of what is stored.');
   }

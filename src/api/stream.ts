@@ -4,6 +4,7 @@
 
 import { MillraceError } from '../errors.ts';
 import type { GraphBuilder } from '../graph/builder.ts';
+import { INSTANCES_MAX } from '../graph/instances.ts';
 import type { DeadLetter, ErrorPolicy, Key, PolicyFn } from '../graph/job.ts';
 import {
   type AggregateFunction,
@@ -69,6 +70,8 @@ class Settings implements OperatorSettings {
     const operator = this.#operator('parallelism()');
     if (!Number.isInteger(n) || n < 1)
       throw new MillraceError('OPTION_INVALID', `parallelism(${n})${of(operator)}: the number of instances must be a whole number above 0.`, named(operator));
+    if (n > INSTANCES_MAX)
+      throw new MillraceError('OPTION_INVALID', `parallelism(${n})${of(operator)}: an operator has at most 32,768 instances.`, named(operator));
     operator.parallelism = n;
     return this;
   }

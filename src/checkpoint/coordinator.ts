@@ -15,6 +15,8 @@
 //  C7  A savepoint has an id and barriers as a checkpoint has, and nothing else: it is not registered, nobody is told, sinks commit nothing. The files that
 //      it is copied from are not removed meanwhile.
 //  C6  Commits are awaited of a checkpoint that a restart would begin from; those of one that has been fallen back from are refused.
+//  C8  What a task has acknowledged for a checkpoint that came to nothing stays in its chain, and is named by the next (protocols 2): nothing of a task that
+//      runs is deleted. What an attempt that is over has acknowledged is deleted with the next removal, unless a retained checkpoint names it.
 
 import { type ActorRefFrom, createActor, setup } from 'xstate';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
@@ -25,7 +27,22 @@ import type { Barrier } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import type { TaskMail } from '../runtime/task-contract.ts';
-import { judgeAck, nextId, nextTrigger, superseded, type TaskFacts, triggerTargets } from './decisions.ts';
+import { below } from './addresses.ts';
+import {
+  chooseRequest,
+  type FailureKind,
+  failureCounts,
+  isIntolerable,
+  judgeAck,
+  nextId,
+  nextTrigger,
+  remembered,
+  superseded,
+  type TaskFacts,
+  triggerTargets,
+  withFailure,
+  withSuccess,
+} from './decisions.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, writersOf } from './metadata.ts';
 import type { Registry } from './registry.ts';
 import { type SavepointPlace, writeSavepoint } from './savepoint.ts';
@@ -129,6 +146,8 @@ interface Pending {
   readonly id: number;
   readonly barrier: Barrier;
   readonly startedAt: number;
+  /** By `io.elapsed()`. */
+  readonly begun: number;
   readonly waiting: Set<string>;
   readonly acked: Set<string>;
   readonly snapshots: TaskSnapshot[];
@@ -159,7 +178,14 @@ export class Coordinator {
   #lastId = 0;
   #counter = 0;
   #markers: number[] = [];
-  #failures = 0;
+  /** Ids that failed and count, since the last success. */
+  #failures: ReadonlySet<number> = new Set();
+  /** Ids that have ended, for acknowledgements that come late. */
+  #ended: readonly number[] = [];
+  /** Files of attempts that are over (C8). */
+  readonly #orphans = new Set<string>();
+  readonly #counts = { completed: 0, failed: 0, late: 0 };
+  #last: CompletedCheckpoint | undefined;
   #timer: unknown;
   #completed: CheckpointInfo | undefined;
   /** The last checkpoint of a stop is complete: none follows unless its tasks are lost. */
@@ -178,11 +204,11 @@ export class Coordinator {
   behaviour(): Behaviour<CoordinatorMail> {
     return defineActor<CoordinatorMail>((context) => {
       this.#context = context;
-      this.#startedAt = this.#options.io.clock.now();
+      this.#startedAt = this.#options.io.elapsed();
       return {
         receive: (mail) => this.#receive(mail),
         inspect: () => ({
-          metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures },
+          metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures.size },
           snapshot: this.#phase ?? 'idle',
         }),
         stopping: () => {
@@ -236,7 +262,7 @@ export class Coordinator {
         if (this.#pending?.id === mail.id && this.#current(mail))
           this.#abort(
             new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${mail.id} failed in '${mail.task}': ${messageOf(mail.error)}.`, { cause: mail.error }),
-            true,
+            'declined',
           );
         break;
       case 'committed':
@@ -272,19 +298,24 @@ export class Coordinator {
     const { storage, io, every, minPause } = this.#options;
     if (storage === undefined) return;
     io.clock.clearTimeout(this.#timer);
+    // Not by the clock of the machine, which may be set back.
     const due = nextTrigger({ every, minPause }, { startedAt: this.#startedAt, lastTrigger: this.#lastTrigger, lastCompletion: this.#lastCompletion });
-    this.#timer = io.clock.setTimeout(() => this.#run(() => this.#trigger([], false, undefined)), Math.max(0, due - io.clock.now()));
+    this.#timer = io.clock.setTimeout(() => this.#run(() => this.#trigger([], false, undefined)), Math.max(0, due - io.elapsed()));
   }
 
   /** All that asks for a checkpoint now: requests, and the end of all input (C4). */
   #next(): void {
-    if (this.#pending !== undefined || this.#reserving || this.#stopped) return;
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
-    const allEnded = this.#tasks.size === this.#options.tasks() && alive.length > 0 && alive.every((e) => e.ended);
-    const drained = this.#draining;
-    if (!drained && this.#savepoints.length > 0) this.#trigger([], false, this.#savepoints.shift());
-    else if (drained ? allEnded : this.#requests.length > 0) this.#trigger(this.#requests.splice(0), drained, undefined);
-    else if (allEnded) this.#trigger([], false, undefined);
+    const choice = chooseRequest({
+      occupied: this.#pending !== undefined || this.#reserving || this.#stopped,
+      savepoints: this.#savepoints.length,
+      requests: this.#requests.length,
+      draining: this.#draining,
+      allEnded: this.#tasks.size === this.#options.tasks() && alive.length > 0 && alive.every((e) => e.ended),
+    });
+    if (choice === 'savepoint') this.#trigger([], false, this.#savepoints.shift());
+    else if (choice === 'requests') this.#trigger(this.#requests.splice(0), this.#draining, undefined);
+    else if (choice === 'last') this.#trigger([], false, undefined);
   }
 
   /** While event time is driven to the end nothing is stored: sources would go on behind a watermark of +∞ after a restore (C5). */
@@ -307,7 +338,7 @@ export class Coordinator {
       this.#requests.unshift(...requests);
       if (savepoint !== undefined) this.#savepoints.unshift(savepoint);
       if (storage !== undefined && this.#pending === undefined) {
-        this.#lastTrigger = io.clock.now();
+        this.#lastTrigger = io.elapsed();
         this.#schedule();
       }
       return;
@@ -332,7 +363,7 @@ export class Coordinator {
           this.#reserving = false;
           const failed = new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${id} could not begin: ${messageOf(error)}.`, { cause: error });
           savepoint?.reject(failed);
-          this.#failed(id, failed, requests, true);
+          this.#failed(id, failed, requests, failureCounts('not begun', savepoint !== undefined));
         }),
     );
   }
@@ -348,7 +379,8 @@ export class Coordinator {
       return;
     }
     const startedAt = io.clock.now();
-    this.#lastTrigger = startedAt;
+    const begun = io.elapsed();
+    this.#lastTrigger = begun;
     const waiting = new Set(entries.filter((e) => !e.finished).map((e) => e.task.name));
     const snapshots = entries.flatMap((e) => (e.finished && e.last !== undefined ? [e.last] : []));
     const timer = io.clock.setTimeout(() => this.#run(() => this.#expire(id)), timeout);
@@ -357,6 +389,7 @@ export class Coordinator {
       id,
       barrier,
       startedAt,
+      begun,
       waiting,
       acked: new Set(),
       snapshots,
@@ -379,24 +412,34 @@ export class Coordinator {
       new MillraceError('CHECKPOINT_EXPIRED', `Checkpoint ${id} was not complete after ${this.#options.timeout} ms; still missing: ${late}.`, {
         todo: 'Raise `timeout`, or look for the operator that is behind.',
       }),
-      true,
+      'expired',
     );
   }
 
   // ── counting ──
 
   #ack(mail: Extract<CoordinatorMail, { kind: 'ack' }>): void {
-    if (!this.#current(mail)) return;
+    if (!this.#current(mail)) {
+      this.#counts.late += 1;
+      this.#abandonFiles(mail.snapshot);
+      return;
+    }
     const entry = this.#tasks.get(mail.task)!;
     entry.last = mail.snapshot;
     const pending = this.#pending;
-    const outcome = judgeAck(pending, mail.id, mail.task);
-    if (pending === undefined || outcome === 'unknown' || outcome === 'duplicate') return;
+    const outcome = judgeAck(pending, mail.id, mail.task, this.#ended);
+    if (outcome === 'late') this.#counts.late += 1;
+    if (pending === undefined || (outcome !== 'waiting' && outcome !== 'complete')) return;
     pending.waiting.delete(mail.task);
     pending.acked.add(mail.task);
     pending.snapshots.push(mail.snapshot);
     pending.pauseMs = Math.max(pending.pauseMs, mail.pauseMs);
     if (outcome === 'complete') this.#write();
+  }
+
+  /** C8. */
+  #abandonFiles(snapshot: TaskSnapshot): void {
+    for (const { name } of filesNamed({ tasks: [snapshot] })) this.#orphans.add(name);
   }
 
   /** What a finished task acknowledged last holds for every later checkpoint, also for one that is under way; those behind it hear of the barrier from here. */
@@ -432,7 +475,7 @@ export class Coordinator {
         path: '',
         bytes: 0,
         startedAt: pending.startedAt,
-        durationMs: io.clock.now() - pending.startedAt,
+        durationMs: io.elapsed() - pending.begun,
         pauseMs: pending.pauseMs,
       });
       return;
@@ -445,23 +488,24 @@ export class Coordinator {
       maxParallelism,
       planHash: planHash(),
       startedAt: pending.startedAt,
-      durationMs: io.clock.now() - pending.startedAt,
+      durationMs: io.elapsed() - pending.begun,
       drained: pending.drained,
       tasks: pending.snapshots,
     };
     if (pending.savepoint !== undefined) {
-      this.#copy(pending.savepoint, metadata, storage, verify);
+      this.#copy(pending.id, pending.savepoint, metadata, storage, verify);
       return;
     }
     let registering = false;
+    const name = `chk-${pending.id}-a${metadata.attempt}`;
     const write = async (): Promise<CheckpointInfo> => {
       await io.step('checkpoint.metadata.write');
-      const path = await storage.writeMetadata(`chk-${pending.id}-a${metadata.attempt}`, packMetadata(metadata));
+      const path = await storage.writeMetadata(name, packMetadata(metadata));
       await io.step('checkpoint.metadata.written');
       registering = true;
       pending.life.send({ type: 'written' });
       const bytes = filesNamed(metadata).reduce((sum, f) => sum + f.bytes, 0);
-      const info = { id: pending.id, path, bytes, startedAt: pending.startedAt, durationMs: io.clock.now() - pending.startedAt };
+      const info = { id: pending.id, path, bytes, startedAt: pending.startedAt, durationMs: io.elapsed() - pending.begun };
       await io.step('checkpoint.register');
       await registry.add({ ...info, writers: writersOf(metadata) }, lineage);
       await io.step('checkpoint.registered');
@@ -478,20 +522,31 @@ export class Coordinator {
             `Checkpoint ${pending.id} could not be ${registering ? 'registered' : 'written'}: ${messageOf(error)}.`,
             { cause: error },
           );
-          this.#abort(failed, !registering);
-          if (registering) this.#options.onIntolerable(failed);
+          if (registering) {
+            this.#abort(failed, 'region lost');
+            this.#options.onIntolerable(failed);
+          } else {
+            // Nobody knows of it: half of it, or all of it, goes.
+            this.#removing(() => storage.removeMetadata(below(storage.checkpoints, name)));
+            this.#abort(failed, 'not written');
+          }
         }),
     );
   }
 
   /** C7. Checkpoints go on meanwhile. */
-  #copy(request: SavepointRequest, metadata: CheckpointMetadata, storage: SnapshotFiles, verify: boolean | undefined): void {
+  #copy(id: number, request: SavepointRequest, metadata: CheckpointMetadata, storage: SnapshotFiles, verify: boolean | undefined): void {
     this.#pending = undefined;
-    this.#failures = 0;
+    this.#ended = remembered(this.#ended, id);
+    this.#lastCompletion = this.#options.io.elapsed();
     this.#copied.add(metadata);
     const written = writeSavepoint(metadata, storage, request.place, this.#options.io, verify);
     // Answered also where this actor has ended by then.
-    const settled = written.then(request.resolve, request.reject).finally(() => this.#copied.delete(metadata));
+    const succeeded = (savepoint: SavepointInfo): void => {
+      this.#failures = withSuccess(this.#failures, id);
+      request.resolve(savepoint);
+    };
+    const settled = written.then(succeeded, request.reject).finally(() => this.#copied.delete(metadata));
     this.#writing = Promise.all([this.#writing, settled]);
     this.#schedule();
     this.#next();
@@ -501,9 +556,12 @@ export class Coordinator {
     const pending = this.#pending!;
     pending.life.send({ type: 'registered' });
     this.#pending = undefined;
-    this.#failures = 0;
+    this.#ended = remembered(this.#ended, checkpoint.id);
+    this.#failures = withSuccess(this.#failures, checkpoint.id);
+    this.#counts.completed += 1;
+    this.#last = checkpoint;
     this.#stopped = pending.requests.some((r) => r.stop);
-    this.#lastCompletion = this.#options.io.clock.now();
+    this.#lastCompletion = this.#options.io.elapsed();
     if (checkpoint.path !== '') this.#completed = checkpoint;
     for (const request of pending.requests) {
       if (request.commits) this.#awaitingCommits.push({ id: checkpoint.id, request, checkpoint: checkpoint.path === '' ? undefined : checkpoint });
@@ -521,10 +579,12 @@ export class Coordinator {
 
   /** One removal at a time. */
   #removeSuperseded(): void {
-    this.#pruning = this.#pruning
-      .then(() => this.#options.release())
-      .then(() => this.#prune())
-      .catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
+    this.#removing(() => this.#options.release());
+    this.#removing(() => this.#prune());
+  }
+
+  #removing(remove: () => Promise<void>): void {
+    this.#pruning = this.#pruning.then(remove).catch((error) => this.#options.log.warn({ error: messageOf(error) }, 'An old checkpoint could not be removed.'));
   }
 
   /** Pointers go first, then the files that no retained checkpoint names. */
@@ -537,11 +597,14 @@ export class Coordinator {
         retain,
       ),
     );
-    if (gone.size === 0) return;
+    // Before the lineage has one of its own it rests on what it was forked from, which nobody has registered.
+    const orphans = registered.some((c) => c.lineage === this.#options.lineage) ? [...this.#orphans] : [];
+    if (gone.size === 0 && orphans.length === 0) return;
     const kept = new Set<string>();
     const copied = new Set([...this.#copied].flatMap((metadata) => filesNamed(metadata).map(({ name }) => name)));
-    const dropped = new Set<string>(this.#outlived);
+    const dropped = new Set<string>([...this.#outlived, ...orphans]);
     this.#outlived.clear();
+    for (const name of orphans) this.#orphans.delete(name);
     for (const checkpoint of registered) {
       const names = await readMetadata(storage!.storage, checkpoint.path).then(filesNamed, (error) => {
         // Nothing is deleted on a guess: a kept checkpoint that cannot be read may name anything.
@@ -556,6 +619,8 @@ export class Coordinator {
       await registry!.remove(checkpoint.id);
       await storage!.removeMetadata(checkpoint.path);
     }
+    // What is being written is not registered yet.
+    for (const { name } of filesNamed({ tasks: this.#pending?.snapshots ?? [] })) kept.add(name);
     for (const name of dropped) {
       if (kept.has(name)) continue;
       if (copied.has(name)) {
@@ -586,22 +651,24 @@ export class Coordinator {
 
   // ── aborting ──
 
-  #abort(error: MillraceError, counts: boolean): void {
+  #abort(error: MillraceError, kind: FailureKind): void {
     const pending = this.#pending!;
-    pending.life.send({ type: error.code === 'CHECKPOINT_EXPIRED' ? 'expired' : counts ? 'failed' : 'region lost' });
+    pending.life.send({ type: kind === 'expired' || kind === 'region lost' ? kind : 'failed' });
     this.#pending = undefined;
+    this.#ended = remembered(this.#ended, pending.id);
     this.#options.io.clock.clearTimeout(pending.timer);
     for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'abort', id: pending.id });
     pending.savepoint?.reject(error);
-    this.#failed(pending.id, error, pending.requests, counts);
+    this.#failed(pending.id, error, pending.requests, failureCounts(kind, pending.savepoint !== undefined));
   }
 
   #failed(id: number, error: MillraceError, requests: readonly CheckpointRequest[], counts: boolean): void {
     for (const request of requests) request.reject(error);
+    this.#counts.failed += 1;
     this.#options.onFailed(id, error);
-    if (counts) this.#failures += 1;
-    if (counts && this.#failures > this.#options.tolerate) {
-      this.#failures = 0;
+    if (counts) this.#failures = withFailure(this.#failures, id);
+    if (counts && isIntolerable(this.#failures, this.#options.tolerate)) {
+      this.#failures = new Set();
       this.#options.onIntolerable(error);
     } else this.#next();
     this.#schedule();
@@ -611,7 +678,9 @@ export class Coordinator {
   #settleLost(tasks: readonly string[]): void {
     const pending = this.#pending;
     if (pending === undefined || this.#phase !== 'acknowledging' || !tasks.some((t) => pending.waiting.has(t) || pending.acked.has(t))) return;
-    this.#abort(new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${pending.id} was given up: a region restarts.`), false);
+    const over = pending.snapshots.filter((snapshot) => tasks.includes(`${snapshot.vertex}-${snapshot.subtask}`));
+    this.#abort(new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${pending.id} was given up: a region restarts.`), 'region lost');
+    for (const snapshot of over) this.#abandonFiles(snapshot);
   }
 
   /** Resolves when no completion is being written: the newest registered checkpoint is then known (protocols 17 E). */

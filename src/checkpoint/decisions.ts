@@ -5,7 +5,10 @@ export interface Timing {
   readonly minPause: number;
 }
 
-/** When the next periodic checkpoint is due, given when the last one was triggered and completed (epoch milliseconds; undefined: never). */
+/**
+ * When the next periodic checkpoint is due, given when the last one was triggered and the last one or savepoint completed (undefined: never), all of one clock
+ * that never goes back. The first one is due an interval after the start: a process runs one job, and none has to make room for others by chance.
+ */
 export function nextTrigger(timing: Timing, facts: { startedAt: number; lastTrigger: number | undefined; lastCompletion: number | undefined }): number {
   const byInterval = (facts.lastTrigger ?? facts.startedAt) + timing.every;
   const byPause = facts.lastCompletion === undefined ? byInterval : facts.lastCompletion + timing.minPause;
@@ -25,17 +28,81 @@ export function triggerTargets(tasks: readonly TaskFacts[]): string[] {
   return tasks.filter((t) => !t.finished && !t.upstream.some((u) => running.has(u))).map((t) => t.name);
 }
 
-export type AckOutcome = 'complete' | 'waiting' | 'duplicate' | 'unknown';
+/** What may begin now. `nothing`: all wait, for the end of what is pending or of what prevents it. */
+export type Choice = 'savepoint' | 'requests' | 'last' | 'nothing';
+
+/**
+ * What goes first of all that asks for a checkpoint: savepoints, oldest first; what users ask for, all of it together in one checkpoint; the one that follows
+ * the end of all input. A periodic one comes behind them: it begins when its time has come and nothing else does. While a drain is asked for there is nothing
+ * but that, once all input has ended.
+ */
+export function chooseRequest(facts: {
+  /** One is pending or about to be, or the last one of a stop is complete. */
+  readonly occupied: boolean;
+  readonly savepoints: number;
+  readonly requests: number;
+  readonly draining: boolean;
+  /** Every task that runs has seen its last record. */
+  readonly allEnded: boolean;
+}): Choice {
+  if (facts.occupied) return 'nothing';
+  if (facts.draining) return facts.allEnded ? 'requests' : 'nothing';
+  if (facts.savepoints > 0) return 'savepoint';
+  if (facts.requests > 0) return 'requests';
+  return facts.allEnded ? 'last' : 'nothing';
+}
+
+/** How a checkpoint failed: it could not begin, a task declined it, not all acknowledged in time, it could not be written, a region restarts. */
+export type FailureKind = 'not begun' | 'declined' | 'expired' | 'not written' | 'region lost';
+
+/**
+ * Whether a failure counts against `tolerate`. A restart says itself that something failed. Of a savepoint what tasks decline counts; that its time ran out, or
+ * that the folder it was to go to cannot be written, does not: checkpoints are not worse off.
+ */
+export function failureCounts(kind: FailureKind, savepoint: boolean): boolean {
+  if (kind === 'region lost') return false;
+  return kind === 'declined' || !savepoint;
+}
+
+/** Ids of checkpoints that failed and count, since the last success: each once. */
+export function withFailure(failed: ReadonlySet<number>, id: number): ReadonlySet<number> {
+  return new Set([...failed, id]);
+}
+
+/** A success makes good what failed before it, not what failed since it began. */
+export function withSuccess(failed: ReadonlySet<number>, id: number): ReadonlySet<number> {
+  return new Set([...failed].filter((each) => each > id));
+}
+
+export function isIntolerable(failed: ReadonlySet<number>, tolerate: number): boolean {
+  return failed.size > tolerate;
+}
+
+/** Ids that are remembered after they have ended. */
+const REMEMBERED = 64;
+
+/** Ids of checkpoints that have ended, newest last, with this one. */
+export function remembered(ended: readonly number[], id: number): readonly number[] {
+  return [...ended, id].slice(-REMEMBERED);
+}
+
+/** `late`: for one that has expired, was given up, or is complete; `unknown`: for one that this coordinator knows nothing of. */
+export type AckOutcome = 'complete' | 'waiting' | 'duplicate' | 'late' | 'unknown';
 
 /** What an acknowledgement of `task` for checkpoint `id` means. */
-export function judgeAck(pending: { id: number; waiting: ReadonlySet<string>; acked: ReadonlySet<string> } | undefined, id: number, task: string): AckOutcome {
-  if (pending === undefined || pending.id !== id) return 'unknown';
+export function judgeAck(
+  pending: { id: number; waiting: ReadonlySet<string>; acked: ReadonlySet<string> } | undefined,
+  id: number,
+  task: string,
+  ended: readonly number[] = [],
+): AckOutcome {
+  if (pending === undefined || pending.id !== id) return ended.includes(id) ? 'late' : 'unknown';
   if (pending.acked.has(task)) return 'duplicate';
   if (!pending.waiting.has(task)) return 'unknown';
   return pending.waiting.size === 1 ? 'complete' : 'waiting';
 }
 
-/** Which registered checkpoints (ids, oldest first) go when only `retain` are kept. The newest always stays. */
+/** Which registered checkpoints (ids, oldest first) go when only `retain` are kept. The newest always stays: what comes next is made of its files. */
 export function superseded(ids: readonly number[], retain: number): number[] {
   return ids.slice(0, Math.max(0, ids.length - Math.max(1, retain)));
 }

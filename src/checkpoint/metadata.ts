@@ -69,7 +69,7 @@ export async function readMetadata(storage: Pick<CheckpointStorage, 'read'>, add
 }
 
 /** Names of all snapshot files that the checkpoint needs, with what is known of them. */
-export function filesNamed(metadata: CheckpointMetadata): FileRef[] {
+export function filesNamed(metadata: Pick<CheckpointMetadata, 'tasks'>): FileRef[] {
   const files = new Map<string, FileRef>();
   for (const task of metadata.tasks) {
     if (task.keyed !== undefined) for (const file of filesOf(task.keyed.handle)) files.set(file.name, file);

@@ -9,11 +9,13 @@
 
 import { type KeyGroupRange, rangeOf } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
+import { INSTANCES_MAX } from '../graph/instances.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
 import { isKeyed, nameOf } from '../graph/node.ts';
 import type { Graph, Vertex } from '../graph/plan.ts';
 import { redistribute, type StatePart } from '../runtime/parts.ts';
 import type { OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
+import type { KnownSplits } from '../runtime/source-reader.ts';
 import type { CheckpointMetadata } from './metadata.ts';
 import type { Pointer } from './registry.ts';
 
@@ -82,7 +84,7 @@ export function settleMaxParallelism(facts: { asked: number | undefined; stored:
       { todo: stored === undefined ? 'Raise maxParallelism (at most 32,768).' : 'Run with less, or begin anew with restore: none.' },
     );
   }
-  if (max > 32_768) throw new MillraceError('OPTION_INVALID', `maxParallelism ${max} is larger than 32,768.`);
+  if (max > INSTANCES_MAX) throw new MillraceError('OPTION_INVALID', `maxParallelism ${max} is larger than 32,768.`);
   return max;
 }
 
@@ -108,11 +110,9 @@ function holds({ parts, ...others }: OperatorSnapshot): boolean {
   return Object.keys(others).length > 0 || Object.values(parts ?? {}).some(({ items }) => items.length > 0);
 }
 
-export interface VertexRestore {
+/** The splits are those of a source. */
+export interface VertexRestore extends KnownSplits {
   readonly tasks: readonly TaskRestore[];
-  /** Of a source: ids of all splits ever seen, and how many unfinished ones each instance holds; infinitely many where it takes no more. */
-  readonly known: ReadonlySet<string>;
-  readonly counts: readonly number[];
 }
 
 export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxParallelism: number): VertexRestore {
@@ -157,7 +157,8 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
   const all = splits.flat();
   // An instance that has ended stands behind the end of time: what is found from now on goes to the others.
   const counts = splits.map((s, i) => (tasks[i]!.ended ? Number.POSITIVE_INFINITY : s.filter((x) => !x.finished).length));
-  return { tasks, known: new Set(all.map((s) => s.id)), counts };
+  const ended = new Map(all.filter((s) => s.finished && s.rest === undefined).map((s) => [s.id, s.position]));
+  return { tasks, known: new Set(all.map((s) => s.id)), ended, counts };
 }
 
 /** Of a source: the old instances that held the splits that the new one is given; they are dealt out anew, also at the same parallelism. */

@@ -229,6 +229,7 @@ function bound(state: TaskState): TaskState {
     freeze: state.freeze.bind(state),
     encode: state.encode.bind(state),
     takeDeltas: state.takeDeltas.bind(state),
+    unsettled: false,
     sweep: state.sweep.bind(state),
     stats: state.stats.bind(state),
     look: state.look.bind(state),

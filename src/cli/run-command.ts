@@ -8,6 +8,8 @@
 //      a door on a free port of this machine.
 //  C2  The job's own `onEvent` and `logger` stay in use beside what is said here.
 //  C3  A job that has ended ends the process, also where the module has left something open.
+//  C4  Where nobody reads standard output any more (`millrace run … | head`) the job ends too, and without an error: it is stopped, or, where it prints and so
+//      cannot go on to a last checkpoint, fails quietly behind the last one.
 
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobEvent, JobResult, RunOptions } from '../graph/job.ts';
@@ -121,11 +123,21 @@ async function runJob(job: LoadedJob, options: RunOptions, said: Said, wait: boo
     if (status !== 'finished') sayResult(job.name, result, said);
     return 0;
   } catch (error) {
+    if (isClosedOutput(error)) {
+      said.line(`${job.name}: ended, since nobody reads its output any more`, { job: job.name, event: 'ended', cause: errorLine(error) });
+      return 0;
+    }
     said.error(error);
     return 1;
   } finally {
     signals.close();
   }
+}
+
+/** C4. */
+function isClosedOutput(error: unknown): boolean {
+  for (let at: unknown = error; at instanceof Error; at = at.cause) if ((at as NodeJS.ErrnoException).code === 'EPIPE') return true;
+  return false;
 }
 
 /** Undefined where the wait for another process was broken off. */
@@ -165,10 +177,13 @@ class Signals {
     process.stdout.on('error', this.#onOutput);
   }
 
-  /** Nobody reads the output any more (`millrace run … | head`). */
+  /** C4. */
   #onOutput = (error: NodeJS.ErrnoException): void => {
     if (error.code !== 'EPIPE') throw error;
-    if (this.count === 0) this.#on('EPIPE');
+    if (this.count > 0) return;
+    this.count = 1;
+    this.#come();
+    this.#tell(this.#stop);
   };
 
   #on = (name: string): void => {

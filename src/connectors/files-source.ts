@@ -6,7 +6,7 @@
 //
 // A file that has become shorter is another file under the same name (a log that was cut off to begin anew, `copytruncate`), and reading it as a new
 // one could repeat records as well as lose them. So it is FILE_CHANGED wherever it is seen: when reading goes on in it, when a read comes to its end
-// too soon, and with `watch` also later, for as long as the job runs.
+// too soon, and with `watch` also later, for as long as the job runs, and when it comes back.
 //
 // Invariants:
 // S1  a position counts bytes after decompression, and stands behind a whole record. A plain file goes on there by seeking, a .gz file by
@@ -84,14 +84,14 @@ async function found(patterns: readonly string[], context: SourceContext): Promi
 }
 
 async function* watched(patterns: readonly string[], context: SourceContext, io: Io): AsyncGenerator<FileSplit[]> {
-  /** With the largest size that each had: 0 until it is asked for. The order is that of the turns. */
+  /** With the largest size that each had, or what was read of it: 0 until it is asked for. The order is that of the turns. */
   const seen = new Map<string, number>();
   while (!context.signal.aborted) {
     const fresh: FileSplit[] = [];
     for (const pattern of patterns) {
       for (const path of await filesOf(pattern)) {
         if (seen.has(path)) continue;
-        seen.set(path, 0);
+        seen.set(path, readOf(path, context));
         fresh.push({ path });
       }
     }
@@ -101,6 +101,11 @@ async function* watched(patterns: readonly string[], context: SourceContext, io:
     for (const path of [...seen.keys()].slice(0, SIZES_AT_ONCE)) await look(path, seen, context, io);
     await pause(WATCH_EVERY_MS, context.signal, io);
   }
+}
+
+/** How much of it had been read to its end before a restore; 0 where that says nothing of its size. */
+function readOf(path: string, { ended }: SourceContext): number {
+  return path.endsWith('.gz') ? 0 : ((ended.get(path) as FilePosition | undefined)?.offset ?? 0);
 }
 
 /** Puts the file at the end of the turns. One that is gone may be: it was read, or reading it fails. */

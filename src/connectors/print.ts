@@ -1,7 +1,7 @@
 // The sink that prints: one line of JSON a record, `prefix> {"word":"a","count":1}`.
 //
 // A batch is one write. When the reader of standard output is slow, `write` holds the next batch back until it has caught up; when it is gone (a
-// closed pipe), the sink fails with the reason instead of ending the process.
+// closed pipe), the sink fails with the reason instead of ending the process, and no restart is tried: the reader does not come back.
 
 import type { Writable } from 'node:stream';
 import { MillraceError, messageOf } from '../errors.ts';
@@ -12,7 +12,7 @@ import type { Sink } from '../graph/sink.ts';
  *
  * @param options `prefix` stands before each line, followed by `> `; none by default.
  * @param stream where to, standard output by default.
- * @throws SINK_FAILED in the job, when the stream cannot be written any more.
+ * @throws SINK_FAILED in the job, when the stream cannot be written any more; not retryable where its reader has gone (EPIPE).
  * @example
  * import { PassThrough } from 'node:stream';
  *
@@ -28,7 +28,12 @@ export function print<T>(options: { prefix?: string } = {}, stream: Writable = p
     async open(context) {
       let failure: MillraceError | undefined;
       const onError = (cause: unknown): void => {
-        failure ??= new MillraceError('SINK_FAILED', `Standard output cannot be written: ${messageOf(cause)}.`, { uid: context.uid, cause });
+        const gone = (cause as { code?: unknown } | null)?.code === 'EPIPE';
+        failure ??= new MillraceError('SINK_FAILED', `Standard output cannot be written: ${messageOf(cause)}.`, {
+          uid: context.uid,
+          cause,
+          ...(gone ? { retryable: false } : {}),
+        });
       };
       stream.on('error', onError);
       // Each instance listens, twice while it waits: Node would take more than ten of them for a leak.

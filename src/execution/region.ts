@@ -18,6 +18,7 @@ import { Channel } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
+import type { KnownSplits } from '../runtime/source-reader.ts';
 import { Task } from '../runtime/task.ts';
 import type { TaskMail, TaskReports } from '../runtime/task-contract.ts';
 import type { AlignmentGroups } from '../time/alignment-group.ts';
@@ -82,7 +83,7 @@ export class RegionAttempt {
   readonly coordinated: () => CoordinatedTask[];
   readonly #state: RegionState;
   readonly #opened = new Set<string>();
-  readonly #restored = new Map<string, { known: ReadonlySet<string>; counts: readonly number[] }>();
+  readonly #restored = new Map<string, KnownSplits>();
   readonly #vertexOf = new Map<Task, Vertex>();
   readonly markers: number[] = [];
   readonly finished = new Set<string>();
@@ -187,7 +188,7 @@ export class RegionAttempt {
     for (const task of this.tasks) {
       const { id, parallelism } = this.#vertexOf.get(task)!;
       const restored = this.#restored.get(id);
-      task.ref.tell({ kind: 'go', known: restored?.known ?? new Set(), counts: restored?.counts ?? new Array<number>(parallelism).fill(0) });
+      task.ref.tell({ kind: 'go', splits: restored ?? { known: new Set(), ended: new Map(), counts: new Array<number>(parallelism).fill(0) } });
     }
   }
 

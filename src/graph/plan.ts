@@ -9,8 +9,9 @@
 
 import { createHash } from 'node:crypto';
 import { MillraceError } from '../errors.ts';
+import { checkEventTime } from './event-time-checks.ts';
+import { INSTANCES_MAX } from './instances.ts';
 import { type Exchange, type Input, isHead, MAIN, type Node, nameOf, type Port } from './node.ts';
-import { checkWindows } from './window-checks.ts';
 
 export interface Vertex {
   readonly id: string;
@@ -65,9 +66,11 @@ type Mutable<T> = { -readonly [N in keyof T]: T[N] };
 export function buildGraph(nodes: readonly Node[], defaults: { parallelism: number; version?: string | undefined }): Graph {
   if (!Number.isInteger(defaults.parallelism) || defaults.parallelism < 1)
     throw new MillraceError('OPTION_INVALID', `parallelism ${defaults.parallelism}: the number of instances must be a whole number above 0.`);
+  if (defaults.parallelism > INSTANCES_MAX)
+    throw new MillraceError('OPTION_INVALID', `parallelism ${defaults.parallelism}: an operator has at most 32,768 instances.`);
   if (nodes.length === 0)
     throw new MillraceError('PLAN_EMPTY', 'The job has no source.', { todo: 'Add one with env.source(), env.fromArray() or env.fromAsync().' });
-  checkWindows(nodes);
+  checkEventTime(nodes);
   const parallelismOf = new Map<Node, number>();
   const vertexOf = new Map<Node, Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] }>();
   const vertices: (Mutable<Vertex> & { nodes: Node[]; inputs: Edge[]; outputs: Edge[] })[] = [];

@@ -16,10 +16,12 @@ export interface SourceContext {
   readonly parallelism: number;
   /** Ids of the splits that the restored snapshot knows, finished ones included. */
   readonly known: ReadonlySet<string>;
+  /** By id: where reading ended in those of them that were read to their end. */
+  readonly ended: ReadonlyMap<string, unknown>;
 }
 
 /** What `read` is given. */
-export interface ReadContext extends Omit<SourceContext, 'known'> {
+export interface ReadContext extends Omit<SourceContext, 'known' | 'ended'> {
   /** Which of the parallel instances reads, from 0. */
   readonly subtask: number;
   /** Keeps an undecodable record (its bytes) and the error as a dead letter of this source; reading goes on. */

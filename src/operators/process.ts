@@ -7,8 +7,9 @@
 //  U3  Timers are unique by key, time and domain; a timer set for a time that is due already fires in the same pass.
 //  U4  Beside a broadcast stream the broadcast side has no key, no keyed state and no timers, and alone may change broadcast maps.
 //  U5  What expires is no timer of the user's: it is neither a unit nor seen by handlers.
+//  U6  What expires by event time is removed behind the timers of a watermark and before that goes on: a snapshot has no more of it.
 
-import { type AnyKind, bindKinds, bindOperatorKinds, Current, type StateSpec, type TimerTable } from '../../state-backends/index.ts';
+import { type AnyKind, bindKinds, bindOperatorKinds, Current, EventClock, type StateSpec, type TimerTable } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { Key } from '../graph/job.ts';
 import type { ProcessSpec, Step } from '../graph/node.ts';
@@ -101,6 +102,8 @@ class ProcessOperator implements Operator {
   readonly #operatorKinds: ReturnType<typeof bindOperatorKinds>;
   readonly #event: TimerTable | undefined;
   readonly #processing: TimerTable | undefined;
+  /** What state expires by that counts event time. */
+  readonly #eventClock: EventClock;
   /** State that handlers of records see, and those that see none. */
   readonly #ofRecords: object;
   readonly #ofOperator: object | undefined;
@@ -119,8 +122,12 @@ class ProcessOperator implements Operator {
     const besideBroadcast = step.inputs === 'broadcast';
     this.#environment = environment;
     this.#spec = spec;
-    this.#kinds = state === undefined ? undefined : bindKinds(state, uid, Object.fromEntries(kinds.filter(([, k]) => k.scope === 'keyed')) as StateSpec, clock);
-    this.#operatorKinds = bindOperatorKinds(uid, spec.state as Record<string, AnyKind>, { clock, restored: environment.restored });
+    const eventClock = new EventClock(() => this.#context.currentTimestamp);
+    eventClock.advance(environment.watermark());
+    this.#eventClock = eventClock;
+    const ofKeys = Object.fromEntries(kinds.filter(([, k]) => k.scope === 'keyed')) as StateSpec;
+    this.#kinds = state === undefined ? undefined : bindKinds(state, uid, ofKeys, clock, eventClock);
+    this.#operatorKinds = bindOperatorKinds(uid, spec.state as Record<string, AnyKind>, { clock, eventClock, restored: environment.restored });
     this.#current = this.#kinds?.current ?? new Current();
     this.#event = state?.timers(uid, '.timers');
     this.#processing = state?.timers(uid, '.processing-timers');
@@ -232,7 +239,13 @@ class ProcessOperator implements Operator {
   // ── timers ──
 
   advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
-    return this.#event === undefined ? 'done' : this.#fire(this.#event, 'event', watermark, deadline);
+    const fired = this.#event === undefined ? 'done' : this.#fire(this.#event, 'event', watermark, deadline);
+    if (fired !== 'done') return fired;
+    this.#eventClock.advance(watermark);
+    // Behind the end of time nobody asks any more.
+    if (watermark === Number.POSITIVE_INFINITY) return 'done';
+    this.#operatorKinds.expireEvent();
+    return this.#kinds?.expireEvent(deadline) ?? 'done';
   }
 
   get nextProcessingTime(): number {
@@ -269,6 +282,7 @@ class ProcessOperator implements Operator {
   #fire(table: TimerTable, domain: 'event' | 'processing', until: number, deadline: number): 'done' | 'more' | Promise<void> {
     return fireTimers(table, until, deadline, ({ time, key, hash }) => {
       if (this.#spec.onTimer === undefined) return;
+      if (domain === 'event') this.#eventClock.advance(time);
       this.#timer = { at: time, domain };
       this.#timerKey = key;
       this.#timerHash = hash;

@@ -8,7 +8,7 @@
 //  V2  What has expired is not in it, nor windows that are over, whether or not they have been removed.
 //  V3  Undefined: the key has nothing there. An empty list or map is nothing; a default is none of what is stored.
 
-import { type AnyKind, copy, type Declared, declaredOf, type HeldRow, type Key } from '../../state-backends/index.ts';
+import { type AnyKind, copy, type Declared, declaredOf, type HeldRow, isExpired, type Key } from '../../state-backends/index.ts';
 import type { Node, WindowBounds, WindowSpec } from '../graph/node.ts';
 import type { KeyRows, Queryable, QueryableState } from '../runtime/queryable.ts';
 import { startOf } from '../time/windows.ts';
@@ -70,24 +70,25 @@ function declaredStates(spec: Record<string, unknown>): QueryableState[] {
     const declared = (kind as AnyKind).scope === 'keyed' ? declaredOf(kind as AnyKind) : undefined;
     if (declared === undefined) return [];
     const tables = declared.options.ttl === undefined ? [name] : [name, `.expiry.${name}`, `.armed.${name}`];
-    return [{ name, kind: declared.kind, table: name, tables, view: ({ rows, now }: KeyRows) => declaredView(declared, rows(name), now) }];
+    return [{ name, kind: declared.kind, table: name, tables, view: (of: KeyRows) => declaredView(declared, of.rows(name), of) }];
   });
 }
 
-function declaredView(declared: Declared, rows: readonly HeldRow[], now: number): unknown {
-  const { ttl } = declared.options;
+function declaredView(declared: Declared, rows: readonly HeldRow[], time: Pick<KeyRows, 'now' | 'watermark'>): unknown {
+  const { ttl, ttlClock } = declared.options;
+  const now = ttlClock === 'event' ? time.watermark : time.now;
   const [first] = rows;
   if (first === undefined) return undefined;
   switch (declared.kind) {
     case 'list': {
-      const all = rows.flatMap(({ value }) => (ttl === undefined ? (value as unknown[]) : liveElements(value as unknown[], now - ttl)));
+      const all = rows.flatMap(({ value }) => (ttl === undefined ? (value as unknown[]) : liveElements(value as unknown[], ttl, now)));
       return all.length === 0 ? undefined : all;
     }
     case 'map': {
       const entries = rows.flatMap(({ ns, value }): [Key, unknown][] => {
         if (ttl === undefined) return [[ns as Key, value]];
         const [written, held] = value as [number, unknown];
-        return written > now - ttl ? [[ns as Key, held]] : [];
+        return isExpired(written, ttl, now) ? [] : [[ns as Key, held]];
       });
       return entries.length === 0 ? undefined : new Map(entries);
     }
@@ -95,7 +96,7 @@ function declaredView(declared: Declared, rows: readonly HeldRow[], now: number)
       let held = first.value;
       if (ttl !== undefined) {
         const [written, value] = held as [number, unknown];
-        if (written <= now - ttl) return undefined;
+        if (isExpired(written, ttl, now)) return undefined;
         held = value;
       }
       return declared.kind === 'aggregating' ? declared.fn.result(held) : held;
@@ -103,9 +104,9 @@ function declaredView(declared: Declared, rows: readonly HeldRow[], now: number)
   }
 }
 
-/** Of `[written, element, written, element, …]` those that were written later than `gone`. */
-function liveElements(chunk: readonly unknown[], gone: number): unknown[] {
-  return chunk.filter((_, i) => i % 2 === 1 && (chunk[i - 1] as number) > gone);
+/** Of `[written, element, written, element, …]` the elements that have not expired. */
+function liveElements(chunk: readonly unknown[], ttl: number, now: number): unknown[] {
+  return chunk.filter((_, i) => i % 2 === 1 && !isExpired(chunk[i - 1] as number, ttl, now));
 }
 
 // ── records of windows and joins ──

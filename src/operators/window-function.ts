@@ -4,7 +4,7 @@
 //  F1  All results of a window carry the timestamp end − 1.
 //  F2  The context of a process is usable while its function runs, until its last result was taken (protocols 10).
 
-import { type BoundKinds, type BoundWindowKinds, bindKinds, bindWindowKinds, copy, type Key, type StateSpec } from '../../state-backends/index.ts';
+import { type BoundKinds, type BoundWindowKinds, bindKinds, bindWindowKinds, copy, EventClock, type Key, type StateSpec } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { Logger, Metrics } from '../graph/context.ts';
 import type { WindowBounds, WindowFunction, WindowSpec } from '../graph/node.ts';
@@ -20,12 +20,17 @@ export interface Called {
   readonly onClear: ((key: Key, hash: number, id: number, window: WindowBounds) => void) | undefined;
   /** State of the key, which may expire. */
   readonly kinds: BoundKinds | undefined;
+  /** What of it expires by event time is counted by that. */
+  readonly eventClock: EventClock;
   /** State of each window. */
   readonly windowKinds: BoundWindowKinds | undefined;
 }
 
-export function windowFunction(environment: OperatorEnvironment, { makes, all }: WindowSpec, emit: Emit): Called {
-  const without = (call: WindowCall): Called => ({ call, onClear: undefined, kinds: undefined, windowKinds: undefined });
+/** `timestamp`: of the record that is added; NaN while there is none. */
+export function windowFunction(environment: OperatorEnvironment, { makes, all }: WindowSpec, emit: Emit, timestamp: () => number): Called {
+  const eventClock = new EventClock(timestamp);
+  eventClock.advance(environment.watermark());
+  const without = (call: WindowCall): Called => ({ call, onClear: undefined, kinds: undefined, eventClock, windowKinds: undefined });
   const { uid } = environment;
   switch (makes.kind) {
     case 'aggregate': {
@@ -61,13 +66,20 @@ export function windowFunction(environment: OperatorEnvironment, { makes, all }:
       });
     }
     case 'process':
-      return processing(environment, makes, emit, all);
+      return processing(environment, makes, emit, all, eventClock);
   }
 }
 
-function processing(environment: OperatorEnvironment, makes: Extract<WindowFunction, { kind: 'process' }>, emit: Emit, all: boolean): Called {
+function processing(
+  environment: OperatorEnvironment,
+  makes: Extract<WindowFunction, { kind: 'process' }>,
+  emit: Emit,
+  all: boolean,
+  eventClock: EventClock,
+): Called {
   const { uid } = environment;
-  const kinds = bindKinds(environment.state(), uid, makes.state as StateSpec, { now: environment.now, changed: environment.timersChanged });
+  const clock = { now: environment.now, changed: environment.timersChanged };
+  const kinds = bindKinds(environment.state(), uid, makes.state as StateSpec, clock, eventClock);
   const windowKinds = bindWindowKinds(environment.state(), uid, '.window.', makes.windowState as StateSpec);
   const context = new WindowContext(environment, kinds.handles, windowKinds.handles);
   const within = (key: Key, hash: number, id: number, window: WindowBounds, run: () => void): void => {
@@ -93,6 +105,7 @@ function processing(environment: OperatorEnvironment, makes: Extract<WindowFunct
     },
     onClear: onClear === undefined ? undefined : (key, hash, id, window) => within(key, hash, id, window, () => rejectThenable(onClear(context), uid)),
     kinds,
+    eventClock,
     windowKinds,
   };
 }

@@ -57,6 +57,8 @@ class WindowOperator implements Operator {
   // What fires by the timer of its end; fields, since there are as many firings as results.
   #firing: { key: Key; hash: number; id: number; bounds: WindowBounds } = { key: 0, hash: 0, id: 0, bounds: ALL_TIME };
   readonly #fireNow = (): void => this.#contents.fire(this.#firing.key, this.#firing.hash, this.#firing.id, this.#firing.bounds);
+  /** Of the record that is added; NaN while timers fire. */
+  #timestamp = Number.NaN;
   readonly #windowNow = (): unknown => ({ window: this.#firing.bounds });
 
   constructor(environment: OperatorEnvironment, spec: WindowSpec) {
@@ -74,7 +76,7 @@ class WindowOperator implements Operator {
       this.#contents = new Accumulators(environment, makes.fn, emit, spec.all);
       this.#called = undefined;
     } else {
-      this.#called = windowFunction(environment, spec, emit);
+      this.#called = windowFunction(environment, spec, emit, () => this.#timestamp);
       this.#contents = new Elements(environment, spec, this.#called.call);
     }
     this.#definition = new WindowDefinition(environment, spec, this.#contents.layout);
@@ -87,9 +89,11 @@ class WindowOperator implements Operator {
   // ── records ──
 
   process(value: unknown, timestamp: number, key: Key, hash: number): void {
+    this.#timestamp = timestamp;
     this.#record(value, timestamp, false, key, hash);
   }
   processRight(value: unknown, timestamp: number, key: Key, hash: number): void {
+    this.#timestamp = timestamp;
     this.#record(value, timestamp, true, key, hash);
   }
 
@@ -243,7 +247,13 @@ class WindowOperator implements Operator {
   // ── time ──
 
   advance(watermark: number, deadline: number): 'done' | 'more' | Promise<void> {
-    return this.#fireTimers('event', watermark, deadline);
+    this.#timestamp = Number.NaN;
+    const fired = this.#fireTimers('event', watermark, deadline);
+    const called = this.#called;
+    if (fired !== 'done' || called?.kinds === undefined) return fired;
+    called.eventClock.advance(watermark);
+    // Behind the end of time nobody asks any more.
+    return watermark === Number.POSITIVE_INFINITY ? 'done' : called.kinds.expireEvent(deadline);
   }
 
   get nextProcessingTime(): number {
@@ -252,6 +262,7 @@ class WindowOperator implements Operator {
   }
 
   onProcessingTime(now: number, deadline: number): 'done' | 'more' | Promise<void> {
+    this.#timestamp = Number.NaN;
     const fired = this.#fireTimers('processing', now, deadline);
     const kinds = this.#called?.kinds;
     return fired === 'done' && kinds !== undefined && kinds.nextExpiry <= now ? kinds.expire(now, deadline) : fired;
@@ -260,8 +271,15 @@ class WindowOperator implements Operator {
   #fireTimers(domain: Time, until: number, deadline: number): 'done' | 'more' | Promise<void> {
     const ends = (domain === 'event') === this.#event ? this.#ends : undefined;
     const triggers = this.#trigger?.[domain];
-    const end = (timer: TimerRow): void => this.#onEnd(timer);
-    const asked = (timer: TimerRow): void => this.#onTriggerTimer(domain, timer);
+    const clock = domain === 'event' ? this.#called?.eventClock : undefined;
+    const end = (timer: TimerRow): void => {
+      clock?.advance(timer.time);
+      this.#onEnd(timer);
+    };
+    const asked = (timer: TimerRow): void => {
+      clock?.advance(timer.time);
+      this.#onTriggerTimer(domain, timer);
+    };
     if (triggers === undefined) return ends === undefined ? 'done' : fireTimers(ends, until, deadline, end);
     return ends === undefined ? fireTimers(triggers, until, deadline, asked) : fireTimersOfTwo(triggers, asked, ends, end, until, deadline);
   }

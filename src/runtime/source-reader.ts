@@ -41,12 +41,22 @@ export interface SplitReading {
   active: boolean;
 }
 
+/** What a restored snapshot knows of the splits of a source, in all its instances. */
+export interface KnownSplits {
+  /** Ids of all splits ever seen. */
+  readonly known: ReadonlySet<string>;
+  /** By id, of those that were read to their end: where that is. */
+  readonly ended: ReadonlyMap<string, unknown>;
+  /** How many unfinished ones each instance holds; infinitely many where it takes no more. */
+  readonly counts: readonly number[];
+}
+
 export interface ReaderOptions {
   readonly source: Source<unknown>;
   readonly strategy: WatermarkStrategy<unknown> | undefined;
   readonly subtask: number;
   readonly parallelism: number;
-  readonly context: Omit<SourceContext, 'known'>;
+  readonly context: Omit<SourceContext, 'known' | 'ended'>;
   /** Of the strategy's `align`. */
   readonly group: AlignmentGroup | undefined;
   /** There may be something to do again. */
@@ -110,12 +120,12 @@ export class SourceReader {
   }
 
   /** Begins to read, and in instance 0 to discover. `known` are the ids of all splits of the restored snapshot, of every instance, with their counts an instance. */
-  start(known: ReadonlySet<string>, counts: readonly number[]): void {
+  start({ known, ended, counts }: KnownSplits): void {
     for (const reading of this.splits.values()) this.#read(reading);
-    if (this.#options.subtask === 0) this.#discover(known, [...counts]).catch((error) => this.#options.failed(error));
+    if (this.#options.subtask === 0) this.#discover({ known, ended }, [...counts]).catch((error) => this.#options.failed(error));
   }
 
-  async #discover(known: ReadonlySet<string>, counts: number[]): Promise<void> {
+  async #discover({ known, ended }: Pick<KnownSplits, 'known' | 'ended'>, counts: number[]): Promise<void> {
     const { source, context, parallelism, assign, post } = this.#options;
     const seen = new Set(known);
     let first = true;
@@ -135,7 +145,7 @@ export class SourceReader {
       });
       first = false;
     };
-    const result = source.splits({ ...context, known });
+    const result = source.splits({ ...context, known, ended });
     if (Symbol.asyncIterator in result) {
       for await (const found of result) {
         if (context.signal.aborted) return;

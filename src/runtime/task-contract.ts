@@ -10,12 +10,13 @@ import type { Barrier, Channel } from './channel.ts';
 import type { Io } from './io.ts';
 import type { OperatorFactory } from './operator.ts';
 import type { SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
+import type { KnownSplits } from './source-reader.ts';
 import type { TaskFailure } from './units.ts';
 
 export type TaskMail =
   | { readonly kind: 'run'; readonly fn: () => void }
-  /** All tasks of the region are open: begin. `known`: ids of all restored splits by uid; `counts`: how many each instance of a source has. */
-  | { readonly kind: 'go'; readonly known: ReadonlySet<string>; readonly counts: readonly number[] }
+  /** All tasks of the region are open: begin. */
+  | { readonly kind: 'go'; readonly splits: KnownSplits }
   | { readonly kind: 'trigger'; readonly barrier: Barrier }
   | { readonly kind: 'complete'; readonly id: number }
   | { readonly kind: 'abort'; readonly id: number }

@@ -189,6 +189,7 @@ export class TaskSnapshots {
   #maySweep(): void {
     const { task, attempt, state, storage, io, post } = this.#options;
     if (storage === undefined || state === undefined || this.#sweeping !== undefined || this.#sweepOpening || !wantsBase(this.#files)) return;
+    if (state.unsettled) return;
     this.#sweeps += 1;
     this.#sweepOpening = true;
     const name = `base-${task}-a${attempt}-${this.#sweeps}`;

@@ -32,7 +32,7 @@ import { type Control, type LastKey, type Output, openOutput } from './output.ts
 import { PlainSink } from './plain-sink.ts';
 import type { SinkRunner } from './sink-runner.ts';
 import type { OperatorSnapshot } from './snapshot.ts';
-import { SourceReader, type SplitReading } from './source-reader.ts';
+import { type KnownSplits, SourceReader, type SplitReading } from './source-reader.ts';
 import type { SeenTask, TaskMail, TaskOptions } from './task-contract.ts';
 import { TaskSnapshots } from './task-snapshots.ts';
 import { TaskTime } from './task-time.ts';
@@ -363,7 +363,7 @@ export class Task {
         mail.fn();
         break;
       case 'go':
-        this.#go(mail.known, mail.counts);
+        this.#go(mail.splits);
         break;
       case 'trigger':
         // Not between the timers of one watermark: a snapshot has all of them behind it, or none.
@@ -402,7 +402,7 @@ export class Task {
     this.#options.reports.opened({ marker: Math.max(0, ...[...this.#sinks.values()].map((s) => s.marker)) });
   }
 
-  #go(known: ReadonlySet<string>, counts: readonly number[]): void {
+  #go(splits: KnownSplits): void {
     this.#state = 'running';
     this.#answerLooks(true);
     if (!this.#quiet) for (const operator of this.#operators) if (operator.start !== undefined) this.#time.entered(() => operator.start!());
@@ -416,7 +416,7 @@ export class Task {
       // It was the one that tells the others that no more splits will come.
       const { subtask, vertex, assign } = this.#options;
       if (subtask === 0) for (let other = 1; other < vertex.parallelism; other++) assign(other, [], true);
-    } else this.#reader.start(known, counts);
+    } else this.#reader.start(splits);
   }
 
   get #strategy() {

@@ -17,7 +17,7 @@ export async function temporaryFolder(): Promise<string> {
 }
 
 export function sourceContext(options: Partial<SourceContext> = {}): SourceContext {
-  return { uid: 'in', signal: new AbortController().signal, log: SILENT, metrics: NO_METRICS, parallelism: 1, known: new Set(), ...options };
+  return { uid: 'in', signal: new AbortController().signal, log: SILENT, metrics: NO_METRICS, parallelism: 1, known: new Set(), ended: new Map(), ...options };
 }
 
 export interface Letter {

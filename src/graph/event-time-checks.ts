@@ -1,4 +1,4 @@
-// What can be known of windows before a job runs, and is refused then.
+// What can be known of windows and joins before a job runs, and is refused then.
 //
 // What: pure functions over nodes. The settings of a window itself are checked where it is made; here is what depends on the rest of the graph.
 
@@ -6,9 +6,17 @@ import { MillraceError } from '../errors.ts';
 import type { Node, Step } from './node.ts';
 import { assignsTimestamps } from './source.ts';
 
-export function checkWindows(nodes: readonly Node[]): void {
+export function checkEventTime(nodes: readonly Node[]): void {
   for (const node of nodes) {
     const { step, uid } = node;
+    if (step.kind === 'intervalJoin') {
+      const source = withoutTimestamps(node);
+      if (source !== undefined)
+        throw new MillraceError('TIMESTAMP_MISSING', `'${uid}' joins by event time, and the records of '${source.uid}' have no timestamps.`, {
+          uid: uid!,
+          todo: `Give the source '${source.uid}' a watermark strategy with a timestamp function, or put timestamps() behind it.`,
+        });
+    }
     if (step.kind !== 'window') continue;
     if (step.spec.all && node.parallelism !== 1)
       throw new MillraceError('PLAN_INVALID', `'${uid}' has windows over all records, and a parallelism of ${node.parallelism}.`, {
