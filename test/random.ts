@@ -30,6 +30,11 @@ export class Random {
   }
 }
 
+/** Checkpoints that wait for slow inputs, that do not, or that do for a while. The folder is of a simulated disk. */
+export function checkpointsOf(random: Random): { directory: string; unaligned: boolean | { after: number } } {
+  return { directory: 'checkpoints', unaligned: random.of([false, true, true, { after: random.between(0, 10) }]) };
+}
+
 /** Of the first round; those that follow count up from it. */
 export const SEED = Number(process.env['MILLRACE_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 

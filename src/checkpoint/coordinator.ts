@@ -17,6 +17,8 @@
 //  C6  Commits are awaited of a checkpoint that a restart would begin from; those of one that has been fallen back from are refused.
 //  C8  What a task has acknowledged for a checkpoint that came to nothing stays in its chain, and is named by the next (protocols 2): nothing of a task that
 //      runs is deleted. What an attempt that is over has acknowledged is deleted with the next removal, unless a retained checkpoint names it.
+//  C9  A checkpoint that belongs to no stop and is no savepoint may be unaligned. What was in flight is its alone: of one that came to nothing those files go
+//      as those of an attempt that is over.
 
 import { type ActorRefFrom, createActor, setup } from 'xstate';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
@@ -126,6 +128,8 @@ export interface CoordinatorOptions {
   /** After each completed checkpoint, behind the pointer: what is not needed any more goes. */
   readonly release: () => Promise<void>;
   readonly tolerate: number;
+  /** Milliseconds after its trigger from which a checkpoint waits for no slow input any more; undefined: it always does. */
+  readonly unaligned: number | undefined;
   readonly restored: CheckpointInfo | undefined;
   readonly onCompleted: (checkpoint: CompletedCheckpoint) => void;
   readonly onFailed: (id: number, error: MillraceError) => void;
@@ -384,7 +388,9 @@ export class Coordinator {
     const waiting = new Set(entries.filter((e) => !e.finished).map((e) => e.task.name));
     const snapshots = entries.flatMap((e) => (e.finished && e.last !== undefined ? [e.last] : []));
     const timer = io.clock.setTimeout(() => this.#run(() => this.#expire(id)), timeout);
-    const barrier = { id, startedAt, stop: requests.some((r) => r.stop) };
+    const stop = requests.some((r) => r.stop);
+    const { unaligned } = this.#options;
+    const barrier: Barrier = { id, startedAt, stop, ...(unaligned === undefined || stop || savepoint !== undefined ? {} : { unaligned }) };
     this.#pending = {
       id,
       barrier,
@@ -429,6 +435,7 @@ export class Coordinator {
     const pending = this.#pending;
     const outcome = judgeAck(pending, mail.id, mail.task, this.#ended);
     if (outcome === 'late') this.#counts.late += 1;
+    if (outcome === 'late' || outcome === 'unknown') this.#abandonInFlight(mail.snapshot);
     if (pending === undefined || (outcome !== 'waiting' && outcome !== 'complete')) return;
     pending.waiting.delete(mail.task);
     pending.acked.add(mail.task);
@@ -440,6 +447,11 @@ export class Coordinator {
   /** C8. */
   #abandonFiles(snapshot: TaskSnapshot): void {
     for (const { name } of filesNamed({ tasks: [snapshot] })) this.#orphans.add(name);
+  }
+
+  /** C9. */
+  #abandonInFlight({ inFlight }: TaskSnapshot): void {
+    if (inFlight !== undefined) this.#orphans.add(inFlight.file.name);
   }
 
   /** What a finished task acknowledged last holds for every later checkpoint, also for one that is under way; those behind it hear of the barrier from here. */
@@ -658,6 +670,7 @@ export class Coordinator {
     this.#ended = remembered(this.#ended, pending.id);
     this.#options.io.clock.clearTimeout(pending.timer);
     for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'abort', id: pending.id });
+    for (const snapshot of pending.snapshots) this.#abandonInFlight(snapshot);
     pending.savepoint?.reject(error);
     this.#failed(pending.id, error, pending.requests, failureCounts(kind, pending.savepoint !== undefined));
   }

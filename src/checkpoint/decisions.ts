@@ -1,5 +1,8 @@
 // The decisions of the checkpoint coordinator, pure: from facts to what to do (semantics 3).
 
+import { MillraceError } from '../errors.ts';
+import type { CheckpointOptions } from '../graph/job.ts';
+
 export interface Timing {
   readonly every: number;
   readonly minPause: number;
@@ -110,4 +113,20 @@ export function superseded(ids: readonly number[], retain: number): number[] {
 /** The next id: used once in the life of a lineage (protocols 7). */
 export function nextId(facts: { counter: number; registered: number; restored: number; markers: readonly number[]; last: number }): number {
   return 1 + Math.max(facts.counter, facts.registered, facts.restored, facts.last, 0, ...facts.markers);
+}
+
+/** Milliseconds after its trigger from which a checkpoint waits for no slow input any more; undefined: it always does (semantics 2). */
+export function patienceOf({ unaligned = false, mode }: Pick<CheckpointOptions, 'unaligned' | 'mode'>): number | undefined {
+  if (unaligned === false) return undefined;
+  if (mode === 'at-least-once')
+    throw new MillraceError('OPTION_INVALID', 'checkpoints: { unaligned } has no meaning with mode at-least-once, which waits for no input anyway.', {
+      todo: 'Leave one of them out.',
+    });
+  if (unaligned === true) return 0;
+  const after: unknown = unaligned?.after;
+  if (typeof after !== 'number' || !(after >= 0))
+    throw new MillraceError('OPTION_INVALID', `checkpoints: { unaligned: ${JSON.stringify(unaligned)} } says no time.`, {
+      todo: 'Write true, false, or { after } with milliseconds from 0.',
+    });
+  return after === Number.POSITIVE_INFINITY ? undefined : after;
 }

@@ -1,6 +1,6 @@
 // The metadata of a checkpoint: what it is made of, and how it is stored (docs/formats.md).
 //
-//   bytes 0–3  'MRCP'    4  version (1)    5–8  length of the body (u32 LE)    9–12  CRC32 of the body    then the body: one value of the codec
+//   bytes 0–3  'MRCP'    4  version    5–8  length of the body (u32 LE)    9–12  CRC32 of the body    then the body: one value of the codec
 
 import { crc32 } from 'node:zlib';
 import { decode, encode, type FileRef, filesOf } from '../../state-backends/index.ts';
@@ -29,13 +29,15 @@ export interface CheckpointMetadata {
 
 const MAGIC = Buffer.from('MRCP');
 const VERSION = 1;
+/** Of one that says what was in flight: a release that does not know that must not restore it. */
+const VERSION_IN_FLIGHT = 2;
 const HEADER = 13;
 
 export function packMetadata(metadata: CheckpointMetadata): Uint8Array {
   const body = encode(metadata);
   const header = Buffer.alloc(HEADER);
   MAGIC.copy(header);
-  header.writeUInt8(VERSION, 4);
+  header.writeUInt8(metadata.tasks.some((t) => t.inFlight !== undefined || t.advancing === true) ? VERSION_IN_FLIGHT : VERSION, 4);
   header.writeUInt32LE(body.byteLength, 5);
   header.writeUInt32LE(crc32(body), 9);
   return Buffer.concat([header, body]);
@@ -43,7 +45,9 @@ export function packMetadata(metadata: CheckpointMetadata): Uint8Array {
 
 export function unpackMetadata(bytes: Buffer, path: string): CheckpointMetadata {
   if (bytes.length < HEADER || !bytes.subarray(0, 4).equals(MAGIC)) throw corrupt(path, 'it is no checkpoint metadata');
-  if (bytes.readUInt8(4) !== VERSION) throw corrupt(path, `its format version is ${bytes.readUInt8(4)}, and this Millrace reads version ${VERSION}`);
+  const version = bytes.readUInt8(4);
+  if (version !== VERSION && version !== VERSION_IN_FLIGHT)
+    throw corrupt(path, `its format version is ${version}, and this Millrace reads versions ${VERSION} and ${VERSION_IN_FLIGHT}`);
   const body = bytes.subarray(HEADER);
   if (body.length !== bytes.readUInt32LE(5)) throw corrupt(path, 'it is truncated');
   if (crc32(body) !== bytes.readUInt32LE(9)) throw corrupt(path, 'its checksum is wrong');
@@ -73,6 +77,7 @@ export function filesNamed(metadata: Pick<CheckpointMetadata, 'tasks'>): FileRef
   const files = new Map<string, FileRef>();
   for (const task of metadata.tasks) {
     if (task.keyed !== undefined) for (const file of filesOf(task.keyed.handle)) files.set(file.name, file);
+    if (task.inFlight !== undefined) files.set(task.inFlight.file.name, task.inFlight.file);
     for (const operator of Object.values(task.operators)) {
       for (const writer of operator.writers ?? []) for (const { file } of writer.segments) files.set(file.name, file);
     }
@@ -100,7 +105,8 @@ export function withFiles(metadata: CheckpointMetadata, rename: (file: FileRef) 
     });
     const { keyed } = task;
     const handle = keyed && { ...keyed.handle, bases: keyed.handle.bases.map(renamed), deltas: keyed.handle.deltas.map(renamed) };
-    return { ...task, operators: Object.fromEntries(operators), keyed: keyed && handle && { ...keyed, handle } };
+    const inFlight = task.inFlight === undefined ? {} : { inFlight: renamed(task.inFlight) };
+    return { ...task, operators: Object.fromEntries(operators), keyed: keyed && handle && { ...keyed, handle }, ...inFlight };
   });
   return { ...metadata, tasks };
 }

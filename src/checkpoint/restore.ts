@@ -6,6 +6,8 @@
 //      comes behind their source by channels from one instance to one.
 //  E3  Every writer identity and every split has exactly one new owner (protocols 5, 19).
 //  E4  Falling back from n to m < n needs that no transactional writer has committed past m (protocols 4).
+//  E5  Every record that was in flight goes to exactly one new task, of the operator that it was on its way to: at the same parallelism to the instance that had
+//      it, else by key group, by the program's partition, or in turn.
 
 import { type KeyGroupRange, rangeOf } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
@@ -14,7 +16,7 @@ import type { CheckpointInfo } from '../graph/job.ts';
 import { isKeyed, nameOf } from '../graph/node.ts';
 import type { Graph, Vertex } from '../graph/plan.ts';
 import { redistribute, type StatePart } from '../runtime/parts.ts';
-import type { OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
+import type { InFlightShare, OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
 import type { KnownSplits } from '../runtime/source-reader.ts';
 import type { CheckpointMetadata } from './metadata.ts';
 import type { Pointer } from './registry.ts';
@@ -102,7 +104,19 @@ export function unclaimed(metadata: CheckpointMetadata, graph: Graph): string[] 
     const { uid, handle } = task.keyed ?? {};
     if (uid !== undefined && !keyed.has(uid) && (handle!.bases.length > 0 || handle!.deltas.length > 0)) unkeyed.add(uid);
   }
-  return [...new Set([...stored].filter((uid) => !known.has(uid)).concat([...unkeyed]))];
+  return [...new Set([...stored].filter((uid) => !known.has(uid)).concat([...unkeyed], ...strayed(metadata, graph).keys()))];
+}
+
+/** Records that were in flight to an operator that no edge of that kind leads to any more: how many, by the name of that operator. */
+export function strayed(metadata: CheckpointMetadata, graph: Graph): Map<string, number> {
+  const addresses = new Set(graph.edges.map(({ address }) => address));
+  const counts = new Map<string, number>();
+  for (const { address, records } of metadata.tasks.flatMap((t) => t.inFlight?.lanes ?? [])) {
+    if (address === undefined || records === 0 || addresses.has(address)) continue;
+    const uid = address.slice(0, address.indexOf(' '));
+    counts.set(uid, (counts.get(uid) ?? 0) + records);
+  }
+  return counts;
 }
 
 /** An operator whose parts are all empty has lost nothing. */
@@ -145,8 +159,13 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
           : {}),
       };
     }
+    const watermark = metadata.drained || taken.length === 0 ? Number.NEGATIVE_INFINITY : Math.min(...taken.map((t) => t.watermark));
     return {
-      watermark: metadata.drained || taken.length === 0 ? Number.NEGATIVE_INFINITY : Math.min(...taken.map((t) => t.watermark)),
+      watermark,
+      // Of one that was further its timers wait for the next watermark.
+      advancing: taken.some((t) => t.advancing === true && t.watermark === watermark),
+      inFlight: inFlightOf(vertex, metadata, subtask, maxParallelism),
+      moved,
       processingTime: Math.max(0, ...metadata.tasks.map((t) => t.processingTime)),
       ended: !metadata.drained && taken.length > 0 && taken.every((t) => t.ended) && splits[subtask]!.every((s) => s.finished),
       operators,
@@ -159,6 +178,23 @@ export function restoreVertex(vertex: Vertex, metadata: CheckpointMetadata, maxP
   const counts = splits.map((s, i) => (tasks[i]!.ended ? Number.POSITIVE_INFINITY : s.filter((x) => !x.finished).length));
   const ended = new Map(all.filter((s) => s.finished && s.rest === undefined).map((s) => [s.id, s.position]));
   return { tasks, known: new Set(all.map((s) => s.id)), ended, counts };
+}
+
+/** E5. */
+function inFlightOf(vertex: Vertex, metadata: CheckpointMetadata, subtask: number, maxParallelism: number): InFlightShare[] {
+  const { parallelism } = vertex;
+  const range = rangeOf(subtask, parallelism, maxParallelism);
+  const onlyKeyed = vertex.inputs.every(({ exchange }) => exchange === 'hash' || exchange === 'broadcast');
+  const shares = metadata.tasks.flatMap((t): InFlightShare[] => {
+    if (t.inFlight === undefined) return [];
+    const inputs = t.inFlight.lanes.map(({ address }) => (address === undefined ? -1 : vertex.inputs.findIndex((edge) => edge.address === address)));
+    if (inputs.every((input) => input === -1)) return [];
+    const dealtAlike = t.inFlight.maxParallelism === maxParallelism;
+    const whole = t.parallelism === parallelism && dealtAlike;
+    if (whole ? t.subtask !== subtask : onlyKeyed && dealtAlike && !meets(rangeOf(t.subtask, t.parallelism, maxParallelism), range)) return [];
+    return [{ from: t.subtask, snapshot: t.inFlight, inputs: inputs.map((input) => (input === -1 ? undefined : input)), whole }];
+  });
+  return shares.sort((a, b) => a.from - b.from);
 }
 
 /** Of a source: the old instances that held the splits that the new one is given; they are dealt out anew, also at the same parallelism. */

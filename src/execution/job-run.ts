@@ -17,6 +17,7 @@ import { type ActorContext, type ActorRef, createSystem, defineActor } from '../
 import { defaultMaxParallelism, memory, type StateBackend } from '../../state-backends/index.ts';
 import { absolute } from '../checkpoint/addresses.ts';
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
+import { patienceOf } from '../checkpoint/decisions.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
 import type { SavepointPlace } from '../checkpoint/savepoint.ts';
@@ -117,6 +118,8 @@ export class JobRun {
   readonly #alignment = new AlignmentGroups();
   readonly #slots: RegionSlot[] = [];
   readonly #backend: StateBackend;
+  /** Of unaligned checkpoints. */
+  readonly #patience: number | undefined;
   #graph: Graph;
   /** Rescaling changes it. */
   #parallelism: number;
@@ -153,6 +156,7 @@ export class JobRun {
     this.#log = options.logger ?? SILENT;
     this.#backend = options.state ?? memory();
     this.#parallelism = options.parallelism ?? 1;
+    this.#patience = typeof options.checkpoints === 'object' ? patienceOf(options.checkpoints) : undefined;
     this.#graph = this.#build();
     const ended = (): boolean => this.#ending !== undefined || ['finished', 'stopped', 'cancelled', 'failed'].includes(this.status);
     this.state = new StateQueries({
@@ -346,6 +350,7 @@ export class JobRun {
       verify: on?.verify,
       release: () => this.#snapshots!.release(),
       tolerate: on?.tolerate ?? 0,
+      unaligned: this.#patience,
       restored: this.#chosen?.info,
       onCompleted: (checkpoint) => this.#event({ type: 'checkpoint', checkpoint }),
       onFailed: (id, error) => {

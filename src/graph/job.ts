@@ -37,6 +37,12 @@ export interface CheckpointOptions {
   mode?: 'exactly-once' | 'at-least-once';
   /** Read back and checksum every file before the checkpoint is registered; by default true in a directory, false where the storage compares checksums itself. */
   verify?: boolean;
+  /**
+   * What a checkpoint does about records that stand in front of its barrier where a job is held up. False, the default: it waits until they are processed. True: it
+   * takes them along and waits for none. `{ after }`: it waits for so many milliseconds from its trigger, then as true. Savepoints and the last checkpoint of a
+   * `stop` always wait; so does every checkpoint on edges without an exchange, and on broadcast ones. Only with `exactly-once`, else OPTION_INVALID.
+   */
+  unaligned?: boolean | { after: number };
   /** How many failed checkpoints in a row are tolerated before the job fails, 0 by default. */
   tolerate?: number;
 }

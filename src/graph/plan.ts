@@ -36,6 +36,11 @@ export interface Edge {
   readonly key: Input['key'];
   readonly partition: Input['partition'];
   readonly port: Port;
+  /**
+   * Names the edge in snapshots of what was in flight on it. Undefined: checkpoints are always aligned there, since after a rescale its records could not be placed,
+   * or there might be no such edge.
+   */
+  readonly address: string | undefined;
 }
 
 /** The graph as data, JSON-serialisable: vertices are what runs in one task, edges how records go between them. */
@@ -110,6 +115,7 @@ export function buildGraph(nodes: readonly Node[], defaults: { parallelism: numb
         key: input.key,
         partition: input.partition,
         port: input.port ?? 'left',
+        address: addressOf(node, input),
       };
       edges.push(edge);
       from.outputs.push(edge);
@@ -125,6 +131,17 @@ export function buildGraph(nodes: readonly Node[], defaults: { parallelism: numb
   }
   const regions = markRegions(vertices, edges);
   return { vertices, edges, regions, plan: describe(vertices, edges, defaults.version) };
+}
+
+/**
+ * Records with a key find their place by it, whoever sent them. Those of an exchange that the program asks for are dealt out anew; a forward edge is an exchange
+ * only where two parallelisms differ, and each instance of a broadcast has its own copy.
+ */
+function addressOf(to: Node, { exchange, node, output, port = 'left' }: Input): string | undefined {
+  const from = `from ${nameOf(node)}${output === MAIN ? '' : `/${output.replace('\u0000', '')}`}`;
+  // A head without a uid is known by its number only: who sends to it must be the same, too.
+  if (exchange === 'hash') return to.uid === undefined ? `${nameOf(to)} ${port} by key ${from}` : `${to.uid} ${port} by key`;
+  return exchange === 'rebalance' || exchange === 'shuffle' || exchange === 'custom' ? `${nameOf(to)} ${port} ${exchange} ${from}` : undefined;
 }
 
 /** Connected components, numbered in the order of their first vertex. */

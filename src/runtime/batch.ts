@@ -4,6 +4,7 @@
 //  B1  The producer fills a batch, hands it over, and never touches it again; the consumer releases it once every record is processed.
 //  B2  A keyed batch has `keys` and `hashes`, computed once by the producer; nothing downstream hashes a key again.
 //  B3  A builder grows past BATCH_SIZE inside a unit (overdraft) and is handed over between units only (protocols 15).
+//  B4  A batch that an unaligned checkpoint has captured is pinned: until it is encoded its arrays do not return to the pool (protocols 16).
 
 import type { Key } from '../graph/job.ts';
 import { limitOverdraft, OVERDRAFT_STEP } from './overdraft.ts';
@@ -21,6 +22,9 @@ export class Batch {
   readonly keyed: boolean;
   keys: Key[];
   hashes: Int32Array;
+  /** How many captures wait to be encoded (B4), and whether the consumer has released it meanwhile. */
+  pins = 0;
+  released = false;
 
   constructor(keyed: boolean, capacity: number) {
     this.capacity = capacity;
@@ -76,8 +80,20 @@ export function takeBatch(keyed: boolean): Batch {
   return free[keyed ? 1 : 0].pop() ?? new Batch(keyed, BATCH_SIZE);
 }
 
+/** A capture of it has been encoded, or was given up. */
+export function unpinBatch(batch: Batch): void {
+  batch.pins -= 1;
+  if (batch.pins > 0 || !batch.released) return;
+  batch.released = false;
+  releaseBatch(batch);
+}
+
 /** Batches that grew are left to the garbage collector. */
 export function releaseBatch(batch: Batch): void {
+  if (batch.pins > 0) {
+    batch.released = true;
+    return;
+  }
   const pool = free[batch.keyed ? 1 : 0];
   if (batch.capacity !== BATCH_SIZE || pool.length >= POOL_MAX) return;
   batch.truncate(0);

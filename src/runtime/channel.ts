@@ -3,9 +3,10 @@
 // Who owns what: the sender owns `send`; the receiver's gate owns the queue's head and whether the channel is blocked.
 //
 // Invariants:
-//  H1  Elements arrive in the order sent; nothing overtakes.
+//  H1  Elements arrive in the order sent; nothing overtakes. That a barrier, a cancel marker or the end has entered is told at once.
 //  H2  Batches need credit, events do not. A sender looks at `open` between units; what it sends without credit is overdraft of the running unit.
 //  H3  A receiver that takes a batch gives its credit back and wakes the sender.
+//  H4  While the channel is recorded (semantics 2), what is sent is noted as it enters.
 
 import type { Batch } from './batch.ts';
 
@@ -26,6 +27,14 @@ export interface Barrier {
   readonly startedAt: number;
   /** Sources stop reading behind it. */
   readonly stop: boolean;
+  /** Milliseconds after `startedAt` from which nobody waits for slow inputs any more; undefined: they are waited for. */
+  readonly unaligned?: number | undefined;
+}
+
+/** What of a channel's content is recorded, in order. */
+export interface Recorder {
+  batch(batch: Batch, from: number): void;
+  event(event: Event): void;
 }
 
 /** Batches in flight before the sender waits. */
@@ -39,6 +48,10 @@ export class Channel {
   blocked = false;
   /** Credit withheld by the receiver (a sink that is behind). */
   withheld = false;
+  /** Set by the receiver while it records (H4). */
+  recorder: Recorder | undefined;
+  /** The receiver's, told of what enters (H1). */
+  entered: ((event: Event & { kind: 'barrier' | 'cancel' | 'end' }) => void) | undefined;
   readonly #wakeSender: () => void;
   readonly #wakeReceiver: () => void;
 
@@ -64,12 +77,25 @@ export class Channel {
   send(batch: Batch): void {
     this.#batches += 1;
     this.#queue.push(batch);
+    this.recorder?.batch(batch, 0);
     this.#wakeReceiver();
   }
 
   signal(event: Event): void {
     this.#queue.push(event);
+    if (event.kind === 'barrier' || event.kind === 'cancel' || event.kind === 'end') this.entered?.(event);
+    else this.recorder?.event(event);
     this.#wakeReceiver();
+  }
+
+  /** Gives what waits to `recorder`, up to the barrier of that id, or all of it. */
+  record(recorder: Recorder, until: number | undefined): void {
+    for (let at = this.#head; at < this.#queue.length; at++) {
+      const element = this.#queue[at]!;
+      if (!('kind' in element)) recorder.batch(element, 0);
+      else if (element.kind === 'barrier' && element.barrier.id === until) return;
+      else recorder.event(element);
+    }
   }
 
   take(): Batch | Event | undefined {

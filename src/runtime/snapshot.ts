@@ -43,11 +43,31 @@ export interface OperatorSnapshot {
   readonly parts?: Readonly<Record<string, StatePart>>;
 }
 
+/** A lane of what was in flight: what one input channel held, or what a restored one still did. */
+export interface Lane {
+  /** Of the edge (graph/plan.ts); undefined: what stood there cannot be recorded, and it brings time only. */
+  readonly address: string | undefined;
+  /** Lanes of a stage come before those of the next. */
+  readonly stage: number;
+  readonly records: number;
+}
+
+/** What stood in front of an unaligned barrier in a task's inputs. */
+export interface InFlightSnapshot {
+  readonly file: FileRef;
+  /** Of the job when records were dealt to this instance by key. */
+  readonly maxParallelism: number;
+  /** As the file numbers them. */
+  readonly lanes: readonly Lane[];
+}
+
 export interface TaskSnapshot {
   readonly vertex: string;
   readonly subtask: number;
   readonly parallelism: number;
   readonly watermark: number;
+  /** That watermark was on its way: timers up to it may still have to fire, and it has not left. */
+  readonly advancing?: true | undefined;
   readonly processingTime: number;
   /** It has seen its last record and run its `onEnd`. */
   readonly ended: boolean;
@@ -55,11 +75,29 @@ export interface TaskSnapshot {
   readonly operators: Readonly<Record<string, OperatorSnapshot>>;
   /** Of the vertex's keyed operator. */
   readonly keyed: { readonly uid: string; readonly range: KeyGroupRange; readonly handle: Handle } | undefined;
+  /** Only of an unaligned checkpoint, where something was in flight. */
+  readonly inFlight?: InFlightSnapshot | undefined;
+}
+
+/** Of one old instance, what was in flight there. */
+export interface InFlightShare {
+  /** Its number. */
+  readonly from: number;
+  readonly snapshot: InFlightSnapshot;
+  /** By lane: which of the vertex's inputs its records are for; undefined: none. */
+  readonly inputs: readonly (number | undefined)[];
+  /** True: all of it is this task's. False: records are dealt out among all instances. */
+  readonly whole: boolean;
 }
 
 /** What a restored task starts from: its share of the old instances' snapshots. */
 export interface TaskRestore {
   readonly watermark: number;
+  /** That watermark is still on its way. */
+  readonly advancing: boolean;
+  readonly inFlight: readonly InFlightShare[];
+  /** Inputs come from elsewhere now: what lanes say of time is not heard. */
+  readonly moved: boolean;
   readonly processingTime: number;
   readonly ended: boolean;
   readonly operators: Readonly<Record<string, OperatorSnapshot>>;

@@ -6,7 +6,9 @@
 // Invariants:
 //  P1  A checkpoint is acknowledged once everything its snapshot names is durable. Uploads of one task run one after another.
 //  P2  The delta of an aborted or failed checkpoint stays in the chain, or is kept until its upload succeeds (protocols 2).
-//  P3  Encoding and sweeping take bounded slices; the longest uninterrupted stretch since the barrier is its pause.
+//  P3  Encoding, of rows and of what was in flight, and sweeping take bounded slices; the longest
+//      uninterrupted stretch since the barrier is its pause.
+//  P4  Where what was in flight is given up the checkpoint is neither acknowledged nor declined: whoever gave it up knows.
 
 import {
   at,
@@ -27,16 +29,19 @@ import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
 import type { Step } from '../graph/node.ts';
 import { withLetters } from './dead-letters.ts';
+import type { Recording } from './in-flight.ts';
 import type { Io } from './io.ts';
 import { isProgramState, stateName } from './program-state.ts';
 import type { SinkSnapshot } from './sink-runner.ts';
-import type { OperatorSnapshot, SnapshotStorage, TaskSnapshot } from './snapshot.ts';
+import type { InFlightSnapshot, OperatorSnapshot, SnapshotStorage, TaskSnapshot } from './snapshot.ts';
 
 export interface TakenSnapshot {
   readonly id: number;
-  readonly snapshot: Omit<TaskSnapshot, 'keyed' | 'operators'>;
+  readonly snapshot: Omit<TaskSnapshot, 'keyed' | 'operators' | 'inFlight'>;
   readonly operators: Readonly<Record<string, OperatorSnapshot>>;
   readonly sinks: readonly { readonly uid: string; readonly upload: () => Promise<SinkSnapshot> }[];
+  /** Of an unaligned one. */
+  readonly recording: Recording | undefined;
 }
 
 export interface TaskSnapshotsOptions {
@@ -47,6 +52,7 @@ export interface TaskSnapshotsOptions {
   readonly kind: Step['kind'];
   readonly attempt: number;
   readonly range: KeyGroupRange;
+  readonly maxParallelism: number;
   readonly handles: readonly Handle[];
   readonly state: TaskState | undefined;
   readonly storage: SnapshotStorage | undefined;
@@ -79,6 +85,7 @@ export class TaskSnapshots {
   #files: Chain;
   #taken: TakenSnapshot[] = [];
   #encoding = false;
+  #recording: Recording | undefined;
   readonly #unsaved: Delta[] = [];
   #uploading: Promise<void> = Promise.resolve();
   #uploads = 0;
@@ -122,6 +129,8 @@ export class TaskSnapshots {
   take(taken: TakenSnapshot, begunMs: number): void {
     if (this.#options.storage !== undefined) this.#options.state?.freeze(taken.id);
     this.#taken.push(taken);
+    // An earlier one has been given up by now: no two are made at once.
+    if (taken.recording !== undefined) this.#recording = taken.recording;
     this.#encoding = true;
     this.#pauseMs = this.#options.io.elapsed() - begunMs;
   }
@@ -129,11 +138,12 @@ export class TaskSnapshots {
   /** True where `work` has something to do at once. */
   get busy(): boolean {
     const sweeping = this.#sweeping;
-    return this.#encoding || (sweeping !== undefined && !sweeping.waiting && sweeping.next <= this.#options.io.elapsed());
+    return this.#encoding || this.#recording?.waits === true || (sweeping !== undefined && !sweeping.waiting && sweeping.next <= this.#options.io.elapsed());
   }
 
   work(deadline: number): void {
     if (this.#encoding) this.#encode(deadline);
+    else if (this.#recording?.waits === true) this.#recording.encode(Math.min(deadline, performance.now() + ENCODE_SLICE_MS));
     if (this.#sweeping !== undefined) this.#sweep(this.#sweeping, deadline);
   }
 
@@ -172,16 +182,30 @@ export class TaskSnapshots {
         if (writers !== undefined) operators[sink] = { ...operators[sink], writers };
         if (letters.length > 0) operators[sink] = withLetters(operators[sink] ?? {}, letters);
       }
+      const inFlight = taken.recording === undefined ? undefined : await this.#uploadInFlight(taken.recording);
       this.#files = at(this.#files, id);
+      if (inFlight === 'given up') return;
       const keyed = state === undefined ? undefined : { uid, range, handle: handleOf(this.#files, range) };
       await io.step('checkpoint.ack');
       post(() => {
-        acknowledge(id, { ...taken.snapshot, operators, keyed }, pauseMs);
+        const pause = Math.max(pauseMs, taken.recording?.pauseMs ?? 0);
+        acknowledge(id, { ...taken.snapshot, operators, keyed, ...(inFlight === undefined ? {} : { inFlight }) }, pause);
         this.#maySweep();
       });
     } catch (error) {
       post(() => decline(id, error));
     }
+  }
+
+  async #uploadInFlight(recording: Recording): Promise<InFlightSnapshot | 'given up' | undefined> {
+    const { task, attempt, storage, io, maxParallelism } = this.#options;
+    const recorded = await recording.file;
+    if (this.#recording === recording) this.#recording = undefined;
+    if (recorded === undefined || storage === undefined) return 'given up';
+    await io.step('checkpoint.inflight.upload');
+    if (recorded === 'nothing') return undefined;
+    const file = await storage.write(`inflight-${task}-a${attempt}-${recording.id}`, recorded.blocks);
+    return { file, maxParallelism, lanes: recorded.lanes };
   }
 
   // ── bases ──
@@ -282,6 +306,7 @@ export class TaskSnapshots {
     this.#closed = true;
     if (this.#again !== undefined) this.#options.io.clock.clearTimeout(this.#again);
     this.#sweeping?.sweep.cancel();
+    this.#recording?.drop();
     this.#abandonBase();
     this.#sweeping = undefined;
   }

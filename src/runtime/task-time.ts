@@ -17,6 +17,8 @@ type Fired = 'done' | 'more' | Promise<void>;
 
 export interface TaskTimeOptions {
   readonly watermark: number;
+  /** Restored in the middle of its way. */
+  readonly advancing: boolean;
   readonly processingTime: number;
   /** The task had ended before the snapshot: its operators hear of nothing. */
   readonly quiet: boolean;
@@ -41,6 +43,7 @@ export class TaskTime {
   constructor(options: TaskTimeOptions) {
     this.#options = options;
     this.watermark = options.watermark;
+    if (options.advancing) this.#advancing = options.watermark;
     this.#processingTime = options.processingTime;
   }
 

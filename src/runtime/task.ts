@@ -8,18 +8,21 @@
 //   encode what is frozen → sweep a base → wait for what must be waited for → fire timers → one chunk of records.
 //
 // Invariants:
-//  T1  A barrier is one uninterrupted step: sinks closed, barrier out, state frozen, positions taken, channels unblocked. No record in between.
+//  T1  A barrier is one uninterrupted step: sinks closed, barrier out, state frozen, positions taken, channels unblocked. No record in between. One that is
+//      hurried (alignment.ts) is taken in front of everything else, also without credit and between two timers; what stood in front of it is recorded.
 //  T2  Everything asynchronous re-enters as mail of this attempt, or only wakes the task.
 //  T3  Records wait while a watermark is on its way (task-time.ts).
 //  T4  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
+//  T5  What was in flight when the restored snapshot was taken comes before anything that upstream sends (restored-lanes.ts).
 
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
-import type { StateStats, TaskState } from '../../state-backends/index.ts';
+import { groupOf, type StateStats, type TaskState } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { DeadLetter, Key } from '../graph/job.ts';
 import { DEAD_LETTERS, isKeyed, type Node, nameOf } from '../graph/node.ts';
 import type { Vertex } from '../graph/plan.ts';
 import { isTransactional, type SinkContext } from '../graph/sink.ts';
+import type { AlignmentAction } from './alignment.ts';
 import { type Batch, releaseBatch } from './batch.ts';
 import { buildChain, type Chain, type Columns } from './chain.ts';
 import type { Barrier, Event } from './channel.ts';
@@ -27,11 +30,14 @@ import { DeadLetters, deadLetter } from './dead-letters.ts';
 import { forEachSink } from './for-each.ts';
 import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
+import { Recording } from './in-flight.ts';
+import { readInFlight } from './in-flight-file.ts';
 import type { Operator, Participant, TimeEvent } from './operator.ts';
 import { type Control, type LastKey, type Output, openOutput } from './output.ts';
 import { PlainSink } from './plain-sink.ts';
+import { type RestoredLane, RestoredLanes } from './restored-lanes.ts';
 import type { SinkRunner } from './sink-runner.ts';
-import type { OperatorSnapshot } from './snapshot.ts';
+import type { InFlightShare, OperatorSnapshot } from './snapshot.ts';
 import { type KnownSplits, SourceReader, type SplitReading } from './source-reader.ts';
 import type { SeenTask, TaskMail, TaskOptions } from './task-contract.ts';
 import { TaskSnapshots } from './task-snapshots.ts';
@@ -80,7 +86,11 @@ export class Task {
   #batch: Batch | undefined;
   #columns: Columns | undefined;
   #batchRight = false;
+  /** Where it came from, where it is of the gate's. */
+  #batchChannel = 0;
   #at = 0;
+  /** Until all of it has been processed. */
+  #restored: RestoredLanes | undefined;
   #chunk = 256;
   #lastFlush = 0;
   /** Sinks are being handed what waits, in a turn of this task. */
@@ -102,6 +112,12 @@ export class Task {
   /** Questions from outside about keyed state, to be answered between two turns; false: they come too late. */
   readonly #looks = new Set<(there: boolean) => void>();
   #aborted = 0;
+  /** Of the newest unaligned checkpoint. */
+  #recording: Recording | undefined;
+  /** A barrier that came by mail to a source, while a watermark is on its way. */
+  #held: Barrier | undefined;
+  /** Ends the wait for slow inputs. */
+  #patience: { readonly id: number; readonly handle: unknown } | undefined;
 
   readonly counts = { recordsIn: 0, deadLetters: 0 };
 
@@ -113,6 +129,7 @@ export class Task {
     this.#quiet = restore?.ended ?? false;
     this.#time = new TaskTime({
       watermark: restore?.watermark ?? Number.NEGATIVE_INFINITY,
+      advancing: restore?.advancing ?? false,
       processingTime: restore?.processingTime ?? 0,
       quiet: this.#quiet,
       clock: options.io.clock,
@@ -124,11 +141,14 @@ export class Task {
     this.#gate =
       vertex.inputs.length === 0
         ? undefined
-        : new Gate(
-            options.inputs.flatMap((i) => i.channels),
-            this.#time.watermark,
-            options.blocking,
-          );
+        : new Gate({
+            channels: options.inputs.flatMap((i) => i.channels),
+            watermark: this.#time.watermark,
+            blocking: options.blocking,
+            forced: options.inputs.flatMap(({ edge, channels }) => channels.map(() => edge.address === undefined)),
+            announced: (barrier) => this.#patient(barrier),
+            recorded: (id, whole) => this.#recorded(id, whole),
+          });
     this.#right = options.inputs.flatMap(({ edge, channels }) => channels.map(() => edge.port === 'right'));
     const keyed = options.outputs.filter(({ edge }) => edge.exchange === 'hash');
     const last: LastKey | undefined = keyed.length > 1 ? { key: Number.NaN, hash: 0 } : undefined;
@@ -159,6 +179,7 @@ export class Task {
       kind: vertex.head.step.kind,
       attempt: options.attempt,
       range: options.range,
+      maxParallelism: options.maxParallelism,
       handles: restore?.handles ?? [],
       state: this.#keyed,
       storage: options.storage,
@@ -166,7 +187,10 @@ export class Task {
       log: options.log,
       post: (fn) => this.#post(fn),
       wake: () => this.wake(),
-      acknowledge: (id, snapshot, pauseMs) => options.reports.ack(id, snapshot, pauseMs),
+      acknowledge: (id, snapshot, pauseMs) => {
+        if (this.#recording?.id === id) this.#recording = undefined;
+        options.reports.ack(id, snapshot, pauseMs);
+      },
       decline: (id, error) => options.reports.declined(id, error),
     });
     this.#participants.push(...this.#outputs, ...this.#sinks.values());
@@ -275,7 +299,7 @@ export class Task {
       },
       clock: options.io.clock,
       timeEachBatch: options.watermarkEachBatch,
-      backlog: () => this.#batch !== undefined || this.#gate!.depth > 0 || !this.#outputs.every((output) => output.open),
+      backlog: () => this.#batch !== undefined || this.#restored !== undefined || this.#gate!.depth > 0 || !this.#outputs.every((output) => output.open),
       signal: this.#abort.signal,
     });
   }
@@ -366,16 +390,15 @@ export class Task {
         this.#go(mail.splits);
         break;
       case 'trigger':
-        // Not between the timers of one watermark: a snapshot has all of them behind it, or none.
-        this.#time.afterAdvancing(() => {
-          if (this.#gate?.passed(mail.barrier.id) !== false) this.#barrier(mail.barrier);
-        });
+        this.#triggered(mail.barrier);
         break;
       case 'complete':
         this.#complete(mail.id);
         break;
       case 'abort':
         this.#aborted = Math.max(this.#aborted, mail.id);
+        this.#gate?.abort(mail.id);
+        if (this.#recording !== undefined && this.#recording.id <= mail.id) this.#recording.drop();
         break;
       case 'assign':
         this.#reader!.assigned(mail.splits, mail.last);
@@ -393,8 +416,41 @@ export class Task {
   async #open(): Promise<void> {
     const { io } = this.#options;
     await this.#snapshots.load();
+    await this.#loadInFlight(this.#options.restore?.inFlight ?? []);
     for (const sink of this.#sinks.values()) await sink.open();
     await io.step('restore.opened');
+  }
+
+  async #loadInFlight(shares: readonly InFlightShare[]): Promise<void> {
+    const { io, storage, restore } = this.#options;
+    const lanes: RestoredLane[] = [];
+    for (const share of shares) {
+      await io.step('restore.load');
+      const { file, lanes: stored } = share.snapshot;
+      const elements = await readInFlight(storage!.read(file), file.name, stored.length, this.#taking(share));
+      for (const [index, { address, stage }] of stored.entries()) {
+        const input = share.inputs[index];
+        const right = input !== undefined && this.#options.inputs[input]!.edge.port === 'right';
+        lanes.push({ from: share.from, stage, address, right, elements: elements[index]! });
+      }
+    }
+    if (lanes.length > 0) this.#restored = new RestoredLanes(lanes, this.#time.watermark, restore!.moved);
+  }
+
+  /** Which records of an old instance's are this one's: by key where they have one, as the program's partition says, or in turn. */
+  #taking({ from, inputs, whole }: InFlightShare): (lane: number, value: unknown, hash: number) => boolean {
+    const { range, maxParallelism, subtask, vertex } = this.#options;
+    let turn = from;
+    return (lane, value, hash) => {
+      const input = inputs[lane];
+      if (input === undefined) return false;
+      if (whole) return true;
+      const { exchange, partition } = this.#options.inputs[input]!.edge;
+      if (exchange === 'custom') return partition!(value, vertex.parallelism) === subtask;
+      if (exchange !== 'hash') return turn++ % vertex.parallelism === subtask;
+      const group = groupOf(hash, maxParallelism);
+      return group >= range.from && group <= range.to;
+    };
   }
 
   #opened(): void {
@@ -407,7 +463,7 @@ export class Task {
     this.#answerLooks(true);
     if (!this.#quiet) for (const operator of this.#operators) if (operator.start !== undefined) this.#time.entered(() => operator.start!());
     // Nothing fires now: what was due had fired before the snapshot, and a timer set for the past waits for the next watermark, as it would have without a crash.
-    if (this.#time.watermark > Number.NEGATIVE_INFINITY) this.#signal({ kind: 'watermark', time: this.#time.watermark });
+    if (this.#time.watermark > Number.NEGATIVE_INFINITY && !this.#time.advancing) this.#signal({ kind: 'watermark', time: this.#time.watermark });
     this.#time.begin();
     if (!this.#options.watermarkEachBatch && (this.#strategy !== undefined || this.#timekeeper?.tick !== undefined)) this.#tick();
     if (this.#reader === undefined) return;
@@ -438,6 +494,7 @@ export class Task {
   #step(deadline: number): boolean {
     if (this.#snapshots.busy) this.#snapshots.work(deadline);
     if (this.#waiting) return false;
+    if (this.#gate?.hurried !== undefined) this.#hurry(this.#gate.hurried);
     for (const output of this.#outputs) if (!output.open) return this.#stall();
     // A watermark that is on its way goes on: a barrier may wait behind it, and the sink for that.
     if (this.#sinks.size > 0 && this.#sinksBehind() && !this.#time.advancing) return this.#stall();
@@ -458,13 +515,14 @@ export class Task {
     if (this.#timekeeper?.blocked === true) {
       this.#flush(true);
       // What stands behind no record passes: a barrier does not wait for an answer that may never come.
-      const event = this.#batch === undefined ? this.#gate?.pollEvent() : undefined;
+      const event = this.#batch === undefined && this.#restored === undefined ? this.#gate?.pollEvent() : undefined;
       if (event === undefined) return false;
       this.#onEvent(event);
       return true;
     }
     if (this.#batch !== undefined) return this.#processBatch();
     if (this.#reader !== undefined) return this.#readStep();
+    if (this.#restored !== undefined) return this.#restoreStep(this.#restored);
     return this.#pollStep();
   }
 
@@ -506,6 +564,27 @@ export class Task {
     return false;
   }
 
+  /** T5. */
+  #restoreStep(restored: RestoredLanes): boolean {
+    const next = restored.next();
+    if (next === undefined) {
+      this.#restored = undefined;
+      this.#gate!.valve.raise(restored.watermark);
+    } else if ('watermark' in next) this.#timeArrives({ kind: 'watermark', time: next.watermark });
+    else {
+      this.#begin(next.batch, next.right);
+      this.#processBatch();
+    }
+    return true;
+  }
+
+  #begin(batch: Batch, right: boolean): void {
+    this.#batch = batch;
+    this.#columns = batch;
+    this.#at = 0;
+    this.#batchRight = right;
+  }
+
   #pollStep(): boolean {
     const element = this.#gate!.poll();
     if (element === undefined) {
@@ -514,10 +593,8 @@ export class Task {
     }
     if ('kind' in element) this.#onEvent(element);
     else {
-      this.#batch = element;
-      this.#columns = element;
-      this.#at = 0;
-      this.#batchRight = this.#right[this.#gate!.channel]!;
+      this.#batchChannel = this.#gate!.channel;
+      this.#begin(element, this.#right[this.#batchChannel]!);
       this.#processBatch();
     }
     return true;
@@ -740,13 +817,37 @@ export class Task {
       case 'barrier':
       case 'cancel':
       case 'end':
-        for (const action of gate.align(event)) {
-          if (action.kind === 'block') gate.block(action.channel);
-          else if (action.kind === 'unblock') gate.unblock();
-          else if (action.kind === 'abort') this.#signal({ kind: 'cancel', id: action.id });
-          else this.#barrier(event.kind === 'barrier' ? event.barrier : { id: action.id, startedAt: 0, stop: false });
-        }
+        this.#follow(gate.align(event));
         break;
+    }
+  }
+
+  #follow(actions: readonly AlignmentAction[]): void {
+    const gate = this.#gate!;
+    for (const action of actions) {
+      switch (action.kind) {
+        case 'block':
+          gate.block(action.channel);
+          break;
+        case 'unblock':
+          gate.unblock();
+          break;
+        case 'abort':
+          this.#signal({ kind: 'cancel', id: action.id });
+          break;
+        case 'snapshot':
+          this.#barrier(gate.barrierOf(action.id), undefined);
+          break;
+        case 'record':
+          this.#barrier({ ...gate.barrierOf(action.id), unaligned: 0 }, action);
+          break;
+        case 'recorded':
+          this.#recorded(action.id, true);
+          break;
+        default:
+          // The gate has done it.
+          break;
+      }
     }
   }
 
@@ -772,13 +873,86 @@ export class Task {
 
   // ── snapshots ──
 
-  #barrier(barrier: Barrier): void {
+  /** A barrier by mail: nobody upstream runs. */
+  #triggered(barrier: Barrier): void {
+    const gate = this.#gate;
+    if (gate === undefined) this.#held = barrier;
+    // Not between the timers of one watermark, unless it is hurried: an aligned snapshot has all of them behind it, or none.
+    this.#time.afterAdvancing(() => {
+      if (gate === undefined) this.#takeHeld(barrier);
+      else this.#follow(gate.trigger(barrier));
+    });
+    this.#patient(barrier);
+  }
+
+  #takeHeld(barrier: Barrier): void {
+    if (this.#held !== barrier) return;
+    this.#held = undefined;
+    this.#barrier(barrier, undefined);
+  }
+
+  /** A barrier has come near: how long is to be waited for what is slow. Called in the turn of whoever sent it. */
+  #patient(barrier: Barrier): void {
+    const { id, startedAt, unaligned } = barrier;
+    if (unaligned === undefined) return;
+    const { clock } = this.#options.io;
+    const left = startedAt + unaligned - clock.now();
+    if (left <= 0) {
+      this.#impatient(barrier);
+      return;
+    }
+    if (this.#patience?.id === id) return;
+    clock.clearTimeout(this.#patience?.handle);
+    this.#patience = { id, handle: clock.setTimeout(() => this.#post(() => this.#impatient(barrier)), left) };
+  }
+
+  #impatient(barrier: Barrier): void {
+    if (this.#gate === undefined) {
+      this.#takeHeld(barrier);
+      return;
+    }
+    this.#gate.hurried = barrier;
+    this.wake();
+  }
+
+  #hurry(barrier: Barrier): void {
+    this.#follow(this.#gate!.hurry(barrier));
+  }
+
+  #recorded(id: number, whole: boolean): void {
+    if (this.#recording?.id !== id) return;
+    if (whole) this.#recording.seal();
+    else this.#recording.drop();
+  }
+
+  /** All that stands in front of the barrier in the inputs: what is restored and not yet processed, the rest of the batch in work, the channels' queues. */
+  #record({ id, channels, until }: Extract<AlignmentAction, { kind: 'record' }>): Recording {
+    const gate = this.#gate!;
+    const { vertex, io } = this.#options;
+    const recording = new Recording(id, nameOf(vertex.head), io, () => this.wake());
+    const current = this.#batch === undefined ? undefined : { batch: this.#batch, at: this.#at };
+    const stage = this.#restored?.record(current, (lane, heard) => recording.lane(lane, heard)) ?? 0;
+    const addresses = this.#options.inputs.flatMap(({ edge, channels: all }) => all.map(() => edge.address));
+    for (const [index, channel] of gate.channels.entries()) {
+      const recorder = recording.lane({ address: addresses[index], stage }, gate.valve.heard(index));
+      if (!channels.has(index)) continue;
+      if (current !== undefined && this.#restored === undefined && index === this.#batchChannel) recorder.batch(current.batch, current.at);
+      channel.record(recorder, until.has(index) ? id : undefined);
+      if (!until.has(index)) channel.recorder = recorder;
+    }
+    return recording;
+  }
+
+  /** `record`: what stands in front of it is part of the snapshot. */
+  #barrier(barrier: Barrier, record: Extract<AlignmentAction, { kind: 'record' }> | undefined): void {
     const { id } = barrier;
     const begun = this.#options.io.elapsed();
     if (id <= this.#aborted) {
       this.#signal({ kind: 'cancel', id });
+      this.#gate?.abort(id);
       return;
     }
+    this.#recording = record === undefined ? undefined : this.#record(record);
     this.#flush(false);
     const sinks = [...this.#sinks].map(([node, sink]) => ({ uid: nameOf(node), upload: sink.barrier(id) }));
     this.#signal({ kind: 'barrier', barrier });
@@ -795,8 +969,10 @@ export class Task {
     const { vertex, subtask } = this.#options;
     this.#endedAt.set(id, this.#ending === 'ended');
     if (barrier.stop && this.#reader !== undefined) this.#reader.stopped = true;
-    const snapshot = { vertex: vertex.id, subtask, parallelism: vertex.parallelism, watermark: this.#time.watermark, processingTime: this.#time.now(), ended };
-    this.#snapshots.take({ id, snapshot, operators, sinks }, begun);
+    const { watermark, advancing } = this.#time;
+    const time = { watermark, ...(advancing ? { advancing: true as const } : {}), processingTime: this.#time.now() };
+    const snapshot = { vertex: vertex.id, subtask, parallelism: vertex.parallelism, ...time, ended };
+    this.#snapshots.take({ id, snapshot, operators, sinks, recording: this.#recording }, begun);
   }
 
   // ── completion ──
@@ -841,6 +1017,7 @@ export class Task {
     const { clock } = this.#options.io;
     this.#time.close();
     if (this.#ticking !== undefined) clock.clearTimeout(this.#ticking);
+    clock.clearTimeout(this.#patience?.handle);
     this.#reader?.close();
     this.#snapshots.close();
     const stopped = Promise.allSettled(this.#operators.map(async (operator) => operator.stop?.()));

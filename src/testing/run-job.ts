@@ -125,7 +125,7 @@ async function play<Sinks extends object>(job: Job, options: RunJobOptions, inje
   };
 
   const outcome = { restarts: 0, checkpoints: 0 };
-  const { maxParallelism, version, restarts = DEFAULT_RESTARTS } = job.defaults;
+  const { maxParallelism, version, restarts = DEFAULT_RESTARTS, checkpoints } = job.defaults;
   const own = restarts === false ? { max: 0, within: 1 } : restarts;
   const run = new JobRun(
     host.definition(definition.name, build),
@@ -134,7 +134,12 @@ async function play<Sinks extends object>(job: Job, options: RunJobOptions, inje
       ...(maxParallelism === undefined ? {} : { maxParallelism }),
       ...(version === undefined ? {} : { version }),
       state: host.state.backend,
-      checkpoints: { directory: CHECKPOINTS, every: between(host, Math.max(0, ...scripts.map((script) => script.length))), timeout: Number.POSITIVE_INFINITY },
+      checkpoints: {
+        directory: CHECKPOINTS,
+        every: between(host, Math.max(0, ...scripts.map((script) => script.length))),
+        timeout: Number.POSITIVE_INFINITY,
+        ...(typeof checkpoints === 'object' && checkpoints.unaligned !== undefined ? { unaligned: checkpoints.unaligned } : {}),
+      },
       // Crashes that the test asked for do not count against what the job allows.
       restarts: { ...own, max: faults === undefined ? own.max + markers : Number.POSITIVE_INFINITY },
       onEvent: (event) => {

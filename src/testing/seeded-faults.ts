@@ -19,7 +19,7 @@ const COUNTED = 0.05;
 const CRASHES_MAX = 100;
 const STALL_MS = 1000;
 /** Steps at which a failure is a crash; the others belong to the start, to the end, or to work that may be left undone. */
-const CRASHING = /^(source\.read|checkpoint\.(trigger|reserve|delta|segment|ack|metadata|register)|sink\.|restore\.)/;
+const CRASHING = /^(source\.read|checkpoint\.(trigger|reserve|delta|segment|inflight|ack|metadata|register)|sink\.|restore\.)/;
 
 export class SeededFaults implements Faults {
   readonly #host: SimulatedHost;

@@ -36,6 +36,17 @@ export class Valve {
     return this.#output;
   }
 
+  /** What a channel has said last; +∞ of one that has ended. */
+  heard(channel: number): { readonly watermark: number; readonly idle: boolean } {
+    if (this.#ended[channel] === 1) return { watermark: Number.POSITIVE_INFINITY, idle: false };
+    return { watermark: this.#watermarks[channel]!, idle: this.#idle[channel] === 1 };
+  }
+
+  /** Time has come so far by another way: the output does not fall behind it. Before any channel has spoken. */
+  raise(output: number): void {
+    if (output > this.#output) this.#output = output;
+  }
+
   watermark(channel: number, time: number): ValveOutput {
     if (this.#ended[channel] === 1) return NOTHING;
     if (time === Number.POSITIVE_INFINITY) return this.#end(channel);

@@ -13,6 +13,7 @@ export interface Settings extends Places {
   readonly parallelism: number;
   readonly every: number;
   readonly pace: number;
+  readonly unaligned?: boolean | { readonly after: number } | undefined;
   /** How much level() keeps in memory: little, so that rows go to disk. */
   readonly cacheBytes?: number;
   /** stop() once this many checkpoints are complete. */
@@ -23,7 +24,7 @@ const settings = JSON.parse(process.argv[2]!) as Settings;
 let checkpoints = 0;
 const running = await jobOf(settings.workload, settings).start({
   parallelism: settings.parallelism,
-  checkpoints: { directory: settings.checkpoints, every: settings.every },
+  checkpoints: { directory: settings.checkpoints, every: settings.every, ...(settings.unaligned === undefined ? {} : { unaligned: settings.unaligned }) },
   state: settings.backend === 'level' ? level({ directory: settings.state, cacheBytes: settings.cacheBytes ?? 1 << 20 }) : memory(),
   onEvent: (event) => {
     if (event.type !== 'checkpoint') return;

@@ -19,17 +19,23 @@ export interface Course {
   readonly backend: Settings['backend'];
   readonly parallelism: readonly [number, number, number];
   readonly pace?: number;
+  /** Unaligned checkpoints, and records that wait in front of their barriers. */
+  readonly unaligned?: Settings['unaligned'];
 }
+
+/** Microseconds for a record, where checkpoints are to find some in flight. */
+const SLOW = 60;
 
 /** The turn's backend, workload and parallelisms for a step: every step meets others in each round. */
 export function courseOf(step: Step, turn: number): { workload: (typeof WORKLOADS)[number]; large: boolean; course: Course } {
   const backend = (['memory', 'level'] as const)[Math.floor(turn / 2) % 2]!;
   // Bases are made of deltas of some size.
   if (step.name.startsWith('base.')) return { workload: 'wc', large: true, course: { backend, parallelism: [1, 2, 4], pace: 100 } };
+  const unaligned = step.name.startsWith('checkpoint.inflight') ? { unaligned: turn % 3 === 0 ? { after: 5 } : true } : {};
   const workload = ONLY_CPU.has(step.name) ? 'cpu' : WORKLOADS[turn % 2]!;
   // More checkpoints must complete than are retained, on a busy machine too.
   const slow = step.name.startsWith('checkpoint.prune') ? { pace: 300 } : {};
-  return { workload, large: false, course: { backend, parallelism: COURSES[turn % COURSES.length]!, ...slow } };
+  return { workload, large: false, course: { backend, parallelism: COURSES[turn % COURSES.length]!, ...slow, ...unaligned } };
 }
 
 /**
@@ -44,10 +50,10 @@ export async function killAt(input: Input, step: Step, course: Course): Promise<
 }
 
 async function killOnce(input: Input, step: Step, course: Course & { pace: number }): Promise<{ wrong: string[]; killed: number; reached: boolean }> {
-  const { backend, pace } = course;
+  const { backend, pace, unaligned } = course;
   const [first, second, last] = course.parallelism;
   const { name, at, restoring } = step;
-  const trial = new Trial(input, { backend, every: 5, pace });
+  const trial = new Trial(input, { backend, every: 5, pace, ...inFlight(unaligned) });
   const faults = restoring ? [preludeOf(name), `${name}=kill@${at}`] : [`${name}=kill@${at}`, `${name}=kill`];
   let killed = 0;
   for (const [index, parallelism] of [first, second].entries()) {
@@ -63,8 +69,8 @@ async function killOnce(input: Input, step: Step, course: Course & { pace: numbe
 
 /** Kills two runs in a row after so many milliseconds, then finishes. */
 export async function killAfter(input: Input, delays: readonly [number, number], course: Course): Promise<{ wrong: string[]; killed: number }> {
-  const { backend, parallelism, pace = 100 } = course;
-  const trial = new Trial(input, { backend, every: 5, pace });
+  const { backend, parallelism, pace = 100, unaligned } = course;
+  const trial = new Trial(input, { backend, every: 5, pace, ...inFlight(unaligned) });
   let killed = 0;
   for (const [index, delay] of delays.entries()) {
     const { process, ended } = trial.begin({ parallelism: parallelism[index]! });
@@ -76,6 +82,10 @@ export async function killAfter(input: Input, delays: readonly [number, number],
     else if (code !== 0) return { wrong: [`run ${index + 1} ended with ${code}\n${errors}`], killed };
   }
   return { wrong: await finished(trial, parallelism[2]), killed };
+}
+
+function inFlight(unaligned: Course['unaligned']): Partial<Settings> {
+  return unaligned === undefined ? {} : { unaligned, slow: SLOW };
 }
 
 async function finished(trial: Trial, parallelism: number): Promise<string[]> {

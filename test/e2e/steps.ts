@@ -14,6 +14,7 @@ const RUNNING: Readonly<Record<string, number>> = {
   'checkpoint.reserve': 1,
   'checkpoint.delta.upload': 5,
   'checkpoint.segment.upload': 4,
+  'checkpoint.inflight.upload': 6,
   'checkpoint.ack': 8,
   'checkpoint.metadata.write': 3,
   'checkpoint.metadata.copy': 3,

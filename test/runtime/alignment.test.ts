@@ -6,7 +6,10 @@ const barrier = (channel: number, id: number): Arrival => ({ kind: 'barrier', ch
 const cancel = (id: number): Arrival => ({ kind: 'cancel', id });
 const end = (channel: number): Arrival => ({ kind: 'end', channel });
 
-/** Short forms: b2 blocks channel 2, u unblocks, s7 takes snapshot 7, a7 aborts it. */
+/**
+ * Short forms: b2 blocks channel 2, u unblocks, s7 takes snapshot 7, a7 aborts it; r7(1,2+) takes it and records channel 1 up to its barrier and 2 on and on, x2 ends
+ * that, d7: all is recorded, -7: it is dropped.
+ */
 function short(action: AlignmentAction): string {
   switch (action.kind) {
     case 'block':
@@ -17,6 +20,14 @@ function short(action: AlignmentAction): string {
       return `s${action.id}`;
     case 'abort':
       return `a${action.id}`;
+    case 'record':
+      return `r${action.id}(${[...action.channels].map((channel) => `${channel}${action.until.has(channel) ? '' : '+'}`).join()})`;
+    case 'stop':
+      return `x${action.channel}`;
+    case 'recorded':
+      return `d${action.id}`;
+    case 'drop':
+      return `-${action.id}`;
   }
 }
 

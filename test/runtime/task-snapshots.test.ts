@@ -49,6 +49,7 @@ describe('a base that is begun', () => {
         kind: 'process',
         attempt: 1,
         range: RANGE,
+        maxParallelism: 128,
         // So many that the next checkpoint asks for a base.
         handles: [{ range: RANGE, bases: [], deltas: Array.from({ length: 20 }, (_, id) => ({ id, file: { name: `delta-${id}`, bytes: 1, crc: 0 } })) }],
         state,
@@ -68,7 +69,7 @@ describe('a base that is begun', () => {
       };
       table.insert('k', hashKey('k'), 1);
       const snapshot = { vertex: 'op', subtask: 0, parallelism: 1, watermark: 0, processingTime: 0, ended: false };
-      snapshots.take({ id: 100, snapshot, operators: {}, sinks: [] }, performance.now());
+      snapshots.take({ id: 100, snapshot, operators: {}, sinks: [], recording: undefined }, performance.now());
       snapshots.work(Number.POSITIVE_INFINITY);
       await snapshots.settled();
       await deliver();

@@ -20,7 +20,7 @@ import {
 } from 'millrace';
 import { crashMarker, runJob, type SourceScript, simulate } from 'millrace/testing';
 import { expect, it } from 'vitest';
-import { Random, rounds, SEED } from '../random.ts';
+import { checkpointsOf, Random, rounds, SEED } from '../random.ts';
 
 type Numbers = readonly number[];
 type Streams = readonly Stream<number>[];
@@ -233,8 +233,9 @@ async function compare(seed: number): Promise<void> {
   const random = new Random(seed);
   const { plan, values } = planOf(random);
   const { parallelism, sinks } = plan;
-  const graph = job('graph', (env) => build(env, plan), { parallelism });
-  const said = `seed ${seed}: ${JSON.stringify(plan)}`;
+  const checkpoints = checkpointsOf(random);
+  const graph = job('graph', (env) => build(env, plan), { parallelism, checkpoints });
+  const said = `seed ${seed}: ${JSON.stringify({ ...checkpoints, ...plan })}`;
   const sources: SourceScript = Object.fromEntries(Object.entries(plan.sources).map(([uid, all]) => [uid, all.map((x) => ({ value: x }))]));
   const crashing = { ...sources, in: sources.in!.toSpliced(random.below(plan.sources.in!.length), 0, crashMarker()) };
   const running = random.once(4)

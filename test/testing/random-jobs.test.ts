@@ -32,7 +32,7 @@ import {
 import { crashMarker, type JobOutcome, runJob, type SourceScript, simulate } from 'millrace/testing';
 import { expect, it } from 'vitest';
 import { temporaryFolder } from '../protocols/lab.ts';
-import { Random, rounds, SEED } from '../random.ts';
+import { checkpointsOf, Random, rounds, SEED } from '../random.ts';
 
 type Script = SourceScript[string];
 type Sinks = Record<string, unknown>;
@@ -188,8 +188,9 @@ async function compareEverything(seed: number, directory: string): Promise<void>
     gap: random.between(3, 10),
     failing: random.below(12),
   };
-  const tried = job('everything', (env) => everything(env, settings), { restarts: RESTARTS });
-  const said = `seed ${seed}: ${JSON.stringify(settings)}`;
+  const checkpoints = checkpointsOf(random);
+  const tried = job('everything', (env) => everything(env, settings), { restarts: RESTARTS, checkpoints });
+  const said = `seed ${seed}: ${JSON.stringify({ ...checkpoints, ...settings })}`;
   const expected = held(await runJob(tried, { sources: { in: script }, seed }));
   const state: StateBackend = random.once(3) ? level({ directory }) : memory();
   await same(`${said}, crash markers`, expected, runJob(tried, { sources: { in: crashed(random, script, 2) }, seed: seed + 1, state }));
@@ -372,6 +373,7 @@ async function compareChains(seed: number, directory: string): Promise<void> {
   const lower = random.between(-10, 5);
   const measures: Measures = { size, offset: random.between(1 - size, size - 1), lower, upper: lower + random.between(0, 15) };
   const sources = Object.fromEntries(inputs.map((uid) => [uid, itemsOf(random)]));
+  const checkpoints = checkpointsOf(random);
   const made = (parallelism: number): Job =>
     job(
       'chain',
@@ -381,9 +383,9 @@ async function compareChains(seed: number, directory: string): Promise<void> {
         out.sink('out', nowhere);
         failed?.sink('failed', nowhere);
       },
-      { parallelism, restarts: RESTARTS },
+      { parallelism, restarts: RESTARTS, checkpoints },
     );
-  const said = `seed ${seed}: ${name}, ${JSON.stringify(measures)}`;
+  const said = `seed ${seed}: ${name}, ${JSON.stringify({ ...checkpoints, ...measures })}`;
   const expected = held(await runJob(made(1), { sources }));
   for (let run = 0; run < 2; run++) {
     const parallelism = random.between(1, 3);
