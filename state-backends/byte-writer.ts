@@ -34,9 +34,14 @@ export class ByteWriter {
   /** A copy of what was written. */
   take(): Buffer {
     const out = Buffer.allocUnsafeSlow(this.at);
-    this.bytes.copy(out, 0, 0, this.at);
-    this.at = 0;
+    this.moveTo(out);
     return out;
+  }
+
+  /** What was written goes to a place of that size. */
+  moveTo(place: Buffer): void {
+    this.bytes.copy(place, 0, 0, this.at);
+    this.at = 0;
   }
 
   u8(value: number): void {

@@ -55,5 +55,5 @@ export { type LevelOptions, level } from './level.ts';
 export { memory } from './memory.ts';
 export { rewritten } from './rewrite.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';
-export { RowFileReader } from './row-file.ts';
+export { RowFileReader, releaseBlocks } from './row-file.ts';
 export { STATE_CODES, StateError, type StateErrorCode } from './state-error.ts';

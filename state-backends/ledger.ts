@@ -58,6 +58,9 @@ export class Ledger {
   /** Id of the last barrier that was frozen, −1 before the first. */
   lastFrozen = -1;
   log = new BlockWriter();
+  /** Of the intervals before and after the open one, taken again and again. */
+  private spare = new BlockWriter();
+  private readonly values = new BlockWriter();
   private pending: { readonly id: number; readonly log: BlockWriter; readonly values: BlockWriter; table: number } | undefined;
   private finished: Delta[] = [];
   private steps: (() => void)[] = [];
@@ -150,8 +153,10 @@ export class Ledger {
     if (!this.tracked) throw new StateError('STATE_MISUSED', 'A state that is not tracked was frozen.', { todo: 'Open the region with tracked: true.' });
     if (id <= this.lastFrozen) throw new StateError('STATE_MISUSED', `Barrier ${id} was frozen after barrier ${this.lastFrozen}.`);
     this.encode(Number.POSITIVE_INFINITY);
-    this.pending = { id, log: this.log, values: new BlockWriter(), table: 0 };
-    this.log = new BlockWriter();
+    const { log, values } = this;
+    this.pending = { id, log, values, table: 0 };
+    this.log = this.spare;
+    this.spare = log;
     this.waiting = this.epoch++;
     this.lastFrozen = id;
     for (const table of this.tables) table.freeze();
@@ -166,6 +171,8 @@ export class Ledger {
     this.pending = undefined;
     this.waiting = -1;
     this.finished.push(this.delta(pending.id, pending.log, pending.values));
+    pending.log.restart();
+    pending.values.restart();
     return true;
   }
 

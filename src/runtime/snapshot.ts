@@ -109,7 +109,10 @@ export interface TaskRestore {
 
 /** Where snapshot files lie. Names are unique for ever: nothing is overwritten. */
 export interface SnapshotStorage {
-  /** Durable when it resolves, and read back where `verify` is on. */
+  /**
+   * Durable when it resolves, and read back where `verify` is on. The blocks' memory is then used for others: whoever wants to keep them copies them. The same holds
+   * for `append`.
+   */
   write(name: string, blocks: Iterable<Uint8Array>): Promise<FileRef>;
   /** A file written piece by piece, for bases. */
   open(name: string): Promise<{ append(blocks: Iterable<Uint8Array>): Promise<void>; finish(): Promise<FileRef>; abandon(): Promise<void> }>;

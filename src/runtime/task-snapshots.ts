@@ -19,6 +19,7 @@ import {
   type Handle,
   handleOf,
   type KeyGroupRange,
+  releaseBlocks,
   type Sweep,
   type TaskState,
   wantsBase,
@@ -175,6 +176,7 @@ export class TaskSnapshots {
           this.#files = withDelta(this.#files, { id: delta.id, file });
         }
         this.#unsaved.shift();
+        releaseBlocks(delta.blocks);
       }
       const operators: Record<string, OperatorSnapshot> = { ...taken.operators };
       for (const { uid: sink, upload } of taken.sinks) {
@@ -254,6 +256,7 @@ export class TaskSnapshots {
       if (typeof outcome === 'object') await outcome;
       if (outcome === 'done') await this.#options.io.step('base.upload');
       if (blocks.length > 0) await file.append(blocks);
+      releaseBlocks(blocks);
     };
     const saved = save();
     if (outcome === 'done') {

@@ -80,7 +80,8 @@ const MINUTE = 60_000;
 
 function cpuRows(input: readonly string[]): string[] {
   const averages = new Map<string, { host: string; start: number; sum: number; count: number }>();
-  const maxima = new Map<string, { host: string; start: number; max: number }>();
+  // By host, then by minute: the largest of what fell into it.
+  const minutes = new Map<string, Map<number, number>>();
   for (const line of input) {
     const { host, cpu, mem, ts } = JSON.parse(line) as { host: string; cpu: number; mem: number; ts: number };
     const start = ts - (ts % (5 * MINUTE));
@@ -90,19 +91,23 @@ function cpuRows(input: readonly string[]): string[] {
       average.sum += cpu;
       average.count += 1;
     }
-    const last = ts - (ts % MINUTE);
-    for (let from = last - 59 * MINUTE; from <= last; from += MINUTE) {
-      const maximum = maxima.get(`${host} ${from}`);
-      if (maximum === undefined) maxima.set(`${host} ${from}`, { host, start: from, max: mem });
-      else if (mem > maximum.max) maximum.max = mem;
+    const ofHost = minutes.get(host) ?? new Map<number, number>();
+    minutes.set(host, ofHost);
+    const minute = ts - (ts % MINUTE);
+    ofHost.set(minute, Math.max(mem, ofHost.get(minute) ?? mem));
+  }
+  const maxima: { host: string; start: number; max: number }[] = [];
+  for (const [host, ofHost] of minutes) {
+    const windows = new Map<number, number>();
+    for (const [minute, max] of ofHost) {
+      for (let start = minute - 59 * MINUTE; start <= minute; start += MINUTE) windows.set(start, Math.max(max, windows.get(start) ?? max));
     }
+    for (const [start, max] of windows) maxima.push({ host, start, max });
   }
   return [
     ...[...averages.values()].map(({ host, start, sum, count }) =>
       JSON.stringify({ kind: 'avg5m', host, windowStart: start, windowEnd: start + 5 * MINUTE, sum, count, avg: Math.floor(sum / count) }),
     ),
-    ...[...maxima.values()].map((row) =>
-      JSON.stringify({ kind: 'max60m', host: row.host, windowStart: row.start, windowEnd: row.start + 60 * MINUTE, max: row.max }),
-    ),
+    ...maxima.map((row) => JSON.stringify({ kind: 'max60m', host: row.host, windowStart: row.start, windowEnd: row.start + 60 * MINUTE, max: row.max })),
   ];
 }
