@@ -115,12 +115,13 @@ export class MillraceError extends Error {
 
   constructor(code: ErrorCode, said: string, details: ErrorDetails = {}) {
     const sentence = oneStop(said);
-    super(details.todo === undefined ? sentence : `${sentence} ${details.todo}`, details.cause === undefined ? undefined : { cause: details.cause });
+    const todo = details.todo ?? (isDiskFull(details.cause) ? DISK_FULL : undefined);
+    super(todo === undefined || sentence.endsWith(todo) ? sentence : `${sentence} ${todo}`, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = 'MillraceError';
     this.sentence = sentence;
     this.code = code;
     this.uid = details.uid;
-    this.todo = details.todo;
+    this.todo = todo;
     // What user code throws has a policy, whatever was behind it.
     this.retryable = details.retryable ?? (CODES[code].retryable && (code === 'USER_FUNCTION_FAILED' || !isHopeless(details.cause)));
   }
@@ -138,6 +139,17 @@ function isHopeless(error: unknown): boolean {
     const { code, retryable } = at as { code?: unknown; retryable?: unknown };
     if (typeof retryable === 'boolean') return !retryable;
     if (HOPELESS_ERRNOS.has(code)) return true;
+  }
+  return false;
+}
+
+const DISK_FULL = 'The disk is full: make room on it.';
+
+/** LevelDB has no codes for it. */
+function isDiskFull(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 10; at = at.cause, depth++) {
+    const { code } = at as { code?: unknown };
+    if (code === 'ENOSPC' || code === 'EDQUOT' || /No space left on device|Disk quota exceeded/.test(at.message)) return true;
   }
   return false;
 }

@@ -7,6 +7,7 @@ import { decode, encode, type FileRef, filesOf } from '../../state-backends/inde
 import { messageOf } from '../errors.ts';
 import type { CheckpointStorage } from '../graph/storage.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
+import { nameIn } from './addresses.ts';
 import { corrupt, isDamage } from './storage.ts';
 
 export interface CheckpointMetadata {
@@ -61,7 +62,10 @@ export async function readMetadata(storage: Pick<CheckpointStorage, 'read'>, add
     try {
       const parts: Uint8Array[] = [];
       for await (const part of storage.read(copy)) parts.push(part);
-      return unpackMetadata(Buffer.concat(parts), copy);
+      const metadata = unpackMetadata(Buffer.concat(parts), copy);
+      const named = /^chk-(\d+)-a\d+$/.exec(nameIn(address))?.[1];
+      if (named !== undefined && metadata.id !== Number(named)) throw corrupt(copy, `it is the metadata of checkpoint ${metadata.id}`);
+      return metadata;
     } catch (error) {
       faults.push(error);
     }
@@ -69,7 +73,7 @@ export async function readMetadata(storage: Pick<CheckpointStorage, 'read'>, add
   const fault = faults.find((each) => !isDamage(each)) ?? faults[0];
   const { code } = fault as { code?: string };
   if (code === 'ENOENT') throw corrupt(address, 'it does not exist', fault);
-  throw code === 'EIO' ? corrupt(address, messageOf(fault), fault) : fault;
+  throw code === 'EIO' || code === 'EISDIR' ? corrupt(address, messageOf(fault), fault) : fault;
 }
 
 /** Names of all snapshot files that the checkpoint needs, with what is known of them. */

@@ -7,6 +7,9 @@
 //  G1  The attempt number rises durably before a start or a restart does anything else.
 //  G2  A checkpoint id is reserved durably, in blocks, before its first barrier leaves; it is used once in the life of a lineage (protocols 7).
 //  G3  A checkpoint counts from the moment its pointer is written, and not before.
+//  G4  One call at a time. Behind a write that failed the database is closed and opened again before anything else is done with it: what LevelDB appends to a
+//      log behind half a record (a full disk) it says is written, and drops when it opens the log again. Another process may have had it meanwhile.
+//  G5  It is opened only where its files are whole (level-files.ts), and not behind what lies beside it.
 
 import { dirname, join } from 'node:path';
 import { Level } from 'level';
@@ -15,10 +18,13 @@ import type { CheckpointInfo, JobResult } from '../graph/job.ts';
 import type { Io, ValueStore } from '../runtime/io.ts';
 import { DirectoryStorage } from '../storage/directory.ts';
 import { below, nameIn } from './addresses.ts';
+import { damageOf } from './level-files.ts';
 import { SnapshotFiles } from './storage.ts';
 
 const RESERVED = 16;
 const WAIT_STEP_MS = 200;
+const DAMAGE_LOOKS = 4;
+const DAMAGE_LOOK_MS = 25;
 
 /** What a start must know of a checkpoint also where its metadata cannot be read. */
 export interface Pointer extends CheckpointInfo {
@@ -34,17 +40,25 @@ export interface Registered extends Pointer {
 export type Outcome = 'running' | 'finished' | 'stopped' | 'cancelled' | 'failed';
 
 export class Registry {
-  readonly #db: ValueStore;
+  #db: ValueStore;
   readonly #directory: string;
   readonly #files: SnapshotFiles;
   readonly #io: Io;
+  readonly #reopened: () => Promise<ValueStore>;
   #reserved = 0;
+  #since: number | undefined;
+  /** The largest number that this process has tried to write. */
+  #attempt = 0;
+  /** The outcome of a write is unknown (G4). */
+  #doubtful = false;
+  #last: Promise<unknown> = Promise.resolve();
 
-  private constructor(db: ValueStore, directory: string, files: SnapshotFiles, io: Io) {
+  private constructor(db: ValueStore, directory: string, files: SnapshotFiles, io: Io, reopened: () => Promise<ValueStore>) {
     this.#db = db;
     this.#directory = directory;
     this.#files = files;
     this.#io = io;
+    this.#reopened = reopened;
   }
 
   /**
@@ -58,43 +72,83 @@ export class Registry {
     options: { readonly wait: boolean; readonly signal?: AbortSignal | undefined; readonly files?: SnapshotFiles },
   ): Promise<Registry> {
     const { files = new SnapshotFiles(new DirectoryStorage(dirname(directory), io), directory, { io }) } = options;
-    if (io.openStore !== undefined) return new Registry(await io.openStore(join(directory, 'registry')), directory, files, io);
+    const { openStore } = io;
+    if (openStore !== undefined) {
+      const store = (): Promise<ValueStore> => openStore(join(directory, 'registry'));
+      return new Registry(await store(), directory, files, io, store);
+    }
     for (;;) {
-      await refuseWithoutCurrent(directory, files, io);
-      const db = new Level<string, unknown>(join(directory, 'registry'), { valueEncoding: 'json' });
-      try {
-        await db.open();
-      } catch (error) {
-        if ((error as { cause?: { code?: string } }).cause?.code !== 'LEVEL_LOCKED') {
-          throw await cannotOpen(directory, error as Error, files);
-        }
+      const db = await openLevel(directory, files, io);
+      if (db === undefined) {
         if (!options.wait || options.signal?.aborted === true) throw await alreadyRunning(directory, job, io);
         await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, WAIT_STEP_MS));
         continue;
       }
+      const reopened = async (): Promise<ValueStore> => {
+        const again = await openLevel(directory, files, io);
+        if (again === undefined) throw await alreadyRunning(directory, job, io);
+        return again;
+      };
       try {
         await io.fs.writeFile(join(directory, 'owner.json'), JSON.stringify({ pid: process.pid, since: io.clock.now() }));
-      } catch (error) {
+      } catch (cause) {
         // Else this process would hold the lock for good.
         await db.close();
-        throw error;
+        throw new MillraceError('CHECKPOINT_DIRECTORY', `The checkpoint directory ${directory} cannot be written: ${messageOf(cause)}.`, { cause });
       }
-      return new Registry(db, directory, files, io);
+      return new Registry(db, directory, files, io, reopened);
     }
   }
 
+  /** G4. */
+  #turn<R>(use: (db: ValueStore) => Promise<R>, writes: boolean): Promise<R> {
+    const turn = this.#last.then(async () => {
+      if (this.#doubtful) await this.#openAgain();
+      try {
+        return await use(this.#db);
+      } catch (cause) {
+        this.#doubtful ||= writes;
+        throw new MillraceError(
+          'CHECKPOINT_DIRECTORY',
+          `The registry in ${this.#directory} cannot be ${writes ? 'written' : 'read'}: ${messageOf((cause as Error).cause ?? cause)}.`,
+          { cause },
+        );
+      }
+    });
+    this.#last = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #openAgain(): Promise<void> {
+    await this.#db.close();
+    this.#db = await this.#reopened();
+    const attempt = Number((await this.#db.get('attempt')) ?? 0);
+    if (attempt > this.#attempt) {
+      throw new MillraceError('JOB_ALREADY_RUNNING', `Another process has run the job with the checkpoint directory ${this.#directory} meanwhile.`, {
+        retryable: false,
+        todo: 'Stop this one: the other has gone on from where it was.',
+      });
+    }
+    this.#doubtful = false;
+  }
+
   async #get<T>(key: string): Promise<T | undefined> {
-    return (await this.#db.get(key)) as T | undefined;
+    return this.#turn((db) => db.get(key) as Promise<T | undefined>, false);
   }
   async #put(key: string, value: unknown): Promise<void> {
-    await this.#db.put(key, value, { sync: true });
+    await this.#turn((db) => db.put(key, value, { sync: true }), true);
   }
 
   /** G1. Larger than `after`: what was found in a directory whose registry was lost. */
   async nextAttempt(after = 0): Promise<number> {
-    const attempt = Math.max((await this.#get<number>('attempt')) ?? 0, after) + 1;
+    const attempt = Math.max((await this.attempt()) ?? 0, after) + 1;
+    this.#attempt = attempt;
     await this.#put('attempt', attempt);
     return attempt;
+  }
+  /** The newest there was. */
+  attempt(): Promise<number | undefined> {
+    return this.#get('attempt');
   }
 
   lineage(): Promise<string | undefined> {
@@ -111,8 +165,25 @@ export class Registry {
   async reserve(id: number): Promise<void> {
     if (id <= this.#reserved) return;
     await this.#io.step('checkpoint.reserve');
-    await this.#put('counter', id + RESERVED - 1);
-    this.#reserved = id + RESERVED - 1;
+    const counter = id + RESERVED - 1;
+    const since = this.#since ?? id - 1;
+    const entries = [
+      { type: 'put' as const, key: 'counter', value: counter },
+      { type: 'put' as const, key: 'since', value: since },
+    ];
+    await this.#turn((db) => db.batch(entries, { sync: true }), true);
+    this.#since = since;
+    this.#reserved = counter;
+  }
+
+  /** That id is used, by another lineage: a snapshot that is brought in carries it. */
+  async raise(id: number): Promise<void> {
+    if (id > (await this.counter())) await this.#put('counter', id);
+  }
+
+  /** Ids of the lineage that runs are above this one; undefined: it has none yet. */
+  get since(): number | undefined {
+    return this.#since;
   }
 
   async add(checkpoint: Pointer, lineage: string): Promise<void> {
@@ -120,17 +191,19 @@ export class Registry {
     await this.#put(`checkpoint/${String(checkpoint.id).padStart(19, '0')}`, registered);
   }
   async remove(id: number): Promise<void> {
-    await this.#db.del(`checkpoint/${String(id).padStart(19, '0')}`, { sync: true });
+    await this.#turn((db) => db.del(`checkpoint/${String(id).padStart(19, '0')}`, { sync: true }), true);
   }
   /** Oldest first. */
   async checkpoints(): Promise<Registered[]> {
-    const found: Registered[] = [];
-    for await (const value of this.#db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) {
-      const checkpoint = value as Registered;
-      // The directory may have been moved since.
-      found.push({ ...checkpoint, path: below(this.#files.checkpoints, nameIn(checkpoint.path)) });
-    }
-    return found;
+    return this.#turn(async (db) => {
+      const found: Registered[] = [];
+      for await (const value of db.values({ gt: 'checkpoint/', lt: 'checkpoint0' })) {
+        const checkpoint = value as Registered;
+        // The directory may have been moved since.
+        found.push({ ...checkpoint, path: below(this.#files.checkpoints, nameIn(checkpoint.path)) });
+      }
+      return found;
+    }, false);
   }
 
   async outcome(): Promise<Outcome | undefined> {
@@ -148,7 +221,7 @@ export class Registry {
       { type: 'put', key: 'outcome', value: 'finished' },
       { type: 'put', key: 'result', value: result },
     ];
-    await this.#db.batch(entries, { sync: true });
+    await this.#turn((db) => db.batch(entries, { sync: true }), true);
   }
 
   /**
@@ -156,14 +229,16 @@ export class Registry {
    * kept too: the folder of the savepoint that it was imported from, where that is the job's now.
    */
   async begin(lineage: string, origin: string | undefined, claimed?: string): Promise<void> {
+    this.#since = (await this.lineage()) === lineage ? await this.#get('since') : undefined;
     const entries: ({ type: 'put'; key: string; value: unknown } | { type: 'del'; key: string })[] = [
       { type: 'put', key: 'lineage', value: lineage },
+      ...(this.#since === undefined ? [{ type: 'del' as const, key: 'since' }] : []),
       { type: 'put', key: 'outcome', value: 'running' },
       { type: 'del', key: 'result' },
       origin === undefined ? { type: 'del', key: 'origin' } : { type: 'put', key: 'origin', value: origin },
       ...(claimed === undefined ? [] : [{ type: 'put' as const, key: 'claimed', value: { folder: claimed, lineage } }]),
     ];
-    await this.#db.batch(entries, { sync: true });
+    await this.#turn((db) => db.batch(entries, { sync: true }), true);
   }
   origin(): Promise<string | undefined> {
     return this.#get('origin');
@@ -173,12 +248,41 @@ export class Registry {
     return this.#get('claimed');
   }
   async unclaim(): Promise<void> {
-    await this.#db.del('claimed', { sync: true });
+    await this.#turn((db) => db.del('claimed', { sync: true }), true);
   }
 
   async close(): Promise<void> {
+    await this.#last;
     await this.#io.fs.rm(join(this.#directory, 'owner.json'), { force: true });
     await this.#db.close();
+  }
+}
+
+/** G5. Undefined where somebody has it open. */
+async function openLevel(directory: string, files: SnapshotFiles, io: Io): Promise<ValueStore | undefined> {
+  const folder = join(directory, 'registry');
+  await refuseWithoutCurrent(directory, files, io);
+  // Before it is opened: LevelDB would leave out what is damaged, and write down what is left.
+  await refuseDamaged(directory, files, io);
+  const db = new Level<string, unknown>(folder, { valueEncoding: 'json' });
+  try {
+    await db.open();
+  } catch (error) {
+    if ((error as { cause?: { code?: string } }).cause?.code === 'LEVEL_LOCKED') return undefined;
+    throw await cannotOpen(directory, error as Error, files);
+  }
+  return db;
+}
+
+async function refuseDamaged(directory: string, files: SnapshotFiles, io: Io): Promise<void> {
+  const folder = join(directory, 'registry');
+  for (let look = 1; ; look++) {
+    const damage = await damageOf(folder, io);
+    if (damage === undefined) return;
+    if (look === DAMAGE_LOOKS)
+      throw await cannotOpen(directory, Object.assign(new Error(`${join(folder, damage.file)}: ${damage.why}`), { code: 'LEVEL_CORRUPTION' }), files);
+    // Another process may have it open, and be in the middle of a change.
+    await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, DAMAGE_LOOK_MS));
   }
 }
 

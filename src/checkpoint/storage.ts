@@ -143,10 +143,19 @@ export class SnapshotFiles implements SnapshotStorage {
 
   /** Twice, since without it nothing else of the checkpoint can be found. Gives the address of the first. */
   async writeMetadata(name: string, content: Uint8Array): Promise<string> {
+    const address = below(this.checkpoints, name);
     await this.#write(this.checkpoints, name, [content]);
-    await this.#io.step('checkpoint.metadata.copy');
-    await this.#write(this.checkpoints, `${name}.copy`, [content]);
-    return below(this.checkpoints, name);
+    try {
+      await this.#io.step('checkpoint.metadata.copy');
+      await this.#write(this.checkpoints, `${name}.copy`, [content]);
+    } catch (error) {
+      // Nobody has been told of it: on a full disk it is room that the next one needs.
+      await this.storage.remove(address).catch(() => {
+        // Swept later; the error that counts is the first.
+      });
+      throw error;
+    }
+    return address;
   }
 
   async removeMetadata(address: string): Promise<void> {
@@ -158,8 +167,8 @@ export class SnapshotFiles implements SnapshotStorage {
     await this.storage.remove(below(this.files, name));
   }
 
-  /** Number of the newest attempt that wrote anything here, and the newest metadata file; for a folder whose registry was lost. */
-  async found(): Promise<{ attempt: number; metadata: string | undefined }> {
+  /** Number of the newest attempt that wrote anything here, and the newest metadata file; for a folder whose registry was lost, or is older than what is here. */
+  async found(): Promise<{ attempt: number; id: number; metadata: string | undefined }> {
     let attempt = 0;
     let newest: { readonly id: number; readonly name: string } | undefined;
     for (const folder of [this.files, this.checkpoints]) {
@@ -169,7 +178,7 @@ export class SnapshotFiles implements SnapshotStorage {
         if (id !== undefined && Number(id) > (newest?.id ?? -1)) newest = { id: Number(id), name };
       }
     }
-    return { attempt, metadata: newest === undefined ? undefined : below(this.checkpoints, newest.name) };
+    return { attempt, id: newest?.id ?? 0, metadata: newest === undefined ? undefined : below(this.checkpoints, newest.name) };
   }
 
   /** Deletes what older attempts left behind: what is unfinished, and files that `named` does not hold (D3). */
@@ -198,7 +207,7 @@ export function attemptOf(name: string): number | undefined {
 
 /** Gone, or unreadable on its disk. */
 export function isDamage(error: unknown): boolean {
-  return ['ENOENT', 'EIO', 'SNAPSHOT_CORRUPT'].includes((error as { code?: string } | null)?.code ?? '');
+  return ['ENOENT', 'EIO', 'EISDIR', 'SNAPSHOT_CORRUPT'].includes((error as { code?: string } | null)?.code ?? '');
 }
 
 export function corrupt(address: string, why: string, cause?: unknown): MillraceError {

@@ -273,6 +273,8 @@ export class JobRun {
     const found = await this.#snapshots.files.found();
     if (restore === 'latest' && found.metadata !== undefined && (await registry.lineage()) === undefined)
       throw registryLost(this.#snapshots.files.folder, found.metadata);
+    if (restore === 'latest' && (found.attempt > ((await registry.attempt()) ?? 0) || found.id > (await registry.counter())))
+      throw registryBehind(this.#snapshots.files.folder, found.metadata);
     // What wrote the snapshot is fenced by a larger attempt, wherever it lies (protocols 5).
     const behind = typeof restore === 'object' ? await this.#snapshots.attemptBehind(restore.from) : 0;
     this.#attempt = await registry.nextAttempt(Math.max(found.attempt, behind));
@@ -419,7 +421,7 @@ export class JobRun {
       alignment: this.#alignment,
       loses: this.#internals.loses,
       metadata: chosen?.metadata,
-      usedId: this.#coordinator!.usedId,
+      usedIds: { after: this.#snapshots?.registry.since, to: this.#coordinator!.usedId },
       lastCheckpoint: () => this.#coordinator?.completed?.id,
       reports: (task) => this.#reports(slot, task, wanted),
       onDeadLetter: (letter: DeadLetter) => this.#event({ type: 'dead-letter', deadLetter: letter }),
@@ -893,6 +895,17 @@ function registryLost(directory: string, metadata: string): MillraceError {
   return new MillraceError('CHECKPOINT_DIRECTORY', `The registry in ${directory} is empty, but there are checkpoints beside it.`, {
     retryable: false,
     todo: `If the registry was lost, restore the newest one by its path (restore: { from: '${metadata}' }, --restore ${metadata}); to begin anew, restore none.`,
+  });
+}
+
+/** Attempts and ids are raised durably before anything carries them: writes to the registry were lost, or an older one was put in its place. */
+function registryBehind(directory: string, metadata: string | undefined): MillraceError {
+  return new MillraceError('CHECKPOINT_DIRECTORY', `The registry in ${directory} is older than what lies beside it.`, {
+    retryable: false,
+    todo:
+      metadata === undefined
+        ? 'Put back the one that belongs there, or begin anew with restore none.'
+        : `Put back the one that belongs there, or restore the newest checkpoint by its path (restore: { from: '${metadata}' }, --restore ${metadata}).`,
   });
 }
 

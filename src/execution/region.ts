@@ -43,8 +43,8 @@ export interface RegionOptions {
   /** Asked about each notice of a checkpoint's completion or abort: true where it gets lost. */
   readonly loses?: (() => boolean) | undefined;
   readonly metadata: CheckpointMetadata | undefined;
-  /** Newest checkpoint id that was ever handed out. */
-  readonly usedId: number;
+  /** Those that the lineage that runs has handed out; `after` undefined: that is not known. */
+  readonly usedIds: { readonly after: number | undefined; readonly to: number };
   readonly lastCheckpoint: () => number | undefined;
   readonly reports: (task: string) => Omit<TaskReports, 'deadLetter'>;
   readonly onDeadLetter: (letter: DeadLetter) => void;
@@ -101,6 +101,7 @@ export class RegionAttempt {
   private constructor(options: RegionOptions, state: RegionState) {
     this.number = options.number;
     this.attempt = options.attempt;
+    const { usedIds } = options;
     this.restoredId = options.metadata?.id ?? 0;
     this.#state = state;
     const vertices = options.graph.vertices.filter((v) => v.region === options.number);
@@ -144,7 +145,7 @@ export class RegionAttempt {
           operators: options.operators,
           restore: restored?.tasks[subtask],
           restoredId: this.restoredId,
-          usedId: options.metadata?.lineage === options.lineage ? options.usedId : 0,
+          usedIds: { after: usedIds.after ?? (options.metadata?.lineage === options.lineage ? 0 : usedIds.to), to: usedIds.to },
           lastCheckpoint: options.lastCheckpoint,
           assign: (instance, splits, last) => tasksOf.get(vertex)![instance]!.ref.tell({ kind: 'assign', splits, last }),
           reports: { ...options.reports(name), deadLetter: options.onDeadLetter },

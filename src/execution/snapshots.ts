@@ -194,6 +194,8 @@ export class Snapshots {
       const name = `import-a${attempt}-${copies.size}`;
       await this.#io.step('restore.import');
       const filtered = filter !== undefined && rows.has(file.name);
+      // Names the file where it is damaged; a reader of rows does not know it.
+      if (filtered) await theirs.check(file);
       const source = filtered ? { read: (of: FileRef) => rewritten(theirs.read(of), (_, table) => filter(table)) } : theirs;
       const linked = !filtered && link && (await this.#link(theirs, file, name));
       const copy = linked ? { ...file, name } : await copyFile(source, this.files, file, name);
@@ -201,6 +203,7 @@ export class Snapshots {
       bytes += copy.bytes;
     }
     const metadata: CheckpointMetadata = { ...withFiles(original, (file) => copies.get(file.name)!), savepoint: undefined };
+    await this.registry.raise(metadata.id);
     const imported = await this.files.writeMetadata(`chk-${metadata.id}-a${attempt}`, packMetadata(metadata));
     return { info: { id: metadata.id, path: imported, bytes, startedAt: metadata.startedAt, durationMs: metadata.durationMs }, metadata };
   }

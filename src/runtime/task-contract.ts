@@ -70,8 +70,8 @@ export interface TaskOptions {
   readonly restore: TaskRestore | undefined;
   /** Newest checkpoint id of the snapshot restored, 0 without one. */
   readonly restoredId: number;
-  /** Ids up to this one have been used by the lineage of that snapshot; 0 where it is another's. */
-  readonly usedId: number;
+  /** Ids that the lineage that runs has handed out; none where it is not known which. */
+  readonly usedIds: { readonly after: number; readonly to: number };
   readonly lastCheckpoint: () => number | undefined;
   readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
   readonly reports: TaskReports;

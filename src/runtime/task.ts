@@ -261,7 +261,7 @@ export class Task {
       fileName: (writer, checkpoint) => `segment-${uid}-${writer}-a${options.attempt}-${checkpoint}`,
       restored: options.restore?.operators[uid]?.writers ?? [],
       restoredId: options.restoredId,
-      usedId: options.usedId,
+      usedIds: options.usedIds,
     });
   }
 

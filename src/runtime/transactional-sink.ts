@@ -45,10 +45,10 @@ export interface TransactionalOptions extends SinkOptions {
   readonly fileName: (writer: string, checkpoint: number) => string;
   readonly restored: readonly WriterSnapshot[];
   /**
-   * Ids up to this one have been used by the lineage of the snapshot restored; 0 where it is another's. A writer that has committed one of them behind the
-   * snapshot knows of a checkpoint that was lost (protocols 4). A marker above it is of another history, and ids begin above it (protocols 7).
+   * Ids that the lineage has handed out; none where it is not known which. A writer that has committed one of them behind the snapshot knows of a checkpoint
+   * that was lost (protocols 4). A marker beyond them is of another history, and ids begin above it (protocols 7).
    */
-  readonly usedId: number;
+  readonly usedIds: { readonly after: number; readonly to: number };
   /** Newest checkpoint of the snapshot restored; its segments and older ones are to be committed. */
   readonly restoredId: number;
 }
@@ -89,7 +89,7 @@ export class TransactionalSinkRunner implements SinkRunner {
   }
 
   async #openIdentities(): Promise<void> {
-    const { restored, io, lineage: current } = this.#options;
+    const { restored, restoredId, usedIds, io, lineage: current } = this.#options;
     const isOwn = (w: { writer: string; lineage: string }): boolean => w.writer === this.#ownName && w.lineage === current;
     const own = restored.find(isOwn) ?? { writer: this.#ownName, lineage: current, segments: [], data: undefined };
     for (const before of [own, ...restored.filter((w) => !isOwn(w))]) {
@@ -104,7 +104,8 @@ export class TransactionalSinkRunner implements SinkRunner {
       }
       const marker = await writer.lastCommitted();
       this.marker = Math.max(this.marker, marker);
-      if (lineage === current && marker > this.#options.restoredId && marker <= this.#options.usedId) throw committedPast(this.#options, name, marker);
+      const used = marker > usedIds.after && marker <= usedIds.to;
+      if (lineage === current && used && marker > restoredId) throw committedPast(this.#options, name, marker);
       const segments: Segment[] = before.segments
         .filter((s) => s.checkpoint > marker)
         .map((s) => ({ checkpoint: s.checkpoint, records: s.records, bytes: s.file.bytes, chunks: undefined, file: s.file }));
@@ -286,12 +287,10 @@ function* unpack(chunks: readonly Uint8Array[]): Iterable<unknown> {
 }
 
 function committedPast({ uid, restoredId }: TransactionalOptions, writer: string, marker: number): MillraceError {
-  return new MillraceError(
-    'RESTORE_WOULD_DUPLICATE',
-    `Checkpoint ${restoredId} is to be restored, but sink '${uid}', writer ${writer}, has committed up to checkpoint ${marker}.`,
-    {
-      uid,
-      todo: `Was the registry damaged or replaced by an older one? Restore the newest metadata file by its path, or accept that records are written twice with restore: { from: ${restoredId} } (--restore ${restoredId}).`,
-    },
-  );
+  const restores = restoredId === 0 ? 'There is no checkpoint to restore' : `Checkpoint ${restoredId} is to be restored`;
+  const accept = restoredId === 0 ? "restore: 'none' (--restore none)" : `restore: { from: ${restoredId} } (--restore ${restoredId})`;
+  return new MillraceError('RESTORE_WOULD_DUPLICATE', `${restores}, but sink '${uid}', writer ${writer}, has committed up to checkpoint ${marker}.`, {
+    uid,
+    todo: `Was the registry damaged or replaced by an older one? Restore the newest metadata file by its path, or accept that records are written twice with ${accept}.`,
+  });
 }

@@ -52,7 +52,7 @@ export class DirectoryStorage implements CheckpointStorage {
       } catch (cause) {
         throw new MillraceError('CHECKPOINT_DIRECTORY', `The checkpoint directory ${folder} cannot be written: ${messageOf(cause)}.`, {
           cause,
-          todo: 'Make it writable for this user, or name another one.',
+          ...(codeOf(cause) === 'ENOSPC' ? {} : { todo: 'Make it writable for this user, or name another one.' }),
         });
       }
     }

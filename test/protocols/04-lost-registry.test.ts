@@ -1,4 +1,4 @@
-import { readdir, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { cp, readdir, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { job } from 'millrace';
@@ -38,6 +38,48 @@ describe('protocols 4: checkpoints that the registry does not know of any more',
     const error = await rejection(sums(feed, store).run({ checkpoints: checkpointsIn(folder), restarts: false }));
     expect(error).toMatchObject({ code: 'RESTORE_WOULD_DUPLICATE', uid: 'out', retryable: false });
     expect(store.records).toEqual([1, 11]);
+  });
+
+  it('a pointer that was lost, of the first checkpoint there was: refused too, since nothing would be begun anew but what was written already', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    const running = ends(await sums(feed, store).start({ checkpoints: checkpointsIn(folder) }));
+    await feed.push([1]).taken();
+    const { checkpoint } = await running.stop();
+    const registry = new Level<string, unknown>(join(checkpointsIn(folder).directory, 'sums', 'registry'), { valueEncoding: 'json' });
+    await registry.del(`checkpoint/${String(checkpoint!.id).padStart(19, '0')}`);
+    await registry.close();
+    for (let times = 0; times < 2; times++) {
+      const error = await rejection(sums(feed, store).run({ checkpoints: checkpointsIn(folder), restarts: false }));
+      expect(error).toMatchObject({
+        code: 'RESTORE_WOULD_DUPLICATE',
+        uid: 'out',
+        retryable: false,
+        message: expect.stringContaining('no checkpoint to restore'),
+      });
+    }
+    expect(store.records).toEqual([1]);
+  });
+
+  it('a registry that was replaced by an older one is refused, and the sentence names the newest checkpoint', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<number>({ bounded: false });
+    const store = new Store<number>();
+    const registry = join(checkpointsIn(folder).directory, 'sums', 'registry');
+    await ran(folder, feed, store);
+    await cp(registry, join(folder, 'older'), { recursive: true });
+    const id = await ran(folder, feed, store);
+    await rm(registry, { recursive: true });
+    await rename(join(folder, 'older'), registry);
+    const error = await rejection(sums(feed, store).start({ checkpoints: checkpointsIn(folder) }));
+    expect(error).toMatchObject({ code: 'CHECKPOINT_DIRECTORY', retryable: false });
+    expect(error.message).toMatch(new RegExp(`older than what lies beside it.*chk-${id}-a2`));
+    const [, newest] = /--restore (\S+)\)/.exec(error.message)!;
+    const again = ends(await sums(feed, store).start({ checkpoints: checkpointsIn(folder), restore: { from: newest! } }));
+    await feed.push([100]).taken();
+    await again.stop();
+    expect(store.records).toEqual([1, 11, 12, 22, 122]);
   });
 
   it('a registry that was lost: nothing begins anew beside the checkpoints, and the sentence names the newest', async () => {

@@ -40,7 +40,7 @@ it('finishes a writer once, and never while it finishes or commits, when two che
       storage: undefined,
       fileName: () => '',
       restored: [],
-      usedId: 0,
+      usedIds: { after: 0, to: 0 },
       restoredId: 0,
     },
   );

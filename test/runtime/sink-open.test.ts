@@ -50,7 +50,7 @@ class Doors {
       const close = async (): Promise<void> => void this.open.delete(writer);
       return { commit: async () => {}, lastCommitted: () => this.lastCommitted(writer), close };
     };
-    const restore = { storage: undefined, fileName: () => '', restored: ADOPTED, usedId: 0, restoredId: 0 };
+    const restore = { storage: undefined, fileName: () => '', restored: ADOPTED, usedIds: { after: 0, to: 0 }, restoredId: 0 };
     return new TransactionalSinkRunner({ transactional: true, open }, 0, { ...options, ...restore });
   }
 }
