@@ -233,6 +233,19 @@ export class Coordinator {
     return this.#pending?.life.getSnapshot().value;
   }
 
+  /** For metrics. Of the last checkpoint: its bytes are those of all files that it names, and null stands where there is none yet. */
+  get figures(): Readonly<Record<string, number | null>> {
+    const { completed, failed, late } = this.#counts;
+    return {
+      checkpointsCompleted: completed,
+      checkpointsFailed: failed,
+      acknowledgementsLate: late,
+      lastCheckpointBytes: this.#last?.bytes ?? null,
+      lastCheckpointMs: this.#last?.durationMs ?? null,
+      lastCheckpointPauseMs: this.#last?.pauseMs ?? null,
+    };
+  }
+
   get completed(): CheckpointInfo | undefined {
     return this.#completed;
   }
@@ -263,7 +276,7 @@ export class Coordinator {
         this.#ack(mail);
         break;
       case 'declined':
-        if (this.#pending?.id === mail.id && this.#current(mail))
+        if (this.#current(mail) && this.#phase === 'acknowledging' && this.#pending!.id === mail.id && this.#pending!.waiting.has(mail.task))
           this.#abort(
             new MillraceError('CHECKPOINT_FAILED', `Checkpoint ${mail.id} failed in '${mail.task}': ${messageOf(mail.error)}.`, { cause: mail.error }),
             'declined',

@@ -1,5 +1,17 @@
 import { describe, expect, it } from 'vitest';
-import { judgeAck, nextId, nextTrigger, superseded, triggerTargets } from '../../src/checkpoint/decisions.ts';
+import {
+  chooseRequest,
+  failureCounts,
+  isIntolerable,
+  judgeAck,
+  nextId,
+  nextTrigger,
+  remembered,
+  superseded,
+  triggerTargets,
+  withFailure,
+  withSuccess,
+} from '../../src/checkpoint/decisions.ts';
 
 describe('decisions of the coordinator (semantics 3)', () => {
   it('the next periodic checkpoint is due an interval after the last trigger, and not before the pause after the last completion', () => {
@@ -30,6 +42,41 @@ describe('decisions of the coordinator (semantics 3)', () => {
     ['one while none is pending', undefined, 5, 'a', 'unknown'],
   ] as const)
     it(`an acknowledgement, ${what}, is ${wanted}`, () => expect(judgeAck(of, id, by)).toBe(wanted));
+
+  it('an acknowledgement for one that has ended is late, as long as its id is remembered', () => {
+    let ended: readonly number[] = [];
+    for (let id = 1; id <= 100; id++) ended = remembered(ended, id);
+    expect(judgeAck(undefined, 100, 'a', ended)).toBe('late');
+    expect(judgeAck({ ...pending, id: 101 }, 60, 'a', ended)).toBe('late');
+    expect(judgeAck(undefined, 20, 'a', ended)).toBe('unknown');
+    expect(judgeAck(undefined, 101, 'a', ended)).toBe('unknown');
+  });
+
+  const asked = { occupied: false, savepoints: 0, requests: 0, draining: false, allEnded: false };
+  for (const [what, facts, wanted] of [
+    ['nothing where nobody asks', {}, 'nothing'],
+    ['nothing while one is pending, whoever asks', { occupied: true, savepoints: 1, requests: 1, allEnded: true }, 'nothing'],
+    ['a savepoint before what users ask for', { savepoints: 1, requests: 1, allEnded: true }, 'savepoint'],
+    ['what users ask for before the last one, which it is then', { requests: 2, allEnded: true }, 'requests'],
+    ['the last one when all input has ended', { allEnded: true }, 'last'],
+    ['nothing while a drain is on its way, no savepoint either', { draining: true, requests: 1, savepoints: 1 }, 'nothing'],
+    ['the drained one when all input has ended, before savepoints', { draining: true, requests: 1, savepoints: 1, allEnded: true }, 'requests'],
+  ] as const)
+    it(`begins ${what}`, () => expect(chooseRequest({ ...asked, ...facts })).toBe(wanted));
+
+  it('failures count by what failed, and of whom', () => {
+    const kinds = ['not begun', 'declined', 'expired', 'not written', 'region lost'] as const;
+    expect(kinds.map((kind) => failureCounts(kind, false))).toEqual([true, true, true, true, false]);
+    expect(kinds.map((kind) => failureCounts(kind, true))).toEqual([false, true, false, false, false]);
+  });
+
+  it('failures are counted once an id, and a success takes back those of lower ids only', () => {
+    let failed = withFailure(withFailure(withFailure(new Set(), 3), 3), 5);
+    expect([isIntolerable(failed, 1), isIntolerable(failed, 2)]).toEqual([true, false]);
+    failed = withSuccess(failed, 4);
+    expect([...failed]).toEqual([5]);
+    expect(isIntolerable(withSuccess(failed, 6), 0)).toBe(false);
+  });
 
   it('the oldest go beyond what is retained; the newest always stays', () => {
     expect(superseded([1, 2, 3, 4], 2)).toEqual([1, 2]);
