@@ -5,6 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { MillraceError } from '../errors.ts';
 import type { CheckpointInfo, JobResult } from '../graph/job.ts';
 import { ask, chooseJob, type FoundJob, runningJobs } from './door-client.ts';
+import { CHECKPOINT_DIRECTORY, hasCheckpoints, storedCheckpoints } from './stored-checkpoints.ts';
 import { checkpointLines, jobLines, type ShownNode, treeLines } from './views.ts';
 
 export interface LookFlags {
@@ -13,6 +14,7 @@ export interface LookFlags {
   watch?: boolean;
   drain?: boolean;
   savepoint?: string;
+  checkpoints?: string;
 }
 
 const WATCH_MS = 1000;
@@ -41,10 +43,21 @@ export async function treeCommand(name: string | undefined, { url, json, watch }
   } while (watch === true);
 }
 
-export async function checkpointsCommand(name: string | undefined, { url, json }: LookFlags): Promise<void> {
-  const job = await chooseJob(name, url);
-  const checkpoints = await ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));
+/** Of a job that runs, those that it retains; with a folder, and where none runs, those that lie there. */
+export async function checkpointsCommand(name: string | undefined, { url, json, checkpoints: folder }: LookFlags): Promise<void> {
+  const checkpoints = folder === undefined ? await retainedOf(name, url) : await storedCheckpoints(folder, name);
   print(json === true ? [JSON.stringify(checkpoints)] : checkpointLines(checkpoints));
+}
+
+async function retainedOf(name: string | undefined, url: string | undefined): Promise<CheckpointInfo[]> {
+  let job: FoundJob;
+  try {
+    job = await chooseJob(name, url);
+  } catch (error) {
+    if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || url !== undefined || !(await hasCheckpoints())) throw error;
+    return storedCheckpoints(CHECKPOINT_DIRECTORY, name);
+  }
+  return ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));
 }
 
 export async function stopCommand(name: string | undefined, { url, json, drain, savepoint }: LookFlags): Promise<void> {

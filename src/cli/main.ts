@@ -91,7 +91,10 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
     '--watch',
     'every second, until the job ends',
   );
-  look('checkpoints [job]', 'List the checkpoints that a job retains', checkpointsCommand);
+  look('checkpoints [job]', 'List the checkpoints that a job retains, or has left', checkpointsCommand).option(
+    '--checkpoints <dir>',
+    'where the checkpoints of a job lie that does not run (.millrace)',
+  );
   look('checkpoint [job]', 'Take a checkpoint now', checkpointCommand);
   const act = (name: string, about: string, run: (args: readonly string[], flags: LookFlags) => Promise<void>): Command =>
     add(name, about).option('--url <url>', "address of the job's door, instead of looking on this machine").option('--json', 'answer with JSON').action(run);

@@ -9,18 +9,16 @@
 
 import { once } from 'node:events';
 import type { Command } from 'commander';
-import { absolute, below } from '../checkpoint/addresses.ts';
 import { diffSnapshots, openSnapshot, type SnapshotEntry, type SnapshotInspector } from '../checkpoint/inspect.ts';
-import { storageOf } from '../checkpoint/places.ts';
 import { MillraceError } from '../errors.ts';
 import { hasPrefix, type StateSummary } from '../execution/state-queries.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
-import type { CheckpointStorage } from '../graph/storage.ts';
 import { keyOf, keyText, shown } from '../observe/state-json.ts';
 import { systemIo } from '../runtime/io.ts';
 import { ask, chooseJob, type FoundJob } from './door-client.ts';
 import { at, print } from './look-commands.ts';
 import { countOf } from './option-values.ts';
+import { CHECKPOINT_DIRECTORY, hasCheckpoints, notFound, storedCheckpoint } from './stored-checkpoints.ts';
 import { table } from './views.ts';
 
 interface Flags {
@@ -37,7 +35,6 @@ interface ScanFlags extends Flags {
 }
 
 const SCAN_LIMIT = 100;
-const CHECKPOINT_DIRECTORY = '.millrace';
 
 /** Adds the group; gives it, since others add to it. */
 export function addStateCommands(program: Command): Command {
@@ -229,14 +226,14 @@ async function snapshotOf(which: string, flags: Flags): Promise<SnapshotInspecto
   const id = /^\d+$/.test(which) ? Number(which) : undefined;
   const io = systemIo();
   if (id === undefined && which !== 'latest') return openSnapshot(which, io);
-  if (flags.checkpoints !== undefined) return openSnapshot(await inFolder(flags.checkpoints, flags.job, id), io);
+  if (flags.checkpoints !== undefined) return openSnapshot(await storedCheckpoint(flags.checkpoints, flags.job, id), io);
   let job: FoundJob;
   try {
     job = await chooseJob(flags.job, flags.url);
   } catch (error) {
     // It does not run: what it has left lies where the command keeps checkpoints, unless an address was named.
     if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || flags.url !== undefined || !(await hasCheckpoints())) throw error;
-    return openSnapshot(await inFolder(CHECKPOINT_DIRECTORY, flags.job, id), io);
+    return openSnapshot(await storedCheckpoint(CHECKPOINT_DIRECTORY, flags.job, id), io);
   }
   const retained = await ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));
   const found = id === undefined ? retained.at(-1) : retained.find((checkpoint) => checkpoint.id === id);
@@ -247,53 +244,4 @@ async function snapshotOf(which: string, flags: Flags): Promise<SnapshotInspecto
       retained.map((checkpoint) => checkpoint.id),
     );
   return openSnapshot(found.path, io);
-}
-
-async function inFolder(directory: string, name: string | undefined, id: number | undefined): Promise<string> {
-  const root = absolute(directory);
-  const storage = storageOf(root, systemIo());
-  const jobs: string[] = [];
-  for (const each of name === undefined ? await namesIn(storage, root) : [name])
-    if ((await storage.find(below(root, each, 'checkpoints'))) === 'folder') jobs.push(each);
-  const [job] = jobs;
-  if (job === undefined || jobs.length > 1)
-    throw new MillraceError(
-      jobs.length > 1 ? 'JOB_AMBIGUOUS' : 'CHECKPOINT_NOT_FOUND',
-      jobs.length > 1
-        ? `There are checkpoints of several jobs in ${directory}: ${jobs.join(', ')}.`
-        : `There are no checkpoints${name === undefined ? '' : ` of '${name}'`} in ${directory}.`,
-      { todo: jobs.length > 1 ? 'Say which is meant with --job.' : 'Name their folder with --checkpoints, or a snapshot by its path.' },
-    );
-  const folder = below(root, job, 'checkpoints');
-  const found = (await namesIn(storage, folder)).flatMap((file) => {
-    const [, checkpoint, attempt] = /^chk-(\d+)-a(\d+)$/.exec(file) ?? [];
-    return checkpoint === undefined ? [] : [{ id: Number(checkpoint), attempt: Number(attempt), path: below(folder, file) }];
-  });
-  const newest = found.filter((each) => id === undefined || each.id === id).sort((one, other) => other.id - one.id || other.attempt - one.attempt)[0];
-  if (newest === undefined)
-    throw notFound(
-      id === undefined ? 'latest' : String(id),
-      `in ${folder}`,
-      found.map((each) => each.id),
-    );
-  return newest.path;
-}
-
-/** Where the command keeps them unless told otherwise. */
-async function hasCheckpoints(): Promise<boolean> {
-  const folder = absolute(CHECKPOINT_DIRECTORY);
-  return (await storageOf(folder, systemIo()).find(folder)) === 'folder';
-}
-
-async function namesIn(storage: CheckpointStorage, folder: string): Promise<string[]> {
-  const names: string[] = [];
-  for await (const { name, unfinished } of storage.list(folder)) if (!unfinished) names.push(name);
-  return names;
-}
-
-function notFound(which: string, where: string, ids: readonly number[]): MillraceError {
-  const have = ids.length === 0 ? 'there is none' : `there are ${[...ids].sort((one, other) => one - other).join(', ')}`;
-  return new MillraceError('CHECKPOINT_NOT_FOUND', `There is no checkpoint '${which}' ${where}; ${have}.`, {
-    todo: 'Name one of these, or the path of a snapshot.',
-  });
 }

@@ -66,6 +66,7 @@ export class Coordinated {
       retain: 3,
       tolerate: 0,
       verify: undefined,
+      unaligned: undefined,
       release: async () => {},
       restored: undefined,
       onCompleted: ({ id }) => this.heard.push(`completed ${id}`),

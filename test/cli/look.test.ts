@@ -55,6 +55,13 @@ describe('from another process, a running job', () => {
     expect((await run.ended).code).toBe(0);
     expect(place.announced()).toEqual([]);
     expect((await place.run('jobs')).stdout).toBe('No job runs on this machine.\n');
+
+    // What it has left is listed as before, by the name of the folder too.
+    const last = Number(/checkpoint (\d+)/.exec(stopped.stdout)![1]);
+    for (const args of [[], ['ticking', '--checkpoints', '.millrace']]) {
+      const left = JSON.parse((await place.run('checkpoints', ...args, '--json')).stdout) as { id: number; bytes: number; path: string }[];
+      expect(left.at(-1)).toMatchObject({ id: last, bytes: expect.any(Number), path: expect.stringContaining(`chk-${last}-`) });
+    }
   });
 
   it('is cancelled, and begins anew', async () => {

@@ -76,6 +76,34 @@ describe('millrace run', () => {
     expect(count).toBe(n);
   });
 
+  it.each([
+    ['prints records', "import { job } from 'millrace';\nimport { print } from 'millrace/connectors';", "stream.sink('out', print());"],
+    ['writes itself', "import { job } from 'millrace';", "stream.forEach('out', (n) => { process.stdout.write(n + "\\n"); });"],
+  ])('ends quietly where nobody reads its output any more: a job that %s', async (_, imports, sink) => {
+    const module = place.write(
+      'endless.mjs',
+      `${imports}
+       const endless = {
+         bounded: false,
+         splits: async () => ['all'],
+         splitId: (split) => split,
+         async *read(_split, from = 0, { signal }) {
+           for (let n = from; !signal.aborted; n += 100) {
+             await new Promise(setImmediate);
+             yield { values: Array.from({ length: 100 }, (_, i) => n + i), position: n + 100 };
+           }
+         },
+       };
+       export default job('endless', (env) => { const stream = env.source('in', endless); ${sink} });`,
+    );
+    const run = place.start(['run', module]);
+    await run.said(/^50$/m, 'stdout');
+    run.child.stdout!.destroy();
+    const { code, stderr } = await run.ended;
+    expect({ code, errors: stderr.match(/^[A-Z_]+:.*$/gm) }).toEqual({ code: 0, errors: null });
+    expect(stderr.trimEnd().split('\n').at(-1)).toMatch(/^endless: (stopped|ended, since nobody reads its output any more)/);
+  });
+
   it('speaks of no last checkpoint where it takes none', async () => {
     const run = place.start(['run', place.write('ticking.mjs', TICKING), '--no-checkpoints']);
     await run.said(/^40 40$/m, 'stdout');

@@ -1,12 +1,14 @@
 import { mkdir, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { job } from 'millrace';
 import { describe, expect, it } from 'vitest';
 import { type FilePosition, type FileSplit, filesSource } from '../../src/connectors/files-source.ts';
 import { csv, json, msgpack, type Schema, text } from '../../src/connectors/formats.ts';
 import { frame } from '../../src/connectors/framing.ts';
 import { files } from '../../src/connectors/index.ts';
 import { type Io, systemIo } from '../../src/runtime/io.ts';
+import { rejection, Seen } from '../protocols/lab.ts';
 import { batchesOf, type Letter, readContext, sourceContext, splitsOf, temporaryFolder, valuesOf } from './reading.ts';
 
 const names = (splits: FileSplit[], folder: string): string[] => splits.map(({ path }) => path.slice(folder.length + 1));
@@ -147,6 +149,25 @@ describe('a watched file that was read to its end', () => {
 });
 
 describe('reading a file', () => {
+  it('that was read to its end, and became shorter while the job was away, is FILE_CHANGED when it comes back', async () => {
+    const folder = await temporaryFolder();
+    await tree(folder, { 'in/a.txt': 'one\ntwo\n', 'in/b.txt': 'three\n' });
+    const read = new Seen<string>();
+    const reading = job('reading', (env) => void env.source('in', files.source({ path: join(folder, 'in'), watch: true, format: text() })).sink('out', read));
+    const options = { checkpoints: { directory: join(folder, 'checkpoints'), every: 3_600_000 }, restarts: false } as const;
+    const first = await reading.start(options);
+    await read.until((values) => values.length === 3);
+    await first.stop();
+    // One that is as long as it was is not looked into, and one that is gone may be.
+    await rm(join(folder, 'in', 'b.txt'));
+    const second = await reading.start(options);
+    await second.stop();
+    await writeFile(join(folder, 'in', 'a.txt'), 'new\n');
+    const failure = await rejection(reading.start(options).then((running) => running.finished));
+    expect(failure).toMatchObject({ code: 'FILE_CHANGED', uid: 'in', message: expect.stringContaining('8 bytes long and is cut off at byte 4') });
+    expect(read.values).toHaveLength(3);
+  });
+
   it('that is cut off while it is read is FILE_CHANGED, not its end', async () => {
     const folder = await temporaryFolder();
     await tree(folder, { 'a.ndjson': bytes });

@@ -26,7 +26,14 @@ const REFUSED: [string, string, (env: StreamEnvironment) => unknown][] = [
         .aggregate('it', count())
         .parallelism(0),
   ],
-  ['more instances than there can be key groups', 'OPTION_INVALID', (env) => numbers(env).forEach('it', () => {}).parallelism(40_000)],
+  [
+    'more instances than there can be key groups',
+    'OPTION_INVALID',
+    (env) =>
+      numbers(env)
+        .forEach('it', () => {})
+        .parallelism(40_000),
+  ],
   [
     'a join by event time of records without timestamps',
     'TIMESTAMP_MISSING',
@@ -43,11 +50,7 @@ const REFUSED: [string, string, (env: StreamEnvironment) => unknown][] = [
           (l) => l,
         ),
   ],
-  [
-    'timers without keys',
-    'PLAN_INVALID',
-    (env) => numbers(env).process('it', { onRecord() {}, onTimer() {} } as ProcessDefinition<number, never>),
-  ],
+  ['timers without keys', 'PLAN_INVALID', (env) => numbers(env).process('it', { onRecord() {}, onTimer() {} } as ProcessDefinition<number, never>)],
   [
     'timers of a connected process without keys',
     'PLAN_INVALID',
