@@ -78,7 +78,7 @@ describe('millrace run', () => {
 
   it.each([
     ['prints records', "import { job } from 'millrace';\nimport { print } from 'millrace/connectors';", "stream.sink('out', print());"],
-    ['writes itself', "import { job } from 'millrace';", "stream.forEach('out', (n) => { process.stdout.write(n + "\\n"); });"],
+    ['writes itself', "import { job } from 'millrace';", "stream.forEach('out', (n) => { process.stdout.write(n + String.fromCharCode(10)); });"],
   ])('ends quietly where nobody reads its output any more: a job that %s', async (_, imports, sink) => {
     const module = place.write(
       'endless.mjs',
