@@ -5,25 +5,43 @@
 //  C1  A delta stays in the chain until a base replaces it; that its checkpoint was aborted changes nothing (protocols 2).
 //  C2  A base (b, n) takes part only in handles of checkpoints m > n, with all deltas > b; until then the older bases and deltas stand.
 //  C3  A handle only ever names files whose upload has finished before the checkpoint is acknowledged.
+//  C5  The bases of a chain are disjoint in the rows that they count for.
+//  C6  A chain has at most DELTAS_MAX deltas, whatever happens to its bases: `overlong` says when a checkpoint has to be given up for it.
 //  C4  A file counts for the key groups of the task whose handle names it, and for no others: after a rescale two tasks name one file, and the one
 //      may already have replaced it by a base of its own groups while the other still needs it for its groups.
 
-import type { KeyGroupRange } from './contract.ts';
+import type { KeyGroupRange, NumberedTable } from './contract.ts';
 
 export interface FileRef {
   readonly name: string;
   readonly bytes: number;
   readonly crc: number;
 }
-export interface BaseRef {
-  /** How the file is read: `rows` is a row file; later also `leveldb`. */
-  readonly kind: 'rows';
+interface AnyBaseRef {
+  /** By whose name the base goes. */
   readonly file: FileRef;
   readonly b: number;
   readonly n: number;
   /** The key groups that the file counts for (C4); undefined: all that are in it. */
   readonly ranges?: readonly KeyGroupRange[];
 }
+/** A row file. */
+export interface RowsBaseRef extends AnyBaseRef {
+  readonly kind: 'rows';
+}
+/** A table of a database, in a file. */
+export interface LinkedFileRef extends FileRef {
+  /** By which the database knows it. */
+  readonly number: number;
+}
+/** A LevelDB that was linked while it was open: `file` is its MANIFEST. It has the rows of all tasks of a region. */
+export interface LevelBaseRef extends AnyBaseRef {
+  readonly kind: 'leveldb';
+  readonly files: readonly LinkedFileRef[];
+  /** Of the operator whose base it is: what else is in it does not count. */
+  readonly tables: readonly NumberedTable[];
+}
+export type BaseRef = RowsBaseRef | LevelBaseRef;
 export interface DeltaRef {
   readonly id: number;
   readonly file: FileRef;
@@ -112,12 +130,44 @@ export function handleOf(chain: Chain, range?: KeyGroupRange): Handle {
 }
 
 export function filesOf(handle: Handle): FileRef[] {
-  return [...handle.bases.map((b) => b.file), ...handle.deltas.map((d) => d.file)];
+  return [...handle.bases.flatMap(filesOfBase), ...handle.deltas.map((d) => d.file)];
 }
 
+export function filesOfBase(base: BaseRef): FileRef[] {
+  return base.kind === 'leveldb' ? [base.file, ...base.files] : [base.file];
+}
+
+/** The same ref with its files under other names. */
+export function renamed<R extends BaseRef | DeltaRef>(ref: R, rename: (file: FileRef) => FileRef): R {
+  const file = rename(ref.file);
+  return 'files' in ref ? { ...ref, file, files: ref.files.map((each) => ({ ...rename(each), number: each.number })) } : { ...ref, file };
+}
+
+const LEAST_BYTES = 1 << 20;
+const DELTAS_WANTED = 16;
+/** C6. A base that takes long, or fails now and then, is far from it. */
+export const DELTAS_MAX = 512;
+
 /** Time for a new base: the deltas exceed half of the bases' bytes, or 16 files; tiny states wait for the second reason. */
-export function wantsBase(chain: Chain, leastBytes = 1 << 20): boolean {
-  if (chain.next !== undefined) return false;
-  const bytes = (files: readonly { file: FileRef }[]): number => files.reduce((sum, f) => sum + f.file.bytes, 0);
-  return chain.deltas.length > 16 || bytes(chain.deltas) > Math.max(leastBytes, bytes(chain.bases) / 2);
+export function wantsBase(chain: Chain, leastBytes = LEAST_BYTES): boolean {
+  return wantBase([chain], leastBytes);
+}
+
+/** The same of tasks that make their base together: what their bases share counts once. */
+export function wantBase(chains: readonly Chain[], leastBytes = LEAST_BYTES): boolean {
+  if (chains.some(({ next }) => next !== undefined)) return false;
+  if (chains.some(({ deltas }) => deltas.length > DELTAS_WANTED)) return true;
+  const deltas = chains.flatMap((chain) => chain.deltas.map(({ file }) => file));
+  return sum(deltas) > Math.max(leastBytes, sum(chains.flatMap(({ bases }) => bases.flatMap(filesOfBase))) / 2);
+}
+
+function sum(files: readonly FileRef[]): number {
+  let bytes = 0;
+  for (const file of new Map(files.map((each) => [each.name, each])).values()) bytes += file.bytes;
+  return bytes;
+}
+
+/** C6. */
+export function overlong(chain: Chain): boolean {
+  return chain.deltas.length >= DELTAS_MAX;
 }

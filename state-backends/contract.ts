@@ -18,6 +18,8 @@
 //  S5  level(): one batch in flight a database; a row stays readable from memory until its batch has resolved; a deleted row stays as a tombstone
 //      until its deletion has resolved.
 //  S6  A group is `(hash >>> 0) % maxParallelism`; hash is murmur3 over the key's canonical bytes. A task holds the groups of its range only.
+//  S8  What S4 says of a base holds of one that is linked, with b the lowest of the tasks' newest barriers and n the highest; nothing of what it is made of is
+//      in memory only (protocols 1.3).
 //  S7  Nothing of a unit (beginUnit … commitUnit) is evicted or written down before it ends; rollbackUnit restores every row and timer exactly.
 
 /** Keys of records: compared by value, −0 = 0, NaN = NaN; bigint differs from number. */
@@ -48,6 +50,13 @@ export interface RegionOptions {
 
 export interface RegionState {
   task(options: TaskOptions): TaskState;
+  /**
+   * Begins a base of these tasks together, made of the region's database as it lies on disk; one at a time, each of its tasks frozen at least once. Undefined where
+   * there is no such database: each task sweeps its own.
+   */
+  link?(tasks: readonly TaskState[]): Link;
+  /** A folder for large files that are worth nothing once the region is closed; undefined: the system's for temporary ones. */
+  readonly scratch?: string;
   /** Waits for the batch in flight, closes, deletes what is local to this attempt. Idempotent. */
   close(): Promise<void>;
 }
@@ -167,7 +176,9 @@ export interface TaskState {
 
   // ── restoring, before the first unit: bases first, then deltas in order of their ids ──
   /** Applies the rows of this task's range, and of `ranges` where they are given (chain C4: pass the ref's); later rows win, tombstones delete. Rejects with SNAPSHOT_CORRUPT. Rows of tables not declared are counted by `uid/name` in the result. */
-  load(file: AsyncIterable<Uint8Array>, ranges?: readonly KeyGroupRange[]): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }>;
+  load(file: AsyncIterable<Uint8Array> | LoadedParts, ranges?: readonly KeyGroupRange[]): Promise<Loaded>;
+  /** The same of a database that was linked, whose tables these are: none of their rows may be there already (chain C5). */
+  loadLinked(base: LinkedRows, tables: readonly NumberedTable[], ranges?: readonly KeyGroupRange[]): Promise<Loaded>;
 
   // ── units; only where `undo` was asked for. An error of the database that was thrown within one is thrown again at its end, and by `freeze` (protocols 15) ──
   beginUnit(): void;
@@ -232,6 +243,11 @@ export interface TableFigures {
   readonly bytes: number;
 }
 
+/** How a database knows a table of state: its keys begin with this number. */
+export interface NumberedTable extends Pick<TableFigures, 'uid' | 'name' | 'layout' | 'version'> {
+  readonly number: number;
+}
+
 export interface HeldRow {
   readonly ns: unknown;
   readonly value: unknown;
@@ -242,6 +258,51 @@ export interface KeyWalk {
   next(): readonly Key[] | Promise<readonly Key[]> | undefined;
   /** Where the walk is given up before its end. */
   close?(): Promise<void>;
+}
+
+export interface Loaded {
+  readonly rows: number;
+  /** By `uid/name`: rows of tables that are not declared. */
+  readonly unknown: ReadonlyMap<string, number>;
+  /** Bytes of blocks, keys and values that were looked at. */
+  readonly bytes: number;
+}
+
+/** A row file of which parts can be had: bytes `from` … `to` − 1, all of it where none are named. */
+export interface LoadedParts {
+  readonly bytes: number;
+  read(range?: { readonly from: number; readonly to: number }): AsyncIterable<Uint8Array>;
+}
+
+/** The rows of a base that was linked. See linked-rows.ts. */
+export interface LinkedRows {
+  /** Keys and values of a table in these groups, page by page. */
+  pages(table: number, range: KeyGroupRange): AsyncIterable<readonly (readonly [key: Buffer, value: Buffer])[]>;
+}
+
+/** What a base is made of: the MANIFEST, or a table of the database with its number. */
+export interface LinkedFile {
+  readonly number: number | undefined;
+  readonly bytes: number;
+  read(): AsyncIterable<Uint8Array>;
+}
+
+/**
+ * A base that is made by hard links (protocols 1.3): first what changed and is in memory alone is written down, then LevelDB's memory is flushed, then its tables
+ * are linked into a folder beside it.
+ */
+export interface Link {
+  /** The lowest of the newest barriers that its tasks had frozen when it began. */
+  readonly b: number;
+  /** Works until `deadline` (performance.now()). 'again': more to do; a promise: nothing to do before it settles; 'done': `files` can be read. */
+  step(deadline: number): 'again' | 'done' | Promise<void>;
+  /** The highest of the newest barriers that its tasks had frozen when the links were verified; only after 'done', as are the others. */
+  readonly n: number;
+  readonly files: readonly LinkedFile[];
+  /** The tables of an operator, as the database knows them. */
+  tables(uid: string): readonly NumberedTable[];
+  /** Lets the files go. Before 'done' it gives the base up. */
+  close(): Promise<void>;
 }
 
 export interface Delta {

@@ -190,7 +190,7 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
     if (row.epoch === ledger.waiting) ledger.encodeWaiting(this, row);
     ledger.unlist(this, row);
     if (ledger.tracked) {
-      ledger.log.begin(this.number, TOMBSTONE, row.key);
+      ledger.log.begin(this.number, TOMBSTONE, row.key, row.hash);
       writeNamespace(ledger.log.out, this.header.layout, row.ns);
       ledger.log.end();
     }
@@ -275,7 +275,7 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
 
   /** For a base: says that what came before of this key is void. */
   writeKeyTombstone(out: BlockWriter, group: MemoryGroup): void {
-    out.begin(this.number, KEY_TOMBSTONE, group.key);
+    out.begin(this.number, KEY_TOMBSTONE, group.key, group.hash);
     out.end();
   }
 
@@ -333,8 +333,7 @@ export class MemoryGroupedTable implements GroupedTable, ValueTable {
 
   /** Gives how many bytes were written. */
   write(out: BlockWriter, row: MemoryRow): number {
-    const start = out.out.at;
-    out.begin(this.number, VALUE, row.key);
+    const start = out.begin(this.number, VALUE, row.key, row.hash);
     try {
       writeNamespace(out.out, this.header.layout, row.ns);
       encodeInto(out.out, row.value);

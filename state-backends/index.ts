@@ -1,8 +1,22 @@
 // Keyed state and its snapshots: the backends, the contract they fulfil, and the formats they share.
 
 export { ByteReader, ByteWriter } from './byte-writer.ts';
-export type { BaseRef, Chain, DeltaRef, FileRef, Handle } from './chain.ts';
-export { at, chainOf, EMPTY_CHAIN, filesOf, handleOf, wantsBase, withBase, withDelta } from './chain.ts';
+export type { BaseRef, Chain, DeltaRef, FileRef, Handle, LevelBaseRef, LinkedFileRef, RowsBaseRef } from './chain.ts';
+export {
+  at,
+  chainOf,
+  DELTAS_MAX,
+  EMPTY_CHAIN,
+  filesOf,
+  filesOfBase,
+  handleOf,
+  overlong,
+  renamed,
+  wantBase,
+  wantsBase,
+  withBase,
+  withDelta,
+} from './chain.ts';
 export { ChunkedLists } from './chunked-lists.ts';
 export { copy, decode, decodeFrom, encode, encodeInto, extendCodec } from './codec.ts';
 export type {
@@ -14,7 +28,13 @@ export type {
   Key,
   KeyGroupRange,
   KeyWalk,
+  Link,
+  LinkedFile,
+  LinkedRows,
+  Loaded,
+  LoadedParts,
   Looking,
+  NumberedTable,
   RegionOptions,
   RegionState,
   Row,
@@ -52,6 +72,7 @@ export { type BoundKinds, bindKinds, EXPIRING } from './kinds-keyed.ts';
 export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from './kinds-operator.ts';
 export { type BoundWindowKinds, bindWindowKinds } from './kinds-windowed.ts';
 export { type LevelOptions, level } from './level.ts';
+export { type Extent, type LinkedSource, OpenedBase, openLinked, rowsOfLinked } from './linked-rows.ts';
 export { memory } from './memory.ts';
 export { rewritten } from './rewrite.ts';
 export type { Layout, RowVisitor, TableHeader } from './row-file.ts';

@@ -15,7 +15,7 @@ import { ByteReader } from './byte-writer.ts';
 import { decodeFrom, encode } from './codec.ts';
 import type { Delta } from './contract.ts';
 import { type MemoryRow, UNLISTED } from './row.ts';
-import { BlockWriter, fileEnd, fileStart, type TableHeader } from './row-file.ts';
+import { BlockWriter, FileEnd, fileStart, type Grouping, type TableHeader } from './row-file.ts';
 import { StateError } from './state-error.ts';
 
 /** What the ledger needs of a table that has values. */
@@ -57,17 +57,22 @@ export class Ledger {
   unit = 0;
   /** Id of the last barrier that was frozen, −1 before the first. */
   lastFrozen = -1;
-  log = new BlockWriter();
+  readonly grouping: Grouping;
+  log: BlockWriter;
   /** Of the intervals before and after the open one, taken again and again. */
-  private spare = new BlockWriter();
-  private readonly values = new BlockWriter();
+  private spare: BlockWriter;
+  private readonly values: BlockWriter;
   private pending: { readonly id: number; readonly log: BlockWriter; readonly values: BlockWriter; table: number } | undefined;
   private finished: Delta[] = [];
   private steps: (() => void)[] = [];
 
-  constructor(options: { readonly tracked: boolean; readonly undo: boolean }) {
+  constructor(options: { readonly tracked: boolean; readonly undo: boolean } & Grouping) {
     this.tracked = options.tracked;
     this.undo = options.undo;
+    this.grouping = { maxParallelism: options.maxParallelism, range: options.range };
+    this.log = new BlockWriter(this.grouping);
+    this.spare = new BlockWriter(this.grouping);
+    this.values = new BlockWriter(this.grouping);
   }
 
   // ── changes ──
@@ -177,10 +182,11 @@ export class Ledger {
   }
 
   private delta(id: number, log: BlockWriter, values: BlockWriter): Delta {
-    const content = [...log.finish(), ...values.finish()];
+    const end = new FileEnd();
+    const content = [...end.note(log.finish()), ...end.note(values.finish())];
     const rows = log.rows + values.rows;
     if (rows === 0) return { id, rows: 0, bytes: 0, blocks: [] };
-    const blocks = [fileStart(this.headers), ...content, fileEnd(rows, log.blocks + values.blocks)];
+    const blocks = [fileStart(this.headers, this.grouping.maxParallelism), ...content, end.end()];
     return { id, rows, bytes: blocks.reduce((sum, block) => sum + block.length, 0), blocks };
   }
 

@@ -3,13 +3,15 @@
 // Who owns what: a region has one database, in a directory of its own name, never reopened and deleted on close (protocols 8); its tasks share it and
 // the budget of memory. Checkpoints neither write nor read it: a snapshot is files of the ledger and of sweeps (protocols 1).
 //
-// A database key is task (u16) ‖ table (u16) ‖ key group (u16) ‖ canonical key; the value is a row's value, or all rows of a group. Rows of one key
-// are in memory together or not at all, so one read answers for the key.
+// A database key is table (u16) ‖ key group (u16) ‖ canonical key; the value is a row's value, or all rows of a group. Rows of one key
+// are in memory together or not at all, so one read answers for the key. A table has one number in a region, whatever task: tasks of an operator have
+// other groups of it (protocols 8). Timers are in memory always; the database has them too as soon as a base was made: table ‖ group ‖ time ‖ ns ‖ key.
 //
 // Invariants:
 //  E1  One batch in flight (S5). What it writes stays in memory, and is dropped only if nothing touched it until the batch has resolved.
 //  E2  A row that is not in memory is in LevelDB, newest version. What is in LevelDB and was deleted stays as a tombstone until that has resolved.
 //  E3  A changed row that is written down is first in its interval's delta, and no longer in the list of changes (protocols 1).
+//  E5  What a base needs is put down without leaving memory, and as it is: a row that the open interval has changed is in a delta anyway (protocols 1.3).
 //  E4  `evicted` has the hash of every key that is in LevelDB and not in memory: a key whose hash is not there is asked of nobody.
 
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
@@ -17,17 +19,21 @@ import { join } from 'node:path';
 import { Level } from 'level';
 import { ByteReader, ByteWriter } from './byte-writer.ts';
 import { decodeFrom, encodeInto } from './codec.ts';
-import type { Backend, Key, RegionOptions, RegionState, StateStats, TaskOptions, TaskState } from './contract.ts';
+import type { Backend, Key, KeyGroupRange, Link, RegionOptions, RegionState, StateStats, TaskOptions, TaskState, TimerRow } from './contract.ts';
 import { MemoryGroupedTable } from './grouped-table.ts';
 import { groupOf, readKey, writeKey } from './keys.ts';
-import type { GroupedStore, SingleStore } from './residency.ts';
+import { Batch, type Database } from './level-batch.ts';
+import { LevelLink, type Settling } from './level-link.ts';
+import { LINKED_HEAD as HEAD, keysOf } from './linked-rows.ts';
+import type { Adopting, GroupedStore, SingleStore, TimerStore } from './residency.ts';
 import { DEAD, DIRTY, IN_FLIGHT, MemoryGroup, MemoryRow, REFERENCED, STORED, UNLISTED } from './row.ts';
 import { type BlockWriter, readNamespace, VALUE, writeNamespace } from './row-file.ts';
 import type { MemorySingleTable } from './single-table.ts';
 import { StateError } from './state-error.ts';
 import { StoredHashes } from './stored-hashes.ts';
-import type { StoredRows } from './sweep.ts';
+import type { AnyTable, StoredRows } from './sweep.ts';
 import { type Residency, Task } from './task.ts';
+import { MemoryTimerTable } from './timer-table.ts';
 import { GROUP_BYTES, ROW_BYTES, sizeOf, sizeOfKey } from './value-size.ts';
 
 /** Where `level()` keeps state, and how much of it in memory. */
@@ -38,16 +44,16 @@ export interface LevelOptions {
   readonly cacheBytes?: number;
 }
 
-type Database = Level<Buffer, Buffer>;
+/** There in every build of `level` for Node, and not among its types. */
+interface Compacting {
+  compactRange(from: Buffer, to: Buffer): Promise<void>;
+}
 
 /** Deletes a database unless somebody has it open; there in every build of `level` for Node, and not among its types. */
 const { destroy } = Level as unknown as { destroy(path: string): Promise<void> };
 
 /** `<region>-<attempt>-<random>`. */
 const ATTEMPT = /^(.+)-(\d+)-[0-9a-z]+$/;
-const HEAD = 6;
-const BATCH_ROWS = 2048;
-const BATCH_BYTES = 1 << 20;
 /** Places that the clock's hand looks at before it gives control back. */
 const SCAN_MAX = 1 << 15;
 
@@ -130,7 +136,13 @@ class LevelRegion implements RegionState {
   private readonly directory: string;
   private readonly stores: Store[] = [];
   private readonly tasks: Task[] = [];
+  private readonly numbers = new Map<string, number>();
   private turn = 0;
+  /** Whoever waits for the batch in flight, to write the next one. */
+  private readonly turns: (() => void)[] = [];
+  private linking: LevelLink | undefined = undefined;
+  private links = 0;
+  private flushing: Promise<void> | undefined = undefined;
   private closing: Promise<void> | undefined = undefined;
 
   constructor(db: Database, directory: string, budget: number, tracked: boolean) {
@@ -142,9 +154,75 @@ class LevelRegion implements RegionState {
 
   task(options: TaskOptions): TaskState {
     const task = new Task({ ...options, tracked: this.tracked });
-    task.residency = new LevelResidency(this, task, this.tasks.length, options.maxParallelism);
+    task.residency = new LevelResidency(this, task, options);
     this.tasks.push(task);
     return task;
+  }
+
+  /** The number of a table, the same for all tasks of its operator. */
+  numberOf(uid: string, name: string): number {
+    const id = JSON.stringify([uid, name]);
+    const number = this.numbers.get(id) ?? this.numbers.size;
+    this.numbers.set(id, number);
+    return number;
+  }
+
+  get scratch(): string {
+    return this.directory;
+  }
+
+  link(states: readonly TaskState[]): Link {
+    if (this.linking !== undefined) throw new StateError('STATE_MISUSED', 'A second base was begun while one is made.');
+    const tasks = this.tasks.filter((task) => states.includes(task));
+    const settling = tasks.flatMap((task) => (task.residency as LevelResidency).settling);
+    const link = new LevelLink(this, tasks, settling, this.directory, join(this.directory, `link-${++this.links}`), () => {
+      this.linking = undefined;
+    });
+    this.linking = link;
+    return link;
+  }
+
+  /** Runs `fill` with an empty batch when no other is in flight, and writes what it has put there; resolves when that is in the database. */
+  async put(fill: (batch: Batch) => void): Promise<void> {
+    if (this.inFlight === undefined) this.begin(fill);
+    else
+      await new Promise<void>((resolve, reject) => {
+        this.turns.push(() => {
+          try {
+            this.begin(fill);
+            resolve();
+          } catch (error) {
+            reject(error);
+          }
+        });
+      });
+    await this.inFlight;
+    this.check();
+  }
+
+  private begin(fill: (batch: Batch) => void): void {
+    this.check();
+    const batch = new Batch(this.db);
+    try {
+      fill(batch);
+    } finally {
+      // Also where it threw: of what is in it the tables hold that it is on its way.
+      if (batch.rows > 0) this.write(batch);
+    }
+  }
+
+  /** What LevelDB holds in memory goes into a table, and its log with it. */
+  async flush(): Promise<void> {
+    this.check();
+    // Over an empty range there is nothing else to compact.
+    const nothing = Buffer.from([0xff, 0xff, 0xff, 0xff, 0xff]);
+    this.flushing = (this.db as unknown as Compacting).compactRange(nothing, nothing).then(
+      () => undefined,
+      (error: unknown) => {
+        throw failed('could not be flushed', error);
+      },
+    );
+    await this.flushing;
   }
 
   add(store: Store): void {
@@ -198,12 +276,19 @@ class LevelRegion implements RegionState {
         this.writeMs += performance.now() - begun;
         this.inFlight = undefined;
         this.residentBytes -= batch.resolved();
+        this.nextTurn();
       },
       (error: unknown) => {
         this.inFlight = undefined;
         this.error = failed('could not be written', error);
+        this.nextTurn();
       },
     );
+  }
+
+  /** At once, so that nobody who evicts can come in between for ever. One that puts nothing down leaves its turn to the next. */
+  private nextTurn(): void {
+    while (this.inFlight === undefined && this.turns.length > 0) this.turns.shift()!();
   }
 
   async relieve(): Promise<void> {
@@ -212,8 +297,8 @@ class LevelRegion implements RegionState {
     while (this.closing === undefined) {
       this.check();
       // Between two turns of the clock the event loop goes first, so that a clock that finds nothing stops nobody.
-      if (this.inFlight !== undefined) await this.inFlight;
-      else if (fruitless > 0) await new Promise(setImmediate);
+      if (this.inFlight === undefined && fruitless > 0) await new Promise(setImmediate);
+      while (this.inFlight !== undefined) await this.inFlight;
       this.check();
       if (this.residentBytes <= this.budget) return;
       const { gained, scanned } = this.evict();
@@ -233,78 +318,40 @@ class LevelRegion implements RegionState {
 
   private async shut(): Promise<void> {
     for (const task of this.tasks) task.sweeping?.cancel();
-    await this.inFlight;
+    await this.linking?.close();
+    while (this.inFlight !== undefined) await this.inFlight;
+    // Whoever asked for it has been told.
+    await this.flushing?.catch(() => undefined);
     await this.db.close();
     rmSync(this.directory, { recursive: true, force: true });
-  }
-}
-
-/** Rows on their way to LevelDB. */
-class Batch {
-  rows = 0;
-  bytes = 0;
-  /** Bytes that memory gets back if nothing of it is touched meanwhile. */
-  frees = 0;
-  private readonly chain: ReturnType<Database['batch']>;
-  private readonly settle: (() => number)[] = [];
-
-  constructor(db: Database) {
-    this.chain = db.batch();
-  }
-
-  get full(): boolean {
-    return this.rows >= BATCH_ROWS || this.bytes >= BATCH_BYTES;
-  }
-
-  /** `settled` runs when the batch has resolved and says how many bytes were given back. */
-  put(key: Buffer, value: Buffer, frees: number, settled: () => number): void {
-    this.chain.put(key, value);
-    this.bytes += key.length + value.length;
-    this.count(frees, settled);
-  }
-
-  delete(key: Buffer, frees: number, settled: () => number): void {
-    this.chain.del(key);
-    this.bytes += key.length;
-    this.count(frees, settled);
-  }
-
-  private count(frees: number, settled: () => number): void {
-    this.rows++;
-    this.frees += frees;
-    this.settle.push(settled);
-  }
-
-  write(): Promise<void> {
-    return this.chain.write();
-  }
-
-  resolved(): number {
-    let freed = 0;
-    for (const settled of this.settle) freed += settled();
-    return freed;
   }
 }
 
 class LevelResidency implements Residency {
   private readonly region: LevelRegion;
   private readonly task: Task;
-  private readonly number: number;
-  private readonly maxParallelism: number;
+  private readonly options: TaskOptions;
   private readonly stores: Store[] = [];
+  private readonly timers: LevelTimers[] = [];
 
-  constructor(region: LevelRegion, task: Task, number: number, maxParallelism: number) {
+  constructor(region: LevelRegion, task: Task, options: TaskOptions) {
     this.region = region;
     this.task = task;
-    this.number = number;
-    this.maxParallelism = maxParallelism;
+    this.options = options;
   }
 
-  attach(table: MemorySingleTable | MemoryGroupedTable): void {
-    const head = Buffer.alloc(4);
-    head.writeUInt16BE(this.number, 0);
-    head.writeUInt16BE(table.number, 2);
-    const where = { region: this.region, task: this.task, head, maxParallelism: this.maxParallelism };
+  attach(table: AnyTable): void {
+    const { uid, name } = table.header;
+    const number = this.region.numberOf(uid, name);
+    const head = Buffer.alloc(2);
+    head.writeUInt16BE(number, 0);
+    const where = { region: this.region, task: this.task, number, head, maxParallelism: this.options.maxParallelism, range: this.options.range };
+    if (table instanceof MemoryTimerTable) {
+      const timers = new LevelTimers(where, table);
+      table.store = timers;
+      this.timers.push(timers);
+      return;
+    }
     let store: Store;
     if (table instanceof MemoryGroupedTable) {
       const grouped = new LevelGroupedStore(where, table);
@@ -336,8 +383,26 @@ class LevelResidency implements Residency {
   }
 
   sweep(): StoredRows | undefined {
-    if (this.region.inFlight === undefined && this.stores.every((store) => store.evicted.size === 0)) return undefined;
-    return new LevelRows(this.region, this.task, this.number);
+    if (this.stores.length === 0 || (this.region.inFlight === undefined && this.stores.every((store) => store.evicted.size === 0))) return undefined;
+    return new LevelRows(this.region, this.stores);
+  }
+
+  get settling(): readonly Settling[] {
+    return [...this.stores, ...this.timers];
+  }
+
+  adopting(table: MemorySingleTable | MemoryGroupedTable): Adopting {
+    const store = this.stores.find((each) => each.table === table)!;
+    return {
+      put: async (rows) => {
+        const { region } = this;
+        for (let at = 0; at < rows.length; ) {
+          await region.put((batch) => {
+            for (; at < rows.length && !batch.full; at++) store.adopt(batch, ...rows[at]!);
+          });
+        }
+      },
+    };
   }
 
   stats(): Omit<StateStats, 'stallMs'> {
@@ -358,13 +423,15 @@ class LevelResidency implements Residency {
 interface Where {
   readonly region: LevelRegion;
   readonly task: Task;
-  /** Task and table, the first bytes of the keys. */
+  /** Of the table in the region, and the same as the first bytes of its keys. */
+  readonly number: number;
   readonly head: Buffer;
   readonly maxParallelism: number;
+  readonly range: KeyGroupRange;
 }
 
 /** What the two kinds of tables have in common: keys, reading, the clock's hand. */
-abstract class Store {
+abstract class Store implements Settling {
   abstract readonly table: MemorySingleTable | MemoryGroupedTable;
   readonly evicted = new StoredHashes();
   evictedRows = 0;
@@ -378,16 +445,45 @@ abstract class Store {
     this.key.raw(where.head);
   }
 
+  get keys(): { readonly gte: Buffer; readonly lt: Buffer } {
+    return keysOf(this.where.number, this.where.range);
+  }
+
   /** How many places the table has, holes included. */
   abstract get places(): number;
 
   /** Looks at up to `places` places of the table; gives how many it looked at. */
   abstract turn(batch: Batch, places: number, dropped: (bytes: number) => void): number;
 
+  /**
+   * For a base, while no batch is in flight: what changed before the open interval and is newer than LevelDB goes into the batch, from a place on. Gives the place
+   * it came to, −1 behind the last (E5).
+   */
+  abstract settle(batch: Batch, from: number, deadline: number): number;
+
+  /** A row of another database that has this key and value too: it goes into LevelDB as it is. */
+  adopt(batch: Batch, key: Buffer, hash: number, value: Buffer): void {
+    const out = Buffer.allocUnsafe(HEAD + key.length);
+    const group = groupOf(hash, this.where.maxParallelism);
+    out.set(this.where.head, 0);
+    out.writeUInt16BE(group, 2);
+    out.set(key, HEAD);
+    batch.put(out, value, 0, () => {
+      this.evicted.add(hash);
+      return 0;
+    });
+    const rows = this.rowsIn(value);
+    this.evictedRows += rows;
+    this.table.size += rows;
+  }
+
+  /** How many rows a stored value has. */
+  protected abstract rowsIn(value: Buffer): number;
+
   /** A view that is good until the next call. */
   protected storeKey(key: Key, hash: number): Buffer {
     const out = this.key;
-    out.at = 4;
+    out.at = 2;
     const group = groupOf(hash, this.where.maxParallelism);
     out.u8(group >>> 8);
     out.u8(group & 0xff);
@@ -423,10 +519,8 @@ abstract class Store {
   }
 
   private async *pagesOfKeys(): AsyncGenerator<readonly Key[], void> {
-    const { head, region } = this.where;
-    const to = Buffer.from(head);
-    to.writeUInt32BE(to.readUInt32BE(0) + 1, 0);
-    const keys = region.db.keys({ gte: Buffer.from(head), lt: to, keyEncoding: 'buffer', fillCache: false });
+    const { region } = this.where;
+    const keys = region.db.keys({ ...this.keys, keyEncoding: 'buffer', fillCache: false });
     try {
       for (;;) {
         const page = (await keys.nextv(1000)) as Buffer[];
@@ -559,6 +653,37 @@ class LevelSingleStore extends Store implements SingleStore {
     const row = this.table.rows[at]!;
     row.flags = (row.flags | STORED) & ~IN_FLIGHT;
     return (row.flags & (DIRTY | DEAD | REFERENCED)) === 0 ? this.release(row) : 0;
+  }
+
+  settle(batch: Batch, from: number, deadline: number): number {
+    const { rows } = this.table;
+    const { ledger } = this.where.task;
+    let at = from;
+    for (; at < rows.length && !batch.full; at++) {
+      const row = rows[at];
+      if (row !== undefined && (row.flags & DEAD) !== 0) this.bury(batch, row);
+      else if (row !== undefined && (row.flags & DIRTY) !== 0 && row.epoch !== ledger.epoch) this.keep(batch, row);
+      if ((at & 63) === 63 && performance.now() >= deadline) return at + 1;
+    }
+    return at < rows.length ? at : -1;
+  }
+
+  /** As `save` does, but that the row stays in memory and in the delta that it waits for. */
+  private keep(batch: Batch, row: MemoryRow): void {
+    content.reset();
+    encodeInto(content, row.value);
+    const value = content.take();
+    row.flags = (row.flags | IN_FLIGHT) & ~DIRTY;
+    const { at } = row;
+    batch.put(Buffer.from(this.storeKey(row.key, row.hash)), value, 0, () => {
+      const now = this.table.rows[at]!;
+      now.flags = (now.flags | STORED) & ~IN_FLIGHT;
+      return 0;
+    });
+  }
+
+  protected rowsIn(): number {
+    return 1;
   }
 
   private bury(batch: Batch, row: MemoryRow): void {
@@ -703,6 +828,12 @@ class LevelGroupedStore extends Store implements GroupedStore {
   private save(batch: Batch, group: MemoryGroup): void {
     this.settleRows(group);
     this.append(this.sweepLeft, group);
+    const value = this.stored(group);
+    group.flags = (group.flags | IN_FLIGHT) & ~DIRTY;
+    batch.put(Buffer.from(this.storeKey(group.key, group.hash)), value, group.bytes, () => this.saved(group));
+  }
+
+  private stored(group: MemoryGroup): Buffer {
     const { layout } = this.table.header;
     content.reset();
     content.varint(group.rows.length);
@@ -714,8 +845,35 @@ class LevelGroupedStore extends Store implements GroupedStore {
       content.varint(value.at);
       content.raw(value.bytes.subarray(0, value.at));
     }
-    group.flags = (group.flags | IN_FLIGHT) & ~DIRTY;
-    batch.put(Buffer.from(this.storeKey(group.key, group.hash)), content.take(), group.bytes, () => this.saved(group));
+    return content.take();
+  }
+
+  settle(batch: Batch, from: number, deadline: number): number {
+    const { groups } = this.table;
+    let at = from;
+    for (; at < groups.length && !batch.full; at++) {
+      const group = groups[at];
+      if (group !== undefined && group.rows.length === 0) this.bury(batch, group);
+      else if (group !== undefined && (group.flags & DIRTY) !== 0) this.keep(batch, group);
+      if ((at & 15) === 15 && performance.now() >= deadline) return at + 1;
+    }
+    return at < groups.length ? at : -1;
+  }
+
+  /** As `save` does, but that its rows stay in memory and in the deltas that they wait for: where the open interval has changed one, it will be newer again. */
+  private keep(batch: Batch, group: MemoryGroup): void {
+    const { ledger } = this.where.task;
+    const value = this.stored(group);
+    const again = group.rows.some((row) => row.epoch === ledger.epoch);
+    group.flags = (group.flags | IN_FLIGHT) & (again ? -1 : ~DIRTY);
+    batch.put(Buffer.from(this.storeKey(group.key, group.hash)), value, 0, () => {
+      group.flags = (group.flags | STORED) & ~IN_FLIGHT;
+      return 0;
+    });
+  }
+
+  protected rowsIn(value: Buffer): number {
+    return new ByteReader(value).varint();
   }
 
   private saved(group: MemoryGroup): number {
@@ -739,22 +897,71 @@ class LevelGroupedStore extends Store implements GroupedStore {
   }
 }
 
+/** Timers are in memory; LevelDB has those that were there when a base was made, and only bases read them (protocols 22). */
+class LevelTimers implements TimerStore, Settling {
+  private readonly where: Where;
+  private readonly table: MemoryTimerTable;
+  /** In LevelDB, and not in memory any more. */
+  private gone: Buffer[] = [];
+
+  constructor(where: Where, table: MemoryTimerTable) {
+    this.where = where;
+    this.table = table;
+  }
+
+  left(timer: TimerRow): void {
+    this.gone.push(this.keyOf(timer));
+  }
+
+  private keyOf({ time, ns, key, hash }: TimerRow): Buffer {
+    const out = content;
+    out.reset();
+    out.raw(this.where.head);
+    const group = groupOf(hash, this.where.maxParallelism);
+    out.u8(group >>> 8);
+    out.u8(group & 0xff);
+    out.f64(time);
+    out.f64(ns);
+    writeKey(out, key);
+    return out.take();
+  }
+
+  settle(batch: Batch, from: number, deadline: number): number {
+    // First of all, since one of the same name may have come back.
+    while (this.gone.length > 0 && !batch.full) batch.delete(this.gone.pop()!, 0, nothingFreed);
+    const { timers } = this.table;
+    const { ledger } = this.where.task;
+    let at = from;
+    for (; at < timers.length && !batch.full; at++) {
+      const timer = timers[at];
+      if (timer !== undefined && !timer.stored && timer.epoch !== ledger.epoch) {
+        timer.stored = true;
+        batch.put(this.keyOf(timer), NO_VALUE, 0, nothingFreed);
+      }
+      if ((at & 63) === 63 && performance.now() >= deadline) return at + 1;
+    }
+    return at < timers.length || this.gone.length > 0 ? at : -1;
+  }
+}
+
+const NO_VALUE = Buffer.alloc(0);
+const nothingFreed = (): number => 0;
+
 /** The rows of a task in LevelDB, as they are when the batch in flight at the start of the sweep has resolved. */
 class LevelRows implements StoredRows {
   private readonly region: LevelRegion;
-  private readonly task: Task;
-  private readonly number: number;
+  private readonly stores: readonly Store[];
+  private store = 0;
   private readonly before: Promise<void> | undefined;
   private waited = false;
-  private rows: ReturnType<Database['iterator']> | undefined = undefined;
+  private rows: ReturnType<Database['iterator']>[] | undefined = undefined;
   private page: [Buffer, Buffer][] = [];
   private at = 0;
   private ended = false;
 
-  constructor(region: LevelRegion, task: Task, number: number) {
+  constructor(region: LevelRegion, stores: readonly Store[]) {
     this.region = region;
-    this.task = task;
-    this.number = number;
+    this.stores = stores;
     this.before = region.inFlight;
   }
 
@@ -780,29 +987,25 @@ class LevelRows implements StoredRows {
 
   private async more(): Promise<void> {
     try {
-      if (this.rows === undefined) {
-        const from = Buffer.alloc(2);
-        from.writeUInt16BE(this.number, 0);
-        const to = Buffer.alloc(2);
-        to.writeUInt16BE(this.number + 1, 0);
-        this.rows = this.region.db.iterator({ gte: from, lt: to, keyEncoding: 'buffer', valueEncoding: 'buffer', fillCache: false });
-      }
-      this.page = (await this.rows.nextv(1000)) as [Buffer, Buffer][];
+      // All of them at once, so that all see the same moment: rows leave memory meanwhile.
+      this.rows ??= this.stores.map((store) => this.region.db.iterator({ ...store.keys, keyEncoding: 'buffer', valueEncoding: 'buffer', fillCache: false }));
+      this.page = (await this.rows[this.store]!.nextv(1000)) as [Buffer, Buffer][];
       this.at = 0;
-      this.ended = this.page.length === 0;
+      if (this.page.length === 0) this.ended = ++this.store === this.stores.length;
     } catch (error) {
       throw failed('could not be read', error);
     }
   }
 
   private write(out: BlockWriter, key: Buffer, stored: Buffer): void {
-    const number = key.readUInt16BE(2);
-    const table = this.task.tables[number]!;
+    const { table } = this.stores[this.store]!;
+    const { number } = table;
+    const group = key.readUInt16BE(2);
     const canonical = key.subarray(HEAD);
     const gone = 'gone' in table ? table.gone : undefined;
     if (!('groups' in table)) {
       if (gone?.(decodeFrom(new ByteReader(stored))) === true) return;
-      out.beginRaw(number, VALUE, canonical);
+      out.beginRaw(number, VALUE, canonical, group);
       out.out.raw(stored);
       out.end();
       return;
@@ -812,7 +1015,7 @@ class LevelRows implements StoredRows {
       const ns = readNamespace(from, table.header.layout);
       const value = from.raw(from.varint());
       if (gone?.(decodeFrom(new ByteReader(value))) === true) continue;
-      out.beginRaw(number, VALUE, canonical);
+      out.beginRaw(number, VALUE, canonical, group);
       writeNamespace(out.out, table.header.layout, ns);
       out.out.raw(value);
       out.end();
@@ -825,6 +1028,6 @@ class LevelRows implements StoredRows {
     this.ended = true;
     this.page = [];
     // A failure to close it is none of the sweep's: the database closes its iterators itself.
-    rows?.close().catch(() => undefined);
+    for (const each of rows ?? []) each.close().catch(() => undefined);
   }
 }

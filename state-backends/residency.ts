@@ -1,6 +1,6 @@
 // What a table of level() asks of LevelDB. memory() has none of it: its tables hold `undefined` in its place.
 
-import type { Key } from './contract.ts';
+import type { Key, TimerRow } from './contract.ts';
 import type { MemoryGroup, MemoryRow } from './row.ts';
 
 /** What looking asks of it; neither counts nor makes anything resident. */
@@ -33,4 +33,14 @@ export interface GroupedStore extends Peeking {
   shrunk(group: MemoryGroup, row: MemoryRow): void;
   /** The last row left. False where the group has to stay as a tombstone. */
   leaves(group: MemoryGroup, row: MemoryRow): boolean;
+}
+
+export interface TimerStore {
+  /** One that LevelDB has is in the table no more. */
+  left(timer: TimerRow): void;
+}
+
+/** Takes rows of another database over as they are stored there, none of which the table has. */
+export interface Adopting {
+  put(rows: readonly (readonly [key: Buffer, hash: number, value: Buffer])[]): Promise<void>;
 }

@@ -2,23 +2,32 @@
 
 import { encodeInto } from './codec.ts';
 import { hashKey } from './keys.ts';
-import { BlockWriter, fileEnd, fileStart, KEY_TOMBSTONE, RowFileReader, type TableHeader, VALUE, writeNamespace } from './row-file.ts';
+import { BlockWriter, FileEnd, fileStart, KEY_TOMBSTONE, RowFileReader, type TableHeader, VALUE, writeNamespace } from './row-file.ts';
 
-/** Streams: as much is in memory as a chunk of the file makes. Rejects as a reader does where the file is damaged. */
-export async function* rewritten(file: AsyncIterable<Uint8Array>, keep: (hash: number, table: TableHeader) => boolean): AsyncIterable<Uint8Array> {
-  const rows = new BlockWriter();
+/**
+ * Streams: as much is in memory as a chunk of the file makes. Rejects as a reader does where the file is damaged. Its blocks are laid out by that many key
+ * groups.
+ */
+export async function* rewritten(
+  file: AsyncIterable<Uint8Array>,
+  keep: (hash: number, table: TableHeader) => boolean,
+  maxParallelism: number,
+): AsyncIterable<Uint8Array> {
+  const rows = new BlockWriter({ maxParallelism, range: { from: 0, to: maxParallelism - 1 } });
+  const end = new FileEnd();
   let tables: readonly TableHeader[] = [];
   let head: Uint8Array | undefined;
   const reader = new RowFileReader(
     (headers) => {
       tables = headers;
-      head = fileStart(headers);
+      head = fileStart(headers, maxParallelism);
     },
     (table, kind, key, ns, value) => {
       const header = tables[table]!;
       const { layout } = header;
-      if (!keep(hashKey(key), header)) return;
-      rows.begin(table, kind, key);
+      const hash = hashKey(key);
+      if (!keep(hash, header)) return;
+      rows.begin(table, kind, key, hash);
       if (kind !== KEY_TOMBSTONE) {
         writeNamespace(rows.out, layout, ns);
         if (layout === 'timers') rows.out.f64(value as number);
@@ -31,9 +40,9 @@ export async function* rewritten(file: AsyncIterable<Uint8Array>, keep: (hash: n
     reader.push(chunk);
     if (head !== undefined) yield head;
     head = undefined;
-    yield* rows.take();
+    yield* end.note(rows.take());
   }
   reader.end();
-  yield* rows.finish();
-  yield fileEnd(rows.rows, rows.blocks);
+  yield* end.note(rows.finish());
+  yield end.end();
 }

@@ -165,7 +165,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     if (row.epoch === ledger.waiting) ledger.encodeWaiting(this, row);
     ledger.unlist(this, row);
     if (ledger.tracked) {
-      ledger.log.begin(this.number, TOMBSTONE, row.key);
+      ledger.log.begin(this.number, TOMBSTONE, row.key, row.hash);
       ledger.log.end();
     }
     if (ledger.undoing) {
@@ -250,7 +250,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
     if ((row.flags & DEAD) === 0 && !gone) {
       this.write(out, row);
     } else {
-      out.begin(this.number, TOMBSTONE, row.key);
+      out.begin(this.number, TOMBSTONE, row.key, row.hash);
       out.end();
     }
   }
@@ -263,8 +263,7 @@ export class MemorySingleTable implements SingleTable, ValueTable {
 
   /** Gives how many bytes were written. */
   write(out: BlockWriter, row: MemoryRow): number {
-    const start = out.out.at;
-    out.begin(this.number, VALUE, row.key);
+    const start = out.begin(this.number, VALUE, row.key, row.hash);
     try {
       encodeInto(out.out, row.value);
     } catch (error) {

@@ -7,7 +7,7 @@ import type { Sweep } from './contract.ts';
 import type { MemoryGroupedTable } from './grouped-table.ts';
 import type { Ledger } from './ledger.ts';
 import type { MemoryRow } from './row.ts';
-import { BlockWriter, fileEnd, fileStart } from './row-file.ts';
+import { BlockWriter, FileEnd, fileStart } from './row-file.ts';
 import type { MemorySingleTable } from './single-table.ts';
 import type { MemoryTimerTable } from './timer-table.ts';
 
@@ -25,9 +25,10 @@ export class TableSweep implements Sweep {
   private readonly ledger: Ledger;
   private readonly tables: readonly AnyTable[];
   private stored: StoredRows | undefined;
-  private readonly out = new BlockWriter();
+  private readonly out: BlockWriter;
+  private readonly fileEnd = new FileEnd();
   /** What left memory while LevelDB was read: newer than what is read there, so it comes after it. */
-  private readonly leavers = new BlockWriter();
+  private readonly leavers: BlockWriter;
   private ready: Buffer[] = [];
   private table = 0;
   private position = 0;
@@ -46,7 +47,9 @@ export class TableSweep implements Sweep {
     this.stored = stored;
     this.memoryOnly = stored === undefined;
     this.onEnd = onEnd;
-    this.ready.push(fileStart(ledger.headers));
+    this.out = new BlockWriter(ledger.grouping);
+    this.leavers = new BlockWriter(ledger.grouping);
+    this.ready.push(fileStart(ledger.headers, ledger.grouping.maxParallelism));
   }
 
   /** Where rows that leave memory now are appended. */
@@ -60,14 +63,14 @@ export class TableSweep implements Sweep {
       const how = this.stored.step(this.out, deadline);
       if (how !== 'done') return how;
       this.stored = undefined;
-      this.ready.push(...this.out.finish(), ...this.leavers.finish());
+      this.ready.push(...this.fileEnd.note(this.out.finish()), ...this.fileEnd.note(this.leavers.finish()));
       if (performance.now() >= deadline) return 'again';
     }
     for (; this.table < this.tables.length; this.table++, this.position = 0) {
       if (!this.visit(this.tables[this.table]!, deadline)) return 'again';
     }
     this.end = this.ledger.lastFrozen;
-    this.ready.push(...this.out.finish(), fileEnd(this.rows, this.out.blocks + this.leavers.blocks));
+    this.ready.push(...this.fileEnd.note(this.out.finish()), this.fileEnd.end());
     this.state = 'done';
     this.onEnd();
     return 'done';
@@ -129,7 +132,7 @@ export class TableSweep implements Sweep {
   take(): Uint8Array[] {
     const ready = this.ready;
     this.ready = [];
-    if (this.state === 'sweeping') ready.push(...this.out.take());
+    if (this.state === 'sweeping') ready.push(...this.fileEnd.note(this.out.take()));
     return ready;
   }
 

@@ -1,10 +1,16 @@
 // The keyed state of one task: its tables, its ledger, restoring, sweeping. Residency is plugged in by level(); memory() plugs in nothing.
 
+import { ByteReader } from './byte-writer.ts';
 import type {
   Delta,
   GroupedTable,
+  Key,
   KeyGroupRange,
+  LinkedRows,
+  Loaded,
+  LoadedParts,
   Looking,
+  NumberedTable,
   SingleTable,
   StateStats,
   Sweep,
@@ -14,10 +20,12 @@ import type {
   TimerTable,
 } from './contract.ts';
 import { MemoryGroupedTable } from './grouped-table.ts';
-import { groupOf, hashKey } from './keys.ts';
+import { groupOf, hashKey, murmur3 } from './keys.ts';
 import { Ledger } from './ledger.ts';
+import { LINKED_HEAD, linkedRows } from './linked-rows.ts';
 import { TaskLooking } from './looking.ts';
-import { KEY_TOMBSTONE, type Layout, RowFileReader, type TableHeader, TOMBSTONE } from './row-file.ts';
+import type { Adopting } from './residency.ts';
+import { KEY_TOMBSTONE, type Layout, RowFileReader, type RowVisitor, type TableHeader, TOMBSTONE } from './row-file.ts';
 import { MemorySingleTable } from './single-table.ts';
 import { StateError } from './state-error.ts';
 import { type AnyTable, type StoredRows, TableSweep } from './sweep.ts';
@@ -26,7 +34,9 @@ import { MemoryTimerTable } from './timer-table.ts';
 /** What level() adds to a task. */
 export interface Residency {
   /** A table was declared. */
-  attach(table: MemorySingleTable | MemoryGroupedTable): void;
+  attach(table: AnyTable): void;
+  /** For rows that are in another database of the same form. */
+  adopting(table: MemorySingleTable | MemoryGroupedTable): Adopting;
   readonly pressed: boolean;
   /** Throws where the database has failed, also if whoever met that has caught it. */
   check(): void;
@@ -39,6 +49,15 @@ export interface Residency {
 }
 
 type Migrate = NonNullable<TableOptions['migrate']>;
+
+/** Where the rows of a stored table go. */
+interface Target {
+  /** Undefined: nobody has declared it. */
+  readonly table: AnyTable | undefined;
+  readonly name: string;
+  readonly version: number;
+  readonly migrate: Migrate | undefined;
+}
 
 export class Task implements TaskState {
   readonly ledger: Ledger;
@@ -90,6 +109,7 @@ export class Task implements TaskState {
     const table = new MemoryTimerTable(this.ledger, this.tables.length, this.register(uid, name, 'timers', undefined), few);
     this.tables.push(table);
     this.ledger.tables.push(table);
+    this.residency?.attach(table);
     return table;
   }
 
@@ -107,46 +127,91 @@ export class Task implements TaskState {
 
   // ── restoring ──
 
-  async load(file: AsyncIterable<Uint8Array>, ranges?: readonly KeyGroupRange[]): Promise<{ rows: number; unknown: ReadonlyMap<string, number> }> {
+  async load(file: AsyncIterable<Uint8Array> | LoadedParts, ranges?: readonly KeyGroupRange[]): Promise<Loaded> {
     const unknown = new Map<string, number>();
-    let targets: { table: AnyTable | undefined; name: string; version: number; migrate: Migrate | undefined }[] = [];
+    let targets: Target[] = [];
     let applied = 0;
+    const mine = this.groupsOf(ranges);
     const reader = new RowFileReader(
       (headers) => {
         targets = headers.map((header) => this.target(header));
       },
       (number, kind, key, ns, value) => {
-        const { table, name, version, migrate } = targets[number]!;
         const hash = hashKey(key);
         const group = groupOf(hash, this.maxParallelism);
-        if (group < this.range.from || group > this.range.to) return;
-        if (ranges !== undefined && !ranges.some(({ from, to }) => group >= from && group <= to)) return;
-        if (table === undefined) {
-          unknown.set(name, (unknown.get(name) ?? 0) + 1);
-          return;
-        }
-        applied++;
-        if ('timers' in table) {
-          if (kind === TOMBSTONE) table.restoreTombstone(value as number, key, hash, ns as number);
-          else table.restore(value as number, key, hash, ns as number);
-        } else if (kind === TOMBSTONE) {
-          table.restoreTombstone(key, hash, ns);
-        } else if (kind === KEY_TOMBSTONE) {
-          if ('groups' in table) table.restoreKeyTombstone(key, hash);
-        } else {
-          table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, version, key, hash));
-        }
+        if (!mine.some(({ from, to }) => group >= from && group <= to)) return;
+        if (this.apply(targets[number]!, kind, key, hash, ns, value)) applied++;
+        else unknown.set(targets[number]!.name, (unknown.get(targets[number]!.name) ?? 0) + 1);
       },
+      (maxParallelism) => (maxParallelism === this.maxParallelism ? (from, to) => mine.some((range) => from <= range.to && range.from <= to) : undefined),
     );
+    const relieved = async (): Promise<void> => {
+      if (this.residency?.pressed === true) await this.residency.relieve();
+    };
+    if ('read' in file) {
+      if (await reader.parts(file, relieved)) return { rows: applied, unknown, bytes: reader.readBytes };
+      return this.load(file.read(), ranges);
+    }
     for await (const chunk of file) {
       reader.push(chunk);
-      if (this.residency?.pressed === true) await this.residency.relieve();
+      await relieved();
     }
     reader.end();
-    return { rows: applied, unknown };
+    return { rows: applied, unknown, bytes: reader.readBytes };
   }
 
-  private target(header: TableHeader): { table: AnyTable | undefined; name: string; version: number; migrate: Migrate | undefined } {
+  async loadLinked(base: LinkedRows, tables: readonly NumberedTable[], ranges?: readonly KeyGroupRange[]): Promise<Loaded> {
+    const unknown = new Map<string, number>();
+    let rows = 0;
+    let bytes = 0;
+    for (const stored of tables) {
+      const target = this.target(stored);
+      const { table, name } = target;
+      const adopting = table === undefined || 'timers' in table || target.migrate !== undefined ? undefined : this.residency?.adopting(table);
+      const apply: RowVisitor = (_, kind, key, ns, value) => {
+        rows++;
+        this.apply(target, kind, key, hashKey(key), ns, value);
+      };
+      for (const range of this.groupsOf(ranges)) {
+        for await (const page of base.pages(stored.number, range)) {
+          for (const [key, value] of page) bytes += key.length + value.length;
+          if (table === undefined) unknown.set(name, (unknown.get(name) ?? 0) + page.length);
+          else if (adopting === undefined) for (const [key, value] of page) linkedRows(stored, key, value, apply);
+          else {
+            const canonical = page.map(([key, value]) => [key.subarray(LINKED_HEAD), value] as const);
+            rows += canonical.reduce((sum, [, value]) => sum + ('groups' in table ? new ByteReader(value).varint() : 1), 0);
+            await adopting.put(canonical.map(([key, value]) => [key, murmur3(key), value] as const));
+          }
+          if (this.residency?.pressed === true) await this.residency.relieve();
+        }
+      }
+    }
+    return { rows, unknown, bytes };
+  }
+
+  /** Of these groups those that are the task's. */
+  private groupsOf(ranges: readonly KeyGroupRange[] = [this.range]): KeyGroupRange[] {
+    const cut = ranges.map(({ from, to }) => ({ from: Math.max(from, this.range.from), to: Math.min(to, this.range.to) }));
+    return cut.filter(({ from, to }) => from <= to);
+  }
+
+  /** False where the table is not declared. */
+  private apply({ table, version, migrate }: Target, kind: number, key: Key, hash: number, ns: unknown, value: unknown): boolean {
+    if (table === undefined) return false;
+    if ('timers' in table) {
+      if (kind === TOMBSTONE) table.restoreTombstone(value as number, key, hash, ns as number);
+      else table.restore(value as number, key, hash, ns as number);
+    } else if (kind === TOMBSTONE) {
+      table.restoreTombstone(key, hash, ns);
+    } else if (kind === KEY_TOMBSTONE) {
+      if ('groups' in table) table.restoreKeyTombstone(key, hash);
+    } else {
+      table.restore(key, hash, ns, migrate === undefined ? value : migrate(value, version, key, hash));
+    }
+    return true;
+  }
+
+  private target(header: TableHeader): Target {
     const name = `${header.uid}/${header.name}`;
     const number = this.ledger.headers.findIndex((each) => each.uid === header.uid && each.name === header.name);
     if (number === -1) return { table: undefined, name, version: header.version, migrate: undefined };

@@ -7,6 +7,7 @@ import type { Key, TimerRow, TimerTable } from './contract.ts';
 import { HashIndex } from './hash-index.ts';
 import { sameKey } from './keys.ts';
 import { type FreezingTable, type Ledger, SLICE_ROWS } from './ledger.ts';
+import type { TimerStore } from './residency.ts';
 import { UNLISTED } from './row.ts';
 import { type BlockWriter, type TableHeader, TOMBSTONE, VALUE } from './row-file.ts';
 
@@ -22,6 +23,8 @@ export class MemoryTimer implements TimerRow {
   at: number;
   before: MemoryTimer | undefined;
   after: MemoryTimer | undefined;
+  /** LevelDB has it, for bases. */
+  stored: boolean;
 
   constructor(time: number, key: Key, hash: number, ns: number, id: number) {
     this.time = time;
@@ -34,6 +37,7 @@ export class MemoryTimer implements TimerRow {
     this.at = -1;
     this.before = undefined;
     this.after = undefined;
+    this.stored = false;
   }
 }
 
@@ -65,6 +69,8 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
   changed: MemoryTimer[] = [];
   size = 0;
   next = Number.POSITIVE_INFINITY;
+  /** Set once, at declaration, by level(). */
+  store: TimerStore | undefined = undefined;
   private readonly ledger: Ledger;
   private readonly index = new HashIndex();
   private readonly holes: number[] = [];
@@ -193,6 +199,7 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     }
     if (timer.epoch === ledger.waiting) ledger.writeWaiting((out) => this.write(out, timer));
     if (ledger.tracked) this.logRemoval(timer);
+    if (timer.stored) this.unstore(timer);
     this.unchain(timer);
     timer.time = time + 0;
     this.append(timer);
@@ -206,7 +213,7 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
 
   private logRemoval(timer: MemoryTimer): void {
     const { log } = this.ledger;
-    log.begin(this.number, TOMBSTONE, timer.key);
+    log.begin(this.number, TOMBSTONE, timer.key, timer.hash);
     log.out.f64(timer.ns);
     log.out.f64(timer.time);
     log.end();
@@ -235,7 +242,13 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
     }
   }
 
+  private unstore(timer: MemoryTimer): void {
+    this.store!.left(timer);
+    timer.stored = false;
+  }
+
   private leave(timer: MemoryTimer): void {
+    if (timer.stored) this.unstore(timer);
     this.index.remove(timer.id, timer.at);
     this.timers[timer.at] = undefined;
     this.holes.push(timer.at);
@@ -379,7 +392,7 @@ export class MemoryTimerTable implements TimerTable, FreezingTable {
   }
 
   write(out: BlockWriter, timer: MemoryTimer): void {
-    out.begin(this.number, VALUE, timer.key);
+    out.begin(this.number, VALUE, timer.key, timer.hash);
     out.out.f64(timer.ns);
     out.out.f64(timer.time);
     out.end();

@@ -21,12 +21,11 @@ import {
   hashKey,
   type KeyGroupRange,
   keyBytes,
-  RowFileReader,
   type Key as StateKey,
   sameKey,
   type TableHeader,
 } from '../../state-backends/index.ts';
-import { MillraceError, messageOf } from '../errors.ts';
+import { MillraceError } from '../errors.ts';
 import type { Key } from '../graph/job.ts';
 import type { CheckpointStorage } from '../graph/storage.ts';
 import type { Io } from '../runtime/io.ts';
@@ -34,7 +33,8 @@ import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import { absolute, below, folderOf, nameIn } from './addresses.ts';
 import { type CheckpointMetadata, readMetadata } from './metadata.ts';
 import { storageOf } from './places.ts';
-import { corrupt, SnapshotFiles } from './storage.ts';
+import { SnapshotFiles } from './storage.ts';
+import { visitRows } from './stored-rows.ts';
 import { type StoredState, storedStates } from './stored-views.ts';
 
 /** Bytes of files whose rows are in memory together. */
@@ -217,10 +217,19 @@ export class SnapshotInspector {
   }
 
   /** The rows of share `at` of `of`; with `only`, of keys of that hash, and only the files of their key group are read. */
-  async share(uid: string, { pick, at = 0, of = 1, only }: { pick: (key: StateKey) => boolean; at?: number; of?: number; only?: number }): Promise<Share> {
+  async share(
+    uid: string,
+    { pick, at = 0, of = 1, only, by = 'groups' }: { pick: (key: StateKey) => boolean; at?: number; of?: number; only?: number; by?: 'groups' | 'hashes' },
+  ): Promise<Share> {
     const handles = this.#handles(uid, only === undefined ? undefined : groupOf(only, this.metadata.maxParallelism));
-    const mine = (hash: number): boolean => (only === undefined ? Math.floor(((hash >>> 0) / 2 ** 32) * of) === at : hash === only);
-    const { tables, headers } = await this.#load(handles, (key, hash) => mine(hash) && pick(key));
+    const { maxParallelism } = this.metadata;
+    // By groups, so that a share of the rows is a share of the files; N3 needs shares that do not depend on the number of groups.
+    const byGroups = by === 'groups' && of <= maxParallelism;
+    const first = (share: number): number => Math.ceil((share * maxParallelism) / of);
+    const group = only === undefined ? undefined : groupOf(only, maxParallelism);
+    const groups = group !== undefined ? { from: group, to: group } : of > 1 && byGroups ? { from: first(at), to: first(at + 1) - 1 } : undefined;
+    const mine = (hash: number): boolean => (only === undefined ? byGroups || Math.floor(((hash >>> 0) / 2 ** 32) * of) === at : hash === only);
+    const { tables, headers } = await this.#load(handles, groups, (key, hash) => mine(hash) && pick(key));
     return { tables, states: storedStates(headers, windowsDefined(this.metadata.tasks, uid)) };
   }
 
@@ -229,38 +238,27 @@ export class SnapshotInspector {
   }
 
   /** N1. */
-  async #load(handles: readonly Handle[], pick: (key: StateKey, hash: number) => boolean): Promise<{ tables: Tables; headers: TableHeader[] }> {
+  async #load(
+    handles: readonly Handle[],
+    groups: KeyGroupRange | undefined,
+    pick: (key: StateKey, hash: number) => boolean,
+  ): Promise<{ tables: Tables; headers: TableHeader[] }> {
     const chain = chainOf(handles);
     const tables: Tables = new Map();
     const headers = new Map<string, TableHeader>();
     for (const ref of [...chain.bases, ...chain.deltas]) {
-      if ('kind' in ref && ref.kind !== 'rows')
-        throw new MillraceError(
-          'SNAPSHOT_INCOMPATIBLE',
-          `The file ${ref.file.name} of ${this.path} is of a kind that is not known here: ${String(ref.kind)}.`,
-          {
-            todo: 'Look at it with the release that wrote it, or take a savepoint.',
-          },
-        );
       let here: readonly TableHeader[] = [];
-      const reader = new RowFileReader(
-        (names) => {
+      await visitRows(ref, this.#files, {
+        maxParallelism: this.metadata.maxParallelism,
+        only: groups === undefined ? undefined : [groups],
+        onTables: (names) => {
           here = names;
           for (const header of names) headers.set(header.name, header);
         },
-        (number, kind, key, ns, value) => {
-          const hash = hashKey(key);
-          if (ref.ranges !== undefined && !ref.ranges.some((range) => within(range, groupOf(hash, this.metadata.maxParallelism)))) return;
+        onRow: (number, kind, key, hash, ns, value) => {
           if (pick(key, hash)) apply(tables, here[number]!, kind, key, hash, ns, value);
         },
-      );
-      try {
-        for await (const part of this.#files.read(ref.file)) reader.push(part);
-        reader.end();
-      } catch (error) {
-        if (error instanceof MillraceError) throw error;
-        throw corrupt(below(this.#files.files, ref.file.name), messageOf(error), error);
-      }
+      });
     }
     return { tables, headers: [...headers.values()] };
   }
@@ -315,10 +313,11 @@ export async function* diffSnapshots(one: SnapshotInspector, other: SnapshotInsp
     yield* changesBetween(before, after);
     // N3.
     const of = Math.max(one.sharesOf(each), other.sharesOf(each));
+    const by = one.metadata.maxParallelism === other.metadata.maxParallelism ? 'groups' : 'hashes';
     for (let at = 0; at < of; at++) {
       const sides = [];
       for (const snapshot of [one, other]) {
-        const { tables, states } = await snapshot.share(each, { pick: () => true, at, of });
+        const { tables, states } = await snapshot.share(each, { pick: () => true, at, of, by });
         sides.push(states.filter(({ kind }) => kind !== 'internal').flatMap((state) => entriesOf(each, state, tables)));
       }
       yield* changesBetween(sides[0]!, sides[1]!);

@@ -3,7 +3,7 @@
 //   bytes 0–3  'MRCP'    4  version    5–8  length of the body (u32 LE)    9–12  CRC32 of the body    then the body: one value of the codec
 
 import { crc32 } from 'node:zlib';
-import { decode, encode, type FileRef, filesOf } from '../../state-backends/index.ts';
+import { type BaseRef, type DeltaRef, decode, encode, type FileRef, filesOf, renamed } from '../../state-backends/index.ts';
 import { messageOf } from '../errors.ts';
 import type { CheckpointStorage } from '../graph/storage.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
@@ -101,15 +101,18 @@ export function writersOf(metadata: CheckpointMetadata): Record<string, number> 
 
 /** The same checkpoint with its files under other names. */
 export function withFiles(metadata: CheckpointMetadata, rename: (file: FileRef) => FileRef): CheckpointMetadata {
-  const renamed = <R extends { readonly file: FileRef }>(ref: R): R => ({ ...ref, file: rename(ref.file) });
+  const inChain = <R extends BaseRef | DeltaRef>(ref: R): R => renamed(ref, rename);
   const tasks = metadata.tasks.map((task): TaskSnapshot => {
     const operators = Object.entries(task.operators).map(([uid, operator]) => {
-      const writers = operator.writers?.map((writer) => ({ ...writer, segments: writer.segments.map(renamed) }));
+      const writers = operator.writers?.map((writer) => ({
+        ...writer,
+        segments: writer.segments.map((segment) => ({ ...segment, file: rename(segment.file) })),
+      }));
       return [uid, writers === undefined ? operator : { ...operator, writers }] as const;
     });
     const { keyed } = task;
-    const handle = keyed && { ...keyed.handle, bases: keyed.handle.bases.map(renamed), deltas: keyed.handle.deltas.map(renamed) };
-    const inFlight = task.inFlight === undefined ? {} : { inFlight: renamed(task.inFlight) };
+    const handle = keyed && { ...keyed.handle, bases: keyed.handle.bases.map(inChain), deltas: keyed.handle.deltas.map(inChain) };
+    const inFlight = task.inFlight === undefined ? {} : { inFlight: { ...task.inFlight, file: rename(task.inFlight.file) } };
     return { ...task, operators: Object.fromEntries(operators), keyed: keyed && handle && { ...keyed, handle }, ...inFlight };
   });
   return { ...metadata, tasks };

@@ -5,14 +5,26 @@
 //
 // Invariant: what a restore of the one gives to a key, a restore of the other does, at any parallelism.
 
-import { type BaseRef, chainOf, type DeltaRef, groupOf, type Handle, type KeyGroupRange, rangeOf, rewritten } from '../../state-backends/index.ts';
+import {
+  type BaseRef,
+  chainOf,
+  type DeltaRef,
+  type FileRef,
+  filesOf,
+  groupOf,
+  type Handle,
+  type KeyGroupRange,
+  rangeOf,
+  rewritten,
+} from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
 import type { SavepointInfo } from '../graph/job.ts';
 import { systemIo } from '../runtime/io.ts';
 import { type CheckpointMetadata, filesNamed } from './metadata.ts';
 import { storageOf } from './places.ts';
-import { copyFile, fillSavepoint, prepareSavepoint } from './savepoint.ts';
+import { copyFile, fillSavepoint, prepareSavepoint, writeFile } from './savepoint.ts';
 import type { SnapshotFiles } from './storage.ts';
+import { linkedAsRows } from './stored-rows.ts';
 
 export async function repartition(
   { metadata, files: source }: { readonly metadata: CheckpointMetadata; readonly files: SnapshotFiles },
@@ -33,28 +45,22 @@ export async function repartition(
     const handles = new Map<string, Handle>();
     for (const uid of new Set(metadata.tasks.flatMap((t) => (t.keyed === undefined ? [] : [t.keyed.uid])))) {
       const chain = chainOf(metadata.tasks.flatMap((t) => (t.keyed?.uid === uid ? [t.keyed.handle] : [])));
-      const remade = async <R extends BaseRef | DeltaRef>(ref: R): Promise<R> => {
+      const remade = async (ref: BaseRef | DeltaRef): Promise<FileRef> => {
+        const { name } = ref.file;
         writing(ref.file);
+        const counts = counting(ref.ranges, metadata.maxParallelism);
+        if ('tables' in ref) return writeFile(target, name, linkedAsRows(ref, source, maxParallelism, counts));
         // Names the file where it is damaged.
         await source.check(ref.file);
-        const out = await target.open(ref.file.name);
-        try {
-          for await (const part of rewritten(source.read(ref.file), counting(ref.ranges, metadata.maxParallelism))) await out.append([part]);
-          return { ...ref, file: await out.finish(), ranges: undefined };
-        } catch (error) {
-          await out.abandon().catch(() => {
-            // Removed with the savepoint; the error that counts is the first.
-          });
-          throw error;
-        }
+        return writeFile(target, name, rewritten(source.read(ref.file), counts, maxParallelism));
       };
       const bases: BaseRef[] = [];
-      for (const base of chain.bases) bases.push(await remade(base));
+      for (const base of chain.bases) bases.push({ kind: 'rows', file: await remade(base), b: base.b, n: base.n });
       const deltas: DeltaRef[] = [];
-      for (const delta of chain.deltas) deltas.push(await remade(delta));
+      for (const delta of chain.deltas) deltas.push({ id: delta.id, file: await remade(delta) });
       handles.set(uid, { bases, deltas });
     }
-    const keyed = new Set([...handles.values()].flatMap(({ bases, deltas }) => [...bases, ...deltas].map(({ file }) => file.name)));
+    const keyed = new Set(metadata.tasks.flatMap((task) => (task.keyed === undefined ? [] : filesOf(task.keyed.handle).map(({ name }) => name))));
     for (const file of filesNamed(metadata)) {
       if (keyed.has(file.name)) continue;
       writing(file);

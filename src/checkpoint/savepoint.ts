@@ -8,9 +8,10 @@
 //  V1  Nothing but the folder is needed to restore it, wherever it is moved to.
 //  V2  The metadata is written last: a folder without it is no savepoint.
 //  V3  Nothing in it is changed or removed, unless a job has claimed it and has a checkpoint of its own.
+//  V5  Of a base that was linked it has the rows: no backend's own files.
 //  V4  The folder was empty, or did not exist: nothing of the user's is overwritten. What is written of one that fails is removed again.
 
-import type { FileRef } from '../../state-backends/index.ts';
+import { type BaseRef, chainOf, type FileRef, type LevelBaseRef } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { SavepointInfo } from '../graph/job.ts';
 import type { CheckpointStorage } from '../graph/storage.ts';
@@ -19,6 +20,7 @@ import type { SnapshotStorage } from '../runtime/snapshot.ts';
 import { below, folderOf, nameIn } from './addresses.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata } from './metadata.ts';
 import { SnapshotFiles } from './storage.ts';
+import { linkedAsRows } from './stored-rows.ts';
 
 const METADATA = 'metadata';
 
@@ -63,12 +65,24 @@ export function writeSavepoint(
   verify: boolean | undefined,
 ): Promise<SavepointInfo> {
   return fillSavepoint(place, io, verify, async (target, writing) => {
-    for (const file of filesNamed(metadata)) {
+    const written = new Set<string>();
+    const independent = await withoutLinks(metadata, async (base, name) => {
+      await io.step('savepoint.file');
+      writing({ name, bytes: 0, crc: 0 });
+      written.add(name);
+      return writeFile(
+        target,
+        name,
+        linkedAsRows(base, source, metadata.maxParallelism, () => true),
+      );
+    });
+    for (const file of filesNamed(independent)) {
+      if (written.has(file.name)) continue;
       await io.step('savepoint.file');
       writing(file);
       await copyFile(source, target, file, file.name);
     }
-    return metadata;
+    return independent;
   });
 }
 
@@ -107,14 +121,40 @@ export async function fillSavepoint(
   }
 }
 
+/** V5. `convert` makes a row file of that name of a base that was linked, for all tasks of its operator. */
+async function withoutLinks(metadata: CheckpointMetadata, convert: (base: LevelBaseRef, name: string) => Promise<FileRef>): Promise<CheckpointMetadata> {
+  const files = new Map<string, FileRef>();
+  for (const uid of new Set(metadata.tasks.flatMap(({ keyed }) => keyed?.uid ?? []))) {
+    const chain = chainOf(metadata.tasks.flatMap(({ keyed }) => (keyed?.uid === uid ? [keyed.handle] : [])));
+    for (const base of chain.bases) {
+      if (base.kind === 'leveldb') files.set(`${base.file.name}/${uid}`, await convert(base, `${base.file.name}-${files.size}`));
+    }
+  }
+  const tasks = metadata.tasks.map((task) => {
+    if (task.keyed === undefined) return task;
+    const { uid, handle } = task.keyed;
+    const bases = handle.bases.map((base): BaseRef => {
+      if (base.kind !== 'leveldb') return base;
+      const { b, n, ranges } = base;
+      return { kind: 'rows', file: files.get(`${base.file.name}/${uid}`)!, b, n, ...(ranges === undefined ? {} : { ranges }) };
+    });
+    return { ...task, keyed: { ...task.keyed, handle: { ...handle, bases } } };
+  });
+  return { ...metadata, tasks };
+}
+
 /** The reference is what the reader has checked: a copy that differs from it is refused. */
-export async function copyFile(source: Pick<SnapshotStorage, 'read'>, target: SnapshotFiles, file: FileRef, name: string): Promise<FileRef> {
-  const copy = await target.open(name);
+export function copyFile(source: Pick<SnapshotStorage, 'read'>, target: SnapshotFiles, file: FileRef, name: string): Promise<FileRef> {
+  return writeFile(target, name, source.read(file));
+}
+
+export async function writeFile(target: SnapshotFiles, name: string, content: AsyncIterable<Uint8Array>): Promise<FileRef> {
+  const file = await target.open(name);
   try {
-    for await (const part of source.read(file)) await copy.append([part]);
-    return await copy.finish();
+    for await (const part of content) await file.append([part]);
+    return await file.finish();
   } catch (error) {
-    await copy.abandon().catch(() => {
+    await file.abandon().catch(() => {
       // Removed with the savepoint, or swept; the error that counts is the first.
     });
     throw error;

@@ -10,12 +10,11 @@
 
 import {
   type Backend,
-  type FileRef,
-  groupOf,
-  hashKey,
+  type BaseRef,
+  type DeltaRef,
+  filesOfBase,
   type KeyGroupRange,
   memory,
-  RowFileReader,
   type TableHeader,
   type TableOptions,
   type TaskState,
@@ -31,6 +30,7 @@ import { isProgramState, stateName } from '../runtime/program-state.ts';
 import type { CheckpointMetadata } from './metadata.ts';
 import { partsOf, settleMaxParallelism, unclaimed } from './restore.ts';
 import type { SnapshotFiles } from './storage.ts';
+import { visitRows } from './stored-rows.ts';
 
 export interface StateVerdict {
   readonly uid: string;
@@ -220,6 +220,7 @@ function bound(state: TaskState): TaskState {
     keyed: state.keyed.bind(state),
     timers: state.timers.bind(state),
     load: state.load.bind(state),
+    loadLinked: state.loadLinked.bind(state),
     beginUnit: state.beginUnit.bind(state),
     commitUnit: state.commitUnit.bind(state),
     rollbackUnit: state.rollbackUnit.bind(state),
@@ -282,10 +283,13 @@ async function tableVerdicts(options: VerifyOptions, node: Node, declared: reado
   const uid = nameOf(node);
   const { kind } = node.step;
   const found = new Map<string, Found>();
-  for (const { file, ranges } of filesOfKeyed(metadata, uid)) {
+  for (const { ref, ranges } of filesOfKeyed(metadata, uid)) {
     let tables: { readonly of: Found; readonly migrate: TableOptions['migrate'] | undefined; readonly version: number }[] = [];
-    const reader = new RowFileReader(
-      (headers) => {
+    // Names the file where it is damaged; a reader of rows does not know it.
+    for (const file of 'tables' in ref ? filesOfBase(ref) : [ref.file]) await files.check(file);
+    await visitRows({ ...ref, ranges }, files, {
+      maxParallelism: metadata.maxParallelism,
+      onTables: (headers) => {
         tables = headers.map((stored) => {
           const of: Found = found.get(stored.name) ?? { stored, rows: 0, mentioned: 0, migrated: false, refused: undefined };
           found.set(stored.name, of);
@@ -296,11 +300,8 @@ async function tableVerdicts(options: VerifyOptions, node: Node, declared: reado
           return { of, migrate: migrates ? mine.migrate : undefined, version: stored.version };
         });
       },
-      (number, what, key, _, value) => {
+      onRow: (number, what, key, hash, _, value) => {
         const { of, migrate, version } = tables[number]!;
-        const hash = hashKey(key);
-        const group = groupOf(hash, metadata.maxParallelism);
-        if (!ranges.some(({ from, to }) => group >= from && group <= to)) return;
         of.mentioned += 1;
         if (what !== 0) return;
         of.rows += 1;
@@ -311,11 +312,7 @@ async function tableVerdicts(options: VerifyOptions, node: Node, declared: reado
           of.refused = refusalOf(uid, of.stored.name, error);
         }
       },
-    );
-    // Names the file where it is damaged; a reader of rows does not know it.
-    await files.check(file);
-    for await (const part of files.read(file)) reader.push(part);
-    reader.end();
+    });
   }
   const verdicts: StateVerdict[] = [];
   if (kind === 'window') {
@@ -351,13 +348,13 @@ async function tableVerdicts(options: VerifyOptions, node: Node, declared: reado
 /** Each file once, with the key groups that it counts for in all tasks that name it. */
 function filesOfKeyed(metadata: CheckpointMetadata, uid: string) {
   const whole: KeyGroupRange = { from: 0, to: metadata.maxParallelism - 1 };
-  const files = new Map<string, { readonly file: FileRef; readonly ranges: KeyGroupRange[] }>();
+  const files = new Map<string, { readonly ref: BaseRef | DeltaRef; readonly ranges: KeyGroupRange[] }>();
   for (const task of metadata.tasks) {
     if (task.keyed?.uid !== uid) continue;
     const { handle } = task.keyed;
     const within = handle.range ?? whole;
     for (const ref of [...handle.bases, ...handle.deltas]) {
-      const entry: { readonly file: FileRef; readonly ranges: KeyGroupRange[] } = files.get(ref.file.name) ?? { file: ref.file, ranges: [] };
+      const entry: { readonly ref: BaseRef | DeltaRef; readonly ranges: KeyGroupRange[] } = files.get(ref.file.name) ?? { ref, ranges: [] };
       for (const { from, to } of ref.ranges ?? [whole]) entry.ranges.push({ from: Math.max(from, within.from), to: Math.min(to, within.to) });
       files.set(ref.file.name, entry);
     }

@@ -17,6 +17,7 @@ import type { Edge, Graph, Vertex } from '../graph/plan.ts';
 import { Channel } from '../runtime/channel.ts';
 import type { Io } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
+import { RegionBases } from '../runtime/region-bases.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
 import type { KnownSplits } from '../runtime/source-reader.ts';
 import { Task } from '../runtime/task.ts';
@@ -82,6 +83,7 @@ export class RegionAttempt {
   readonly tasks: readonly Task[];
   readonly coordinated: () => CoordinatedTask[];
   readonly #state: RegionState;
+  readonly #bases: RegionBases | undefined;
   readonly #opened = new Set<string>();
   readonly #restored = new Map<string, KnownSplits>();
   readonly #vertexOf = new Map<Task, Vertex>();
@@ -95,15 +97,17 @@ export class RegionAttempt {
       name: `${options.job}-${options.number}-${options.attempt}-${random}`,
       tracked: options.storage !== undefined,
     });
-    return new RegionAttempt(options, state);
+    return new RegionAttempt(options, state, `${options.number}-${random}`);
   }
 
-  private constructor(options: RegionOptions, state: RegionState) {
+  private constructor(options: RegionOptions, state: RegionState, id: string) {
     this.number = options.number;
     this.attempt = options.attempt;
     const { usedIds } = options;
     this.restoredId = options.metadata?.id ?? 0;
     this.#state = state;
+    const { attempt: number, storage, io, log } = options;
+    this.#bases = storage === undefined ? undefined : new RegionBases({ state, id, attempt: number, storage, io, log });
     const vertices = options.graph.vertices.filter((v) => v.region === options.number);
     const tasksOf = new Map<Vertex, Task[]>(vertices.map((v) => [v, []]));
     const channels = new Map<Edge, Channel[][]>();
@@ -134,6 +138,7 @@ export class RegionAttempt {
           log: options.log.child?.({ job: options.job, task: name }) ?? options.log,
           metrics: options.metrics.of({ job: options.job, uid: vertex.id, subtask: String(subtask) }),
           storage: options.storage,
+          bases: this.#bases,
           blocking: options.blocking,
           watermarkEachBatch: options.watermarkEachBatch || (vertex.head.step.kind === 'source' && vertex.head.step.source.bounded),
           alignment: options.alignment,
@@ -198,7 +203,8 @@ export class RegionAttempt {
   }
 
   /** After every task has ended. */
-  close(): Promise<void> {
-    return this.#state.close();
+  async close(): Promise<void> {
+    await this.#bases?.close();
+    await this.#state.close();
   }
 }

@@ -4,7 +4,7 @@
 // more than that one knows; each sink is asked behind its fence.
 
 import { resolve } from 'node:path';
-import { type FileRef, filesOf, rewritten, type TableHeader } from '../../state-backends/index.ts';
+import { type FileRef, type Handle, rewritten, type TableHeader } from '../../state-backends/index.ts';
 import { absolute, below, folderOf, nameIn } from '../checkpoint/addresses.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
 import { storageOf } from '../checkpoint/places.ts';
@@ -187,7 +187,7 @@ export class Snapshots {
 
   async #import(original: CheckpointMetadata, theirs: SnapshotFiles, attempt: number, link: boolean, keeps?: FromOptions['keeps']): Promise<Chosen> {
     const filter = await keeps?.(original);
-    const rows = new Set(original.tasks.flatMap((task) => (task.keyed === undefined ? [] : filesOf(task.keyed.handle).map(({ name }) => name))));
+    const rows = new Set(original.tasks.flatMap((task) => (task.keyed === undefined ? [] : rowFilesOf(task.keyed.handle))));
     const copies = new Map<string, FileRef>();
     let bytes = 0;
     for (const file of filesNamed(original)) {
@@ -196,13 +196,14 @@ export class Snapshots {
       const filtered = filter !== undefined && rows.has(file.name);
       // Names the file where it is damaged; a reader of rows does not know it.
       if (filtered) await theirs.check(file);
-      const source = filtered ? { read: (of: FileRef) => rewritten(theirs.read(of), (_, table) => filter(table)) } : theirs;
+      const source = filtered ? { read: (of: FileRef) => rewritten(theirs.read(of), (_, table) => filter(table), original.maxParallelism) } : theirs;
       const linked = !filtered && link && (await this.#link(theirs, file, name));
       const copy = linked ? { ...file, name } : await copyFile(source, this.files, file, name);
       copies.set(file.name, copy);
       bytes += copy.bytes;
     }
-    const metadata: CheckpointMetadata = { ...withFiles(original, (file) => copies.get(file.name)!), savepoint: undefined };
+    const renamed = withFiles(original, (file) => copies.get(file.name)!);
+    const metadata: CheckpointMetadata = { ...(filter === undefined ? renamed : withTables(renamed, filter)), savepoint: undefined };
     await this.registry.raise(metadata.id);
     const imported = await this.files.writeMetadata(`chk-${metadata.id}-a${attempt}`, packMetadata(metadata));
     return { info: { id: metadata.id, path: imported, bytes, startedAt: metadata.startedAt, durationMs: metadata.durationMs }, metadata };
@@ -315,4 +316,19 @@ export class Snapshots {
   close(): Promise<void> {
     return this.registry.close();
   }
+}
+
+/** Of a base that was linked, no file is rewritten: what counts of it stands in the metadata. */
+function rowFilesOf({ bases, deltas }: Handle): string[] {
+  return [...bases.filter(({ kind }) => kind === 'rows'), ...deltas].map(({ file }) => file.name);
+}
+
+function withTables(metadata: CheckpointMetadata, keep: (table: TableHeader) => boolean): CheckpointMetadata {
+  const tasks = metadata.tasks.map((task) => {
+    if (task.keyed === undefined) return task;
+    const { handle } = task.keyed;
+    const bases = handle.bases.map((base) => (base.kind === 'leveldb' ? { ...base, tables: base.tables.filter(keep) } : base));
+    return { ...task, keyed: { ...task.keyed, handle: { ...handle, bases } } };
+  });
+  return { ...metadata, tasks };
 }

@@ -118,4 +118,6 @@ export interface SnapshotStorage {
   open(name: string): Promise<{ append(blocks: Iterable<Uint8Array>): Promise<void>; finish(): Promise<FileRef>; abandon(): Promise<void> }>;
   /** The whole file, its checksum compared at the end; of a range only the length is, so whoever reads one compares the checksums in it. */
   read(file: FileRef, range?: ByteRange): AsyncIterable<Uint8Array>;
+  /** Nothing where there is no such file. */
+  remove(name: string): Promise<void>;
 }

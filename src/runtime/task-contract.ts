@@ -9,6 +9,7 @@ import type { AlignmentGroups } from '../time/alignment-group.ts';
 import type { Barrier, Channel } from './channel.ts';
 import type { Io } from './io.ts';
 import type { OperatorFactory } from './operator.ts';
+import type { RegionBases } from './region-bases.ts';
 import type { SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
 import type { KnownSplits } from './source-reader.ts';
 import type { TaskFailure } from './units.ts';
@@ -59,6 +60,8 @@ export interface TaskOptions {
   readonly metrics: Metrics;
   /** Undefined: checkpoints are off; one last barrier then commits the sinks. */
   readonly storage: SnapshotStorage | undefined;
+  /** Of the region, where it stores anything. */
+  readonly bases: RegionBases | undefined;
   readonly blocking: boolean;
   /** Watermarks after each batch of `read`, not by the clock. */
   readonly watermarkEachBatch: boolean;

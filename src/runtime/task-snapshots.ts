@@ -9,6 +9,7 @@
 //  P3  Encoding, of rows and of what was in flight, and sweeping take bounded slices; the longest
 //      uninterrupted stretch since the barrier is its pause.
 //  P4  Where what was in flight is given up the checkpoint is neither acknowledged nor declined: whoever gave it up knows.
+//  P5  A chain does not grow beyond C6 of chain.ts: a checkpoint that would make it longer waits for a base, and is declined where that fails.
 
 import {
   at,
@@ -16,9 +17,12 @@ import {
   type Chain,
   chainOf,
   type Delta,
+  type DeltaRef,
   type Handle,
   handleOf,
   type KeyGroupRange,
+  type Loaded,
+  overlong,
   releaseBlocks,
   type Sweep,
   type TaskState,
@@ -33,6 +37,7 @@ import { withLetters } from './dead-letters.ts';
 import type { Recording } from './in-flight.ts';
 import type { Io } from './io.ts';
 import { isProgramState, stateName } from './program-state.ts';
+import type { BaseMember, RegionBases } from './region-bases.ts';
 import type { SinkSnapshot } from './sink-runner.ts';
 import type { InFlightSnapshot, OperatorSnapshot, SnapshotStorage, TaskSnapshot } from './snapshot.ts';
 
@@ -57,6 +62,8 @@ export interface TaskSnapshotsOptions {
   readonly handles: readonly Handle[];
   readonly state: TaskState | undefined;
   readonly storage: SnapshotStorage | undefined;
+  /** Where the tasks of the region make their bases together. */
+  readonly bases?: RegionBases | undefined;
   readonly io: Io;
   readonly log: Logger;
   readonly post: (fn: () => void) => void;
@@ -99,19 +106,41 @@ export class TaskSnapshots {
   #baseFile: BaseFile | undefined;
   #closed = false;
   #sweeps = 0;
+  #frozen = false;
+  /** Whoever waits for the base that is swept. */
+  #awaiting: { resolve(): void; reject(error: unknown): void }[] = [];
+  readonly #member: BaseMember | undefined;
 
   constructor(options: TaskSnapshotsOptions) {
     this.#options = options;
     this.#files = chainOf(options.handles);
+    const { state, uid } = options;
+    if (state === undefined || options.bases === undefined) return;
+    const chain = (): Chain => this.#files;
+    const frozen = (): boolean => this.#frozen;
+    this.#member = {
+      uid,
+      state,
+      get chain() {
+        return chain();
+      },
+      get frozen() {
+        return frozen();
+      },
+      adopt: (base) => {
+        this.#files = withBase(this.#files, base);
+      },
+    };
+    options.bases.join(this.#member);
   }
 
   /** Loads what the task took over: bases, then deltas in order. */
   async load(): Promise<void> {
     const { state, storage, io, uid, kind } = this.#options;
     if (state === undefined || storage === undefined) return;
-    for (const { file, ranges } of [...this.#files.bases, ...this.#files.deltas]) {
+    for (const ref of [...this.#files.bases, ...this.#files.deltas]) {
       await io.step('restore.load');
-      const { unknown } = await state.load(storage.read(file), ranges);
+      const { unknown } = await this.#loadFrom(ref, state, storage);
       // What the program has not declared any more would be in no later base, and come back half where it is declared again.
       const table = [...unknown.keys()].map((each) => each.slice(uid.length + 1)).find((each) => isProgramState(each, kind));
       if (table !== undefined)
@@ -126,9 +155,26 @@ export class TaskSnapshots {
     }
   }
 
+  async #loadFrom(ref: BaseRef | DeltaRef, state: TaskState, storage: SnapshotStorage): Promise<Loaded> {
+    const { bases, range } = this.#options;
+    const { file, ranges } = ref;
+    if ('tables' in ref) {
+      const opened = await bases!.open(ref);
+      try {
+        return await state.loadLinked(opened, ref.tables, ranges);
+      } finally {
+        await bases!.release(ref);
+      }
+    }
+    // Files of which others need more: of these a part is read. What is read whole is compared with its checksum, too.
+    const others = ranges?.some(({ from, to }) => from < range.from || to > range.to) === true;
+    return state.load(others ? { bytes: file.bytes, read: (range) => storage.read(file, range) } : storage.read(file), ranges);
+  }
+
   /** The last part of the barrier step; `begunMs` is when the step began. */
   take(taken: TakenSnapshot, begunMs: number): void {
     if (this.#options.storage !== undefined) this.#options.state?.freeze(taken.id);
+    this.#frozen = true;
     this.#taken.push(taken);
     // An earlier one has been given up by now: no two are made at once.
     if (taken.recording !== undefined) this.#recording = taken.recording;
@@ -187,6 +233,7 @@ export class TaskSnapshots {
       const inFlight = taken.recording === undefined ? undefined : await this.#uploadInFlight(taken.recording);
       this.#files = at(this.#files, id);
       if (inFlight === 'given up') return;
+      if (overlong(this.#files) && state !== undefined) await this.#baseMade();
       const keyed = state === undefined ? undefined : { uid, range, handle: handleOf(this.#files, range) };
       await io.step('checkpoint.ack');
       post(() => {
@@ -212,8 +259,31 @@ export class TaskSnapshots {
 
   // ── bases ──
 
+  /** P5. */
+  async #baseMade(): Promise<void> {
+    const { bases, post } = this.#options;
+    if (this.#files.next !== undefined) return;
+    if (bases?.shared === true) {
+      bases.ask();
+      await bases.settled();
+      return;
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#awaiting.push({ resolve, reject });
+      post(() => {
+        this.#maySweep();
+        // Not now: rows that were loaded are not settled yet, say. The next one waits again.
+        if (this.#sweeping === undefined && !this.#sweepOpening) for (const each of this.#awaiting.splice(0)) each.resolve();
+      });
+    });
+  }
+
   #maySweep(): void {
-    const { task, attempt, state, storage, io, post } = this.#options;
+    const { task, attempt, state, storage, io, post, bases } = this.#options;
+    if (bases?.shared === true) {
+      bases.ask();
+      return;
+    }
     if (storage === undefined || state === undefined || this.#sweeping !== undefined || this.#sweepOpening || !wantsBase(this.#files)) return;
     if (state.unsettled) return;
     this.#sweeps += 1;
@@ -281,6 +351,7 @@ export class TaskSnapshots {
     this.#sweeping = undefined;
     this.#baseFile = undefined;
     this.#files = withBase(this.#files, base);
+    for (const { resolve } of this.#awaiting.splice(0)) resolve();
   }
 
   /** A base that fails costs nothing but itself: the deltas stand. */
@@ -291,6 +362,7 @@ export class TaskSnapshots {
     this.#sweeping?.sweep.cancel();
     this.#abandonBase();
     this.#sweeping = undefined;
+    for (const { reject } of this.#awaiting.splice(0)) reject(error);
   }
 
   #abandonBase(): void {
@@ -307,6 +379,8 @@ export class TaskSnapshots {
 
   close(): void {
     this.#closed = true;
+    if (this.#member !== undefined) this.#options.bases!.leave(this.#member);
+    for (const { reject } of this.#awaiting.splice(0)) reject(new MillraceError('JOB_ENDED', 'The task ended while a base of its state was made.'));
     if (this.#again !== undefined) this.#options.io.clock.clearTimeout(this.#again);
     this.#sweeping?.sweep.cancel();
     this.#recording?.drop();

@@ -183,6 +183,7 @@ export class Task {
       handles: restore?.handles ?? [],
       state: this.#keyed,
       storage: options.storage,
+      bases: options.bases,
       io: options.io,
       log: options.log,
       post: (fn) => this.#post(fn),

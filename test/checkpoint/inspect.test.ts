@@ -106,7 +106,7 @@ describe.each<[string, (folder: string) => RunOptions]>([
     const savepoint = await running.savepoint(join(folder, 'saved'));
     await running.cancel();
     const names = await readdir(join(history[0]!.path, '../../files'));
-    expect(names.some((name) => name.startsWith('base-'))).toBe(true);
+    expect(names.some((name) => /^(base|linked)-/.test(name))).toBe(true);
     for (const { path, changes: until } of [...history.filter((_, i) => i % 5 === 3), { path: savepoint.path, changes }]) {
       const snapshot = await openSnapshot(path, systemIo());
       const states = expected(until);
@@ -115,7 +115,7 @@ describe.each<[string, (folder: string) => RunOptions]>([
         expect(asObject(entries)).toEqual(held);
         expect(entries.length).toBe(Object.keys(held).length);
       }
-      for (const key of KEYS.filter((_, i) => i % 9 === 0)) {
+      for (const key of KEYS.filter((_, i) => i % 18 === 0)) {
         for (const [state, held] of Object.entries(states)) expect(await snapshot.get('kept', state, key)).toEqual(held[idOf(key)]);
       }
       expect(await snapshot.get('kept', 'last', 'no such key')).toBeUndefined();

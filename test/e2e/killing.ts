@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Settings } from './job-process.ts';
-import { ONLY_CPU, preludeOf, type Step } from './steps.ts';
+import { ONLY_CPU, ONLY_LEVEL, preludeOf, type Step } from './steps.ts';
 import { type Input, Trial } from './trial.ts';
 import { WORKLOADS } from './workloads.ts';
 
@@ -30,7 +30,8 @@ const SLOW = 60;
 export function courseOf(step: Step, turn: number): { workload: (typeof WORKLOADS)[number]; large: boolean; course: Course } {
   const backend = (['memory', 'level'] as const)[Math.floor(turn / 2) % 2]!;
   // Bases are made of deltas of some size.
-  if (step.name.startsWith('base.')) return { workload: 'wc', large: true, course: { backend, parallelism: [1, 2, 4], pace: 100 } };
+  if (step.name.startsWith('base.') || step.name === 'restore.base')
+    return { workload: 'wc', large: true, course: { backend: ONLY_LEVEL.has(step.name) ? 'level' : backend, parallelism: [1, 2, 4], pace: 100 } };
   const unaligned = step.name.startsWith('checkpoint.inflight') ? { unaligned: turn % 3 === 0 ? { after: 5 } : true } : {};
   const workload = ONLY_CPU.has(step.name) ? 'cpu' : WORKLOADS[turn % 2]!;
   // More checkpoints must complete than are retained, on a busy machine too.

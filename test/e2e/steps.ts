@@ -24,7 +24,10 @@ const RUNNING: Readonly<Record<string, number>> = {
   'checkpoint.prune': 1,
   'checkpoint.prune.file': 2,
   'base.begin': 1,
+  'base.linked': 1,
+  'base.copy': 1,
   'base.upload': 1,
+  'base.made': 1,
   'sink.commit': 2,
   'sink.committed': 2,
 };
@@ -33,6 +36,7 @@ const RUNNING: Readonly<Record<string, number>> = {
 const RESTORING: Readonly<Record<string, number>> = {
   'restore.read': 1,
   'restore.load': 2,
+  'restore.base': 1,
   'restore.commit': 1,
   'restore.committed': 1,
   'sweep.remove': 1,
@@ -59,12 +63,16 @@ export const SAVEPOINT_STEPS: readonly string[] = ['savepoint.file', 'savepoint.
 /** Where a first run must end to leave something for a step of a restore: a registered checkpoint with a segment that is not committed, or orphans. */
 export function preludeOf(step: string): string {
   if (step === 'sweep.remove') return 'checkpoint.metadata.copy=kill@4';
+  if (step === 'restore.base') return 'base.begin=kill@2';
   // Commits of several writers begin at once: only one that is over has left an open file for certain.
   return step === 'sink.files.copy' ? 'sink.committed=kill@2' : 'sink.commit=kill@4';
 }
 
 /** Only a sink with files that stay open over checkpoints has something to copy, and that is the sink of cpu. */
 export const ONLY_CPU: ReadonlySet<string> = new Set(['sink.files.copy']);
+
+/** Only tasks that share a database make their bases by links. */
+export const ONLY_LEVEL: ReadonlySet<string> = new Set(['base.linked', 'base.copy', 'base.made', 'restore.base']);
 
 /** Where a process that runs a query of Nexmark is killed: at steps that come in it, with keyed state or without. */
 const NEXMARK_STEPS: Readonly<Record<Query, string>> = {

@@ -32,6 +32,7 @@ class Bases implements SnapshotStorage {
     });
   }
   async *read(): AsyncIterable<Uint8Array> {}
+  async remove(): Promise<void> {}
 }
 
 describe('a base that is begun', () => {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { level, memory } from '../../state-backends/index.ts';
 import { conformance, tiny } from './conformance.ts';
+import { linking } from './model.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'millrace-state-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -11,6 +12,8 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 conformance('memory()', () => memory());
 conformance('level(), all of it in memory', () => level({ directory }));
 conformance('level(), next to nothing in memory', () => tiny(directory));
+conformance('level(), linked, all of it in memory', () => linking(level({ directory })));
+conformance('level(), linked, next to nothing in memory', () => linking(tiny(directory)));
 
 test('level() deletes the directory of an attempt when it is closed, and never opens one twice', async () => {
   const own = join(directory, 'own');

@@ -9,12 +9,16 @@ import {
   chainOf,
   type Delta,
   EMPTY_CHAIN,
+  type FileRef,
   type Handle,
   handleOf,
   hashKey,
   type Key,
   type KeyGroupRange,
   keyBytes,
+  type Link,
+  type LinkedFileRef,
+  openLinked,
   type RegionState,
   rangeOf,
   type Sweep,
@@ -34,6 +38,14 @@ export async function* reading(blocks: readonly Uint8Array[]): AsyncIterable<Uin
 
 let names = 0;
 
+/** Its bases are linked, and not swept. */
+export interface Linking extends Backend {
+  readonly links: true;
+}
+export function linking(backend: Backend): Linking {
+  return { kind: backend.kind, open: (options) => backend.open(options), links: true };
+}
+
 /** One instance of an operator with one table of each kind. */
 export class Instance {
   readonly region: RegionState;
@@ -46,11 +58,16 @@ export class Instance {
   private readonly storage: Storage;
   private sweep: Sweep | undefined;
   private base: Uint8Array[] = [];
+  private link: Link | undefined;
+  private readonly links: boolean;
+  /** Tables of the database that are stored already. */
+  private readonly linked = new Map<number, LinkedFileRef>();
 
   private readonly range: KeyGroupRange;
 
-  private constructor(region: RegionState, task: TaskState, storage: Storage, range: KeyGroupRange) {
+  private constructor(region: RegionState, task: TaskState, storage: Storage, range: KeyGroupRange, links: boolean) {
     this.range = range;
+    this.links = links;
     this.region = region;
     this.task = task;
     this.storage = storage;
@@ -63,9 +80,16 @@ export class Instance {
   static async open(backend: Backend, storage: Storage, index: number, parallelism: number, handles: readonly Handle[] = [], undo = true): Promise<Instance> {
     const region = await backend.open({ name: `host/region-${names++}`, tracked: true });
     const range = rangeOf(index, parallelism, MAX_PARALLELISM);
-    const instance = new Instance(region, region.task({ maxParallelism: MAX_PARALLELISM, range, undo }), storage, range);
+    const instance = new Instance(region, region.task({ maxParallelism: MAX_PARALLELISM, range, undo }), storage, range, 'links' in backend);
     instance.chain = chainOf(handles);
-    for (const file of [...instance.chain.bases, ...instance.chain.deltas]) await instance.task.load(reading(storage.get(file.file.name)!), file.ranges);
+    const source = { read: (file: { readonly name: string }) => reading(storage.get(file.name)!) };
+    for (const ref of [...instance.chain.bases, ...instance.chain.deltas]) {
+      if ('tables' in ref) {
+        const opened = await openLinked(ref, source, { tables: ref.tables, ranges: ref.ranges }, region.scratch);
+        await instance.task.loadLinked(opened, ref.tables, ref.ranges);
+        await opened.close();
+      } else await instance.task.load(source.read(ref.file), ref.ranges);
+    }
     return instance;
   }
 
@@ -107,6 +131,7 @@ export class Instance {
   /** One small step of a base. */
   async sweepSome(): Promise<void> {
     if (this.chain.next !== undefined) return;
+    if (this.links) return this.linkSome();
     this.sweep ??= this.task.sweep();
     const how = this.sweep.step(performance.now() - 1);
     if (typeof how === 'object') await how;
@@ -120,7 +145,36 @@ export class Instance {
 
   async sweepAll(): Promise<void> {
     do await this.sweepSome();
-    while (this.sweep !== undefined);
+    while (this.sweep !== undefined || this.link !== undefined);
+  }
+
+  private async linkSome(): Promise<void> {
+    this.link ??= this.region.link!([this.task]);
+    const { link } = this;
+    const how = link.step(0);
+    if (typeof how === 'object') await how;
+    if (how !== 'done') return;
+    let manifest: FileRef | undefined;
+    const files: LinkedFileRef[] = [];
+    for (const file of link.files) {
+      const { number } = file;
+      const there = number === undefined ? undefined : this.linked.get(number);
+      if (there !== undefined) {
+        files.push(there);
+        continue;
+      }
+      const parts: Uint8Array[] = [];
+      for await (const part of file.read()) parts.push(part);
+      const stored = this.store(parts);
+      if (number === undefined) manifest = stored;
+      else {
+        this.linked.set(number, { ...stored, number });
+        files.push({ ...stored, number });
+      }
+    }
+    this.chain = withBase(this.chain, { kind: 'leveldb', file: manifest!, files, tables: link.tables('op'), b: link.b, n: link.n });
+    this.link = undefined;
+    await link.close();
   }
 }
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, test } from 'vitest';
 import { level, memory } from '../../state-backends/index.ts';
+import { linking } from './model.ts';
 import { holdsForAllHistories } from './properties.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'millrace-state-'));
@@ -13,4 +14,7 @@ describe('random histories of changes, aborted checkpoints, sweeps, restores and
   test('level() with room for everything', () => holdsForAllHistories(() => level({ directory }), 60));
   test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), 200, { empties: true }));
   test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), 200));
+  test('level() whose bases are linked, with room for nothing', () =>
+    holdsForAllHistories(() => linking(level({ directory, cacheBytes: 1 })), 40, { empties: true }));
+  test('level() whose bases are linked, with room for a few rows', () => holdsForAllHistories(() => linking(level({ directory, cacheBytes: 3000 })), 40));
 });
