@@ -71,7 +71,7 @@ describe('a base that is begun', () => {
       table.insert('k', hashKey('k'), 1);
       const snapshot = { vertex: 'op', subtask: 0, parallelism: 1, watermark: 0, processingTime: 0, ended: false };
       snapshots.take({ id: 100, snapshot, operators: {}, sinks: [], recording: undefined }, performance.now());
-      snapshots.work(Number.POSITIVE_INFINITY);
+      while (snapshots.busy) snapshots.work(Number.POSITIVE_INFINITY);
       await snapshots.settled();
       await deliver();
       expect(acknowledged).toHaveLength(1);
