@@ -33,13 +33,15 @@ export interface Faults {
 export interface HostOptions {
   readonly seed: number;
   readonly state?: StateBackend | undefined;
+  /** Finds the disk that this one has left, as the next process on a machine does. */
+  readonly after?: SimulatedHost | undefined;
 }
 
 /** Where the checkpoints of a run lie on its disk. */
 export const CHECKPOINTS = '/checkpoints';
 
 export class SimulatedHost {
-  readonly disk = new MemoryDisk();
+  readonly disk: MemoryDisk;
   readonly state: WatchedState;
   readonly random: () => number;
   readonly io: Io;
@@ -48,15 +50,17 @@ export class SimulatedHost {
   /** Calls of user code that have given a promise which is open. */
   #calls = 0;
   readonly #test: ReturnType<typeof testSystem>;
+  readonly #store: MemoryStore;
 
-  constructor({ seed, state = memory() }: HostOptions) {
+  constructor({ seed, state = memory(), after }: HostOptions) {
+    this.disk = after?.disk ?? new MemoryDisk();
+    this.#store = after === undefined ? new MemoryStore() : after.#store;
     this.#test = testSystem({ seed, name: 'host', onFailure: () => {} });
     this.state = new WatchedState(state);
     this.random = seeded(seed);
-    const store = new MemoryStore();
     this.io = {
       fs: this.disk.fs,
-      openStore: async () => store,
+      openStore: async () => this.#store,
       clock: this.#test.clock,
       elapsed: () => this.now,
       random: seeded(seed + 1),
