@@ -31,7 +31,7 @@ import type { CheckpointStorage } from '../graph/storage.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import { absolute, below, folderOf, nameIn } from './addresses.ts';
-import { type CheckpointMetadata, readMetadata } from './metadata.ts';
+import { type CheckpointMetadata, headOf, readMetadata } from './metadata.ts';
 import { storageOf } from './places.ts';
 import { SnapshotFiles } from './storage.ts';
 import { visitRows } from './stored-rows.ts';
@@ -116,7 +116,11 @@ export class SnapshotInspector {
 
   /** All operators that have something stored, in the order of their names. */
   get uids(): string[] {
-    const uids = this.metadata.tasks.flatMap((task) => [...(task.keyed === undefined ? [] : [task.keyed.uid]), ...Object.keys(task.operators)]);
+    const uids = this.metadata.tasks.flatMap((task) => [
+      ...(task.keyed === undefined ? [] : [task.keyed.uid]),
+      ...Object.keys(task.operators),
+      ...(task.inFlight?.lanes ?? []).flatMap(({ address, records }) => (address === undefined || records === 0 ? [] : [headOf(address)])),
+    ]);
     // What has a dot in its name has no uid: it is made anew by every program.
     return [...new Set(uids)].filter((uid) => !uid.includes('.')).sort();
   }
@@ -294,6 +298,10 @@ export class SnapshotInspector {
           'dead letters',
           deadLetters.map((value) => ({ value })),
         );
+      for (const { address, records } of task.inFlight?.lanes ?? []) {
+        if (address === undefined || records === 0 || headOf(address) !== uid) continue;
+        add('in-flight', 'channel', [{ value: { instance: task.subtask, by: address.slice(uid.length + 1), records } }]);
+      }
       for (const [name, { mode, items }] of Object.entries(parts)) {
         // Every instance has the same copy.
         if (mode === 'broadcast' && out.has(name)) continue;

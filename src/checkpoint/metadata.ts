@@ -89,6 +89,11 @@ export function filesNamed(metadata: Pick<CheckpointMetadata, 'tasks'>): FileRef
   return [...files.values()];
 }
 
+/** The operator that an address of what was in flight leads to. */
+export function headOf(address: string): string {
+  return address.slice(0, address.indexOf(' '));
+}
+
 /** By uid of a transactional sink: how many writers it has, counted up to the highest that has anything pending. Their names are numbers from 0. */
 export function writersOf(metadata: CheckpointMetadata): Record<string, number> {
   const counts: Record<string, number> = {};

@@ -18,7 +18,7 @@ import type { Graph, Vertex } from '../graph/plan.ts';
 import { redistribute, type StatePart } from '../runtime/parts.ts';
 import type { InFlightShare, OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
 import type { KnownSplits } from '../runtime/source-reader.ts';
-import type { CheckpointMetadata } from './metadata.ts';
+import { type CheckpointMetadata, headOf } from './metadata.ts';
 import type { Pointer } from './registry.ts';
 
 export interface Candidate {
@@ -104,7 +104,7 @@ export function unclaimed(metadata: CheckpointMetadata, graph: Graph): string[] 
     const { uid, handle } = task.keyed ?? {};
     if (uid !== undefined && !keyed.has(uid) && (handle!.bases.length > 0 || handle!.deltas.length > 0)) unkeyed.add(uid);
   }
-  return [...new Set([...stored].filter((uid) => !known.has(uid)).concat([...unkeyed], ...strayed(metadata, graph).keys()))];
+  return [...new Set([...stored].filter((uid) => !known.has(uid)).concat([...unkeyed]))];
 }
 
 /** Records that were in flight to an operator that no edge of that kind leads to any more: how many, by the name of that operator. */
@@ -113,7 +113,7 @@ export function strayed(metadata: CheckpointMetadata, graph: Graph): Map<string,
   const counts = new Map<string, number>();
   for (const { address, records } of metadata.tasks.flatMap((t) => t.inFlight?.lanes ?? [])) {
     if (address === undefined || records === 0 || addresses.has(address)) continue;
-    const uid = address.slice(0, address.indexOf(' '));
+    const uid = headOf(address);
     counts.set(uid, (counts.get(uid) ?? 0) + records);
   }
   return counts;

@@ -28,7 +28,7 @@ import type { Operator, OperatorEnvironment, OperatorFactory } from '../runtime/
 import { redistribute } from '../runtime/parts.ts';
 import { isProgramState, stateName } from '../runtime/program-state.ts';
 import type { CheckpointMetadata } from './metadata.ts';
-import { partsOf, settleMaxParallelism, unclaimed } from './restore.ts';
+import { partsOf, settleMaxParallelism, strayed, unclaimed } from './restore.ts';
 import type { SnapshotFiles } from './storage.ts';
 import { visitRows } from './stored-rows.ts';
 
@@ -83,6 +83,10 @@ export async function verify(options: VerifyOptions): Promise<Verdict> {
     states.push({ uid: metadata.job, state: 'maxParallelism', outcome: 'refused', rows: 0, sentence, todo });
   }
   for (const uid of unclaimed(metadata, graph)) states.push(lost(options, uid, undefined, 0, lossOf(uid, graph)));
+  for (const [uid, records] of strayed(metadata, graph))
+    states.push(
+      lost(options, uid, 'records in flight', records, `The program has no exchange any more by which ${records} records were on their way to '${uid}'`),
+    );
   for (const vertex of graph.vertices) {
     for (const node of vertex.nodes) {
       const { step } = node;

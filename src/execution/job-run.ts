@@ -19,7 +19,7 @@ import { absolute } from '../checkpoint/addresses.ts';
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
 import { patienceOf } from '../checkpoint/decisions.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
-import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
+import { settleMaxParallelism, strayed, unclaimed } from '../checkpoint/restore.ts';
 import type { SavepointPlace } from '../checkpoint/savepoint.ts';
 import { claiming } from '../checkpoint/verify.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
@@ -309,8 +309,19 @@ export class JobRun {
 
   #check(metadata: CheckpointMetadata): void {
     const { restore } = this.#options;
+    const dropsState = typeof restore === 'object' && restore.allowNonRestoredState === true;
+    const astray = strayed(metadata, this.#graph);
+    if (astray.size > 0 && !dropsState) {
+      throw new MillraceError(
+        'RESTORE_STATE_UNCLAIMED',
+        `The checkpoint ${metadata.id} has records on their way to ${[...astray.keys()].map((uid) => `'${uid}'`).join(', ')}, by an exchange that the job '${this.name}' does not have any more.`,
+        {
+          todo: 'Bring the exchange back, start from a savepoint, which has no such records, or accept that they are dropped: restore: { from, allowNonRestoredState: true }.',
+        },
+      );
+    }
     const without = unclaimed(metadata, this.#graph);
-    if (without.length > 0 && !(typeof restore === 'object' && restore.allowNonRestoredState === true)) {
+    if (without.length > 0 && !dropsState) {
       throw new MillraceError(
         'RESTORE_STATE_UNCLAIMED',
         `The checkpoint ${metadata.id} has state of ${without.map((uid) => `'${uid}'`).join(', ')}, which the job '${this.name}' does not have any more.`,
