@@ -26,6 +26,8 @@ export interface S3UploadOptions {
   readonly headers: Readonly<Record<string, string>>;
   /** The server heeds If-None-Match. */
   readonly conditional: boolean;
+  /** The upload may have been begun more than once: aborts all at that address but this one. */
+  readonly begunTwice: (uploadId: string) => Promise<void>;
 }
 
 const ID_HEADER = 'x-amz-meta-millrace-write';
@@ -130,7 +132,7 @@ export class S3Upload implements StoredFileWriter {
   async #begin(): Promise<string> {
     const { bucket, key, checksum, headers } = this.#options;
     const algorithm: Record<string, string> = checksum === 'crc32' ? { 'x-amz-checksum-algorithm': 'CRC32' } : {};
-    const { body } = await this.#client.ask({
+    const { body, tries } = await this.#client.ask({
       what: 'write',
       method: 'POST',
       bucket,
@@ -139,7 +141,10 @@ export class S3Upload implements StoredFileWriter {
       headers: { ...headers, ...algorithm, [ID_HEADER]: this.#id },
       signal: this.#abort.signal,
     });
-    return textOf(body.toString('utf8'), 'UploadId') ?? '';
+    const uploadId = textOf(body.toString('utf8'), 'UploadId') ?? '';
+    // Of the answer that was lost nobody knows the number.
+    if (tries > 1) await this.#options.begunTwice(uploadId);
+    return uploadId;
   }
 
   #checksums(body: Buffer): Record<string, string> {

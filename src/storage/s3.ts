@@ -1,6 +1,6 @@
 // Checkpoint storage in a bucket of S3, or of a server that speaks its protocol.
 //
-// What: a file is an object, written in one request or in parts (s3-upload.ts); a folder is a prefix, and an empty object whose name ends in a slash where it was made
+// What: a file is an object, written in one request or in parts (s3-upload.ts); a folder is a prefix, and holds an empty object of the name `.folder` where it was made
 // as one. Requests, retries and errors are those of s3-client.ts. Nothing of a library is needed: the protocol's six requests are small (docs/decisions/0013).
 //
 // Invariants:
@@ -44,6 +44,9 @@ export interface S3Options {
 }
 
 const MIB = 1 << 20;
+const LEAST_PART_BYTES = 5 * MIB;
+/** Not a name that ends in a slash: servers that keep objects in directories take that for one, and let it be made twice. */
+const MARKER = '.folder';
 
 /**
  * Bytes of checkpoints in S3, or in what speaks its protocol: `checkpoints: { directory, storage: s3({ bucket }) }`. The registry stays in `directory`. Needs no
@@ -55,6 +58,9 @@ const MIB = 1 << 20;
  * assert.equal(storage.root, 's3://checkpoints/prod');
  */
 export function s3(options: S3Options): CheckpointStorage {
+  const { partBytes = LEAST_PART_BYTES } = options;
+  if (!Number.isInteger(partBytes) || partBytes < LEAST_PART_BYTES)
+    throw invalid(`partBytes ${partBytes}: S3 takes no smaller parts than 5 MiB.`, `Write at least ${LEAST_PART_BYTES}.`);
   return new S3Storage(options);
 }
 
@@ -77,8 +83,6 @@ export class S3Storage implements CheckpointStorage {
     const { bucket, prefix = '', partBytes = 8 * MIB, retries = 5, timeout = 15_000, headers = {}, backoff = {} } = options;
     if (typeof bucket !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(bucket))
       throw invalid(`'${bucket}' is no name of a bucket.`, 'Write it without s3:// and slashes.');
-    if (!Number.isInteger(partBytes) || partBytes < 5 * MIB)
-      throw invalid(`partBytes ${partBytes}: S3 takes no smaller parts than 5 MiB.`, 'Write at least 5242880.');
     if (!Number.isInteger(retries) || retries < 0) throw invalid(`retries ${retries}: it is a whole number.`, 'Write 0 for none.');
     if (!(timeout > 0)) throw invalid(`timeout ${timeout}: it is a number of milliseconds.`, 'Write more than 0.');
     const region = options.region ?? environment.AWS_REGION ?? environment.AWS_DEFAULT_REGION ?? 'us-east-1';
@@ -137,7 +141,13 @@ export class S3Storage implements CheckpointStorage {
   async create(address: string): Promise<StoredFileWriter> {
     const { bucket, key } = placeOf(address);
     if (this.#conditional !== 'heeded' && (await this.#isThere(bucket, key))) throw existing('create', address);
-    return new S3Upload(this.#client, { ...this.#upload, bucket, key, conditional: this.#conditional !== 'refused' });
+    return new S3Upload(this.#client, {
+      ...this.#upload,
+      bucket,
+      key,
+      conditional: this.#conditional !== 'refused',
+      begunTwice: (own) => this.#discard(bucket, key, own),
+    });
   }
 
   /** B2. */
@@ -207,7 +217,7 @@ export class S3Storage implements CheckpointStorage {
       const { body } = await this.#ask({ what: 'list', method: 'GET', bucket, query: { 'list-type': '2', prefix, delimiter: '/', ...after } });
       const { keys, folders, next } = listingOf(body.toString('utf8'));
       // What makes the folder a folder is not in it.
-      for (const each of [...keys, ...folders]) if (each !== prefix) yield { name: named(each), unfinished: false };
+      for (const each of [...keys, ...folders]) if (each !== prefix && each !== `${prefix}${MARKER}`) yield { name: named(each), unfinished: false };
       token = next;
     }
     const begun = new Set<string>();
@@ -232,15 +242,19 @@ export class S3Storage implements CheckpointStorage {
 
   async discard(address: string): Promise<void> {
     const { bucket, key } = placeOf(address);
+    await this.#discard(bucket, key, undefined);
+  }
+
+  async #discard(bucket: string, key: string, but: string | undefined): Promise<void> {
     for await (const upload of this.#uploads(bucket, key)) {
-      if (upload.key !== key) continue;
+      if (upload.key !== key || upload.id === but) continue;
       await this.#ask({ what: 'abort', method: 'DELETE', bucket, key, query: { uploadId: upload.id } }).catch(unlessGone);
     }
   }
 
   async makeFolder(address: string): Promise<boolean> {
     try {
-      const marker = await this.create(`${address}/`);
+      const marker = await this.create(`${address}/${MARKER}`);
       await marker.finish();
       return true;
     } catch (error) {
@@ -251,7 +265,7 @@ export class S3Storage implements CheckpointStorage {
 
   /** What was made as a folder; one that is a prefix of names goes with the last of them. */
   removeFolder(address: string): Promise<void> {
-    return this.remove(`${address}/`);
+    return this.remove(`${address}/${MARKER}`);
   }
 
   /** By a copy in the server. */

@@ -17,7 +17,8 @@ export class MemoryDisk {
 
   constructor() {
     const disk = {
-      mkdir: async (path: string): Promise<undefined> => {
+      mkdir: async (path: string, options?: { recursive?: boolean }): Promise<undefined> => {
+        if (options?.recursive !== true && (this.#folders.has(path) || this.#files.has(path))) throw failed('EEXIST: file already exists, mkdir', path);
         for (let folder = path; !this.#folders.has(folder) && folder !== dirname(folder); folder = dirname(folder)) this.#folders.add(folder);
         return undefined;
       },
@@ -34,7 +35,18 @@ export class MemoryDisk {
       },
       readdir: async (path: string): Promise<string[]> => {
         if (!this.#folders.has(path)) throw missing('scandir', path);
-        return [...this.#files.keys()].filter((file) => dirname(file) === path).map((file) => file.slice(path.length + sep.length));
+        const inside = [...this.#files.keys(), ...this.#folders].filter((each) => dirname(each) === path && each !== path);
+        return inside.map((each) => each.slice(path.length).replace(sep, ''));
+      },
+      rmdir: async (path: string): Promise<void> => {
+        if (!this.#folders.has(path)) throw missing('rmdir', path);
+        if ([...this.#files.keys(), ...this.#folders].some((each) => dirname(each) === path && each !== path))
+          throw failed('ENOTEMPTY: directory not empty, rmdir', path);
+        this.#folders.delete(path);
+      },
+      link: async (from: string, to: string): Promise<void> => {
+        if (this.#files.has(to)) throw failed('EEXIST: file already exists, link', to);
+        this.#files.set(to, this.#read(from));
       },
       stat: async (path: string) => {
         const isFile = this.#files.has(path);
@@ -65,13 +77,13 @@ export class MemoryDisk {
     const parts: Content[] = [];
     let at = 0;
     if (flags === 'wx') {
-      if (this.#files.has(path)) throw Object.assign(new Error(`EEXIST: file already exists, open '${path}'`), { code: 'EEXIST' });
+      if (this.#files.has(path)) throw failed('EEXIST: file already exists, open', path);
       this.#files.set(path, new Uint8Array(0));
     } else if (!this.#files.has(path) && !this.#folders.has(path)) throw missing('open', path);
     return {
       writeFile: async (content: string | Uint8Array): Promise<void> => {
         // What is given may be used again by whoever gave it.
-        parts.push(bytesOf(content).slice());
+        parts.push(Buffer.from(bytesOf(content)));
         this.#files.set(path, Buffer.concat(parts));
       },
       read: async (buffer: Uint8Array, offset: number, length: number, position?: number): Promise<{ bytesRead: number }> => {
@@ -116,5 +128,10 @@ function bytesOf(content: string | Uint8Array): Content {
 }
 
 function missing(call: string, path: string): Error {
-  return Object.assign(new Error(`ENOENT: no such file or directory, ${call} '${path}'`), { code: 'ENOENT' });
+  return failed(`ENOENT: no such file or directory, ${call}`, path);
+}
+
+/** What a file system says, beginning with its code. */
+function failed(said: string, path: string): Error {
+  return Object.assign(new Error(`${said} '${path}'`), { code: said.slice(0, said.indexOf(':')) });
 }

@@ -12,6 +12,7 @@ import * as actors from 'millrace/actors';
 import * as actorTesting from 'millrace/actors/testing';
 import * as connectors from 'millrace/connectors';
 import * as stateBackends from 'millrace/state-backends';
+import * as storage from 'millrace/storage';
 import * as testing from 'millrace/testing';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -27,6 +28,7 @@ const ENTRIES = {
   'millrace/actors': 'actors/index.ts',
   'millrace/actors/testing': 'actors/testing.ts',
   'millrace/state-backends': 'state-backends/index.ts',
+  'millrace/storage': 'src/storage/index.ts',
   'millrace/testing': 'src/testing/index.ts',
 } as const;
 type Entry = keyof typeof ENTRIES;
@@ -43,6 +45,7 @@ const MODULES: Record<string, unknown> = {
   'millrace/actors': actors,
   'millrace/actors/testing': actorTesting,
   'millrace/state-backends': stateBackends,
+  'millrace/storage': storage,
   'millrace/testing': testing,
   xstate,
 };
