@@ -19,8 +19,10 @@ const READ_BYTES = 1 << 20;
  * A folder that cannot be written is CHECKPOINT_DIRECTORY at the start.
  * @param root - Holds a folder for each job; made where it is not there.
  * @example
- * const words = job('words', (j) => j.source('words', fromArray(['to', 'be'])).sink('out', collect()));
+ * const seen: string[] = [];
+ * const words = job('words', (env) => void env.fromArray('in', ['to', 'be']).forEach('out', (word) => void seen.push(word)));
  * await words.run({ checkpoints: { directory: './registry', storage: directory('./bytes') } });
+ * assert.deepEqual(seen, ['to', 'be']);
  */
 export function directory(root: string): CheckpointStorage {
   return new DirectoryStorage(root, systemIo());

@@ -15,6 +15,7 @@ import type { StoredFileWriter } from '../graph/storage.ts';
 import { escaped, textOf } from './s3-answers.ts';
 import type { S3Client } from './s3-client.ts';
 
+/** What a server compares uploads with: CRC32, MD5, or the signature's SHA-256 alone. */
 export type S3Checksum = 'crc32' | 'md5' | 'none';
 
 export interface S3UploadOptions {

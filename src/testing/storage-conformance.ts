@@ -286,7 +286,7 @@ export function storageConformance(open: () => CheckpointStorage | Promise<Check
     for (const name of ['chk-1-a1', 'chk-2-a1', 'chk-3-a3']) await files.writeMetadata(name, Buffer.from(name));
     const left = await storage.create(below(files.files, 'base-y-a1-9'));
     await left.append([pattern(0, largeBytes)]);
-    assert.deepEqual(await files.found(), { attempt: 3, metadata: below(files.checkpoints, 'chk-3-a3') });
+    assert.deepEqual(await files.found(), { attempt: 3, id: 3, metadata: below(files.checkpoints, 'chk-3-a3') });
     await files.sweep(new Set(['delta-x-a1-2', 'chk-2-a1']), 3);
     assert.deepEqual(await entries(storage, files.files), ['base-x-a3-1', 'delta-x-a1-2', 'notes']);
     assert.deepEqual(await entries(storage, files.checkpoints), ['chk-2-a1', 'chk-2-a1.copy', 'chk-3-a3', 'chk-3-a3.copy']);
