@@ -22,7 +22,7 @@ describe('a disk in memory', () => {
     await abandoned.append([bytes('half')]);
     await abandoned.abandon();
     await storage.writeMetadata('chk-7-a1', bytes('meta'));
-    expect(await storage.found()).toEqual({ attempt: 1, metadata: join(folder, 'checkpoints', 'chk-7-a1') });
+    expect(await storage.found()).toEqual({ attempt: 1, id: 7, metadata: join(folder, 'checkpoints', 'chk-7-a1') });
     expect((await storage.sweep(new Set(['chk-7-a1']), 2)).sort()).toEqual(['delta-x-a1-1']);
     await expect(storage.check(file)).rejects.toMatchObject({ code: 'SNAPSHOT_CORRUPT' });
   });
