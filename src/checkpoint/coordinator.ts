@@ -212,7 +212,7 @@ export class Coordinator {
       return {
         receive: (mail) => this.#receive(mail),
         inspect: () => ({
-          metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures.size },
+          metrics: { lastCheckpoint: this.#completed?.id ?? null, pending: this.#pending?.id ?? null, failures: this.#failures.size, ...this.figures },
           snapshot: this.#phase ?? 'idle',
         }),
         stopping: () => {

@@ -75,13 +75,20 @@ async function listCommand(flags: Flags): Promise<void> {
   } else states = await (await snapshotOf(flags.at, flags)).list();
   if (flags.json === true) print([JSON.stringify(states)]);
   else if (states.length === 0) print([flags.at === undefined ? 'The job keeps no state by key.' : 'Nothing is stored there.']);
-  else
+  else {
+    const hot = states.some(({ hotKeys }) => hotKeys !== undefined);
     print(
       table([
-        ['OPERATOR', 'STATE', 'KIND', flags.at === undefined ? 'ROWS' : 'KEYS', 'BYTES'],
-        ...states.map(({ uid, state, kind, rows, bytes }) => [uid, state, kind, String(rows), String(bytes)]),
+        ['OPERATOR', 'STATE', 'KIND', flags.at === undefined ? 'ROWS' : 'KEYS', 'BYTES', ...(hot ? ['HOT KEYS'] : [])],
+        ...states.map(({ uid, state, kind, rows, bytes, hotKeys }) => [uid, state, kind, String(rows), String(bytes), ...(hot ? [hotText(hotKeys)] : [])]),
       ]),
     );
+  }
+}
+
+/** `ada 34 %, bob 2 %`; as a door gives it, of JSON. */
+function hotText(hotKeys: StateSummary['hotKeys'] = []): string {
+  return hotKeys.map(({ key, share }) => `${keyText(keyOf(JSON.stringify(key)))} ${Math.round(share * 100)} %`).join(', ');
 }
 
 async function getCommand(uid: string, state: string, text: string, flags: Flags): Promise<void> {

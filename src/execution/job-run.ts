@@ -885,6 +885,7 @@ export class JobRun {
           if (value !== null) samples.push({ name, labels: { job: this.name, task: task.name }, value });
       }
     }
+    for (const [name, value] of Object.entries(this.#coordinator?.figures ?? {})) if (value !== null) samples.push({ name, labels: { job: this.name }, value });
     samples.push(...(await this.state.metrics()));
     return samples;
   }

@@ -12,6 +12,7 @@ import { canonicalKey, encode, groupOf, hashKey, instanceOf, keyBytes, type Key 
 import { codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { Key, MetricSample } from '../graph/job.ts';
 import { type Node, nameOf } from '../graph/node.ts';
+import { type HotKey, hottest } from '../runtime/hot-keys.ts';
 import type { Queryable, QueryableState } from '../runtime/queryable.ts';
 import type { Task } from '../runtime/task.ts';
 import type { SeenTask } from '../runtime/task-contract.ts';
@@ -28,6 +29,8 @@ export interface StateSummary {
   readonly rows: number;
   /** An estimate. */
   readonly bytes: number;
+  /** Keys of the operator that get the most records, by an estimate (hot-keys.ts): of a job that runs, and none where none stands out or few have come. */
+  readonly hotKeys?: readonly { readonly key: Key; readonly share: number }[];
 }
 
 export interface StateEntry {
@@ -89,10 +92,12 @@ export class StateQueries {
       const name = nameOf(node);
       const figures: TableFigures[] = [];
       await this.#each(name, (seen) => figures.push(...seen.state.tables()));
+      const hotKeys = this.#hottest(name);
       for (const { name: state, kind, table, tables } of this.#of.queryable(node).states) {
         const of = figures.filter((each) => tables.includes(each.name));
         const rows = of.filter((each) => each.name === table).reduce((sum, each) => sum + each.rows, 0);
-        out.push({ uid: name, state, kind, rows, bytes: of.reduce((sum, each) => sum + each.bytes, 0) });
+        const bytes = of.reduce((sum, each) => sum + each.bytes, 0);
+        out.push({ uid: name, state, kind, rows, bytes, ...(hotKeys.length === 0 ? {} : { hotKeys }) });
       }
     }
     return out;
@@ -113,7 +118,15 @@ export class StateQueries {
         ];
       });
     });
-    return (await Promise.all(samples)).flat();
+    const uids = new Set(this.#of.tasks().flatMap(({ vertex, hotKeys }) => (hotKeys === undefined ? [] : [nameOf(vertex.head)])));
+    const hot = [...uids].flatMap((uid) =>
+      this.#hottest(uid).map(({ key, share }): MetricSample => ({ name: 'hotKeyShare', labels: { job: this.#of.job, uid, key: labelOf(key) }, value: share })),
+    );
+    return [...(await Promise.all(samples)).flat(), ...hot];
+  }
+
+  #hottest(uid: string): HotKey[] {
+    return hottest(this.#of.tasks().flatMap(({ vertex, hotKeys }) => (hotKeys !== undefined && nameOf(vertex.head) === uid ? [hotKeys] : [])));
   }
 
   /** Keys of an operator's state with their views, up to the limit; not all of one moment. */
@@ -215,6 +228,11 @@ export class StateQueries {
       await changed;
     }
   }
+}
+
+/** Text that says the key, strings as they are. */
+function labelOf(key: StateKey): string {
+  return typeof key === 'string' ? key : JSON.stringify(key, (_, part: unknown) => (typeof part === 'bigint' ? `${part}n` : part));
 }
 
 /** The entries of a scan: the first `limit` that come, or the largest of all. */

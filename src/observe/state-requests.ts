@@ -1,6 +1,6 @@
 // What the control door answers about keyed state that is live. Values are JSON as state-json.ts says.
 //
-//   GET  /jobs/<name>/state                                    [ { uid, state, kind, rows, bytes } ]; ?uid= of one operator
+//   GET  /jobs/<name>/state                                    [ { uid, state, kind, rows, bytes, hotKeys? } ]; ?uid= of one operator
 //   GET  /jobs/<name>/state/get?uid=&state=&key=               { found, value }; the key as JSON
 //   GET  /jobs/<name>/state/scan?uid=&state=&prefix=&limit=&largest=      [ { state, key, value } ]
 
@@ -17,7 +17,10 @@ export async function answerState(queries: StateQueries, url: string): Promise<u
   const { pathname, searchParams } = new URL(url, 'http://door');
   const question = pathname.split('/').filter((part) => part !== '')[3];
   const optional = (name: string): string | undefined => searchParams.get(name) ?? undefined;
-  if (question === undefined) return queries.list(optional('uid'));
+  if (question === undefined) {
+    const states = await queries.list(optional('uid'));
+    return states.map(({ hotKeys, ...state }) => ({ ...state, ...(hotKeys && { hotKeys: hotKeys.map(({ key, share }) => ({ key: shown(key), share })) }) }));
+  }
   const uid = needed(searchParams, 'uid');
   if (question === 'get') {
     const value = await queries.query(uid, needed(searchParams, 'state'), keyOf(needed(searchParams, 'key')));

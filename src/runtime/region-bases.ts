@@ -72,6 +72,7 @@ export class RegionBases {
   readonly #opened = new Map<string, Opening>();
   #made = 0;
   #failures = 0;
+  #uploadedBytes = 0;
   #making: Promise<void> | undefined;
   #closed = false;
   /** Ends the pause between two slices. */
@@ -87,6 +88,11 @@ export class RegionBases {
 
   leave(member: BaseMember): void {
     this.#members.delete(member);
+  }
+
+  /** Of all bases of the region in this attempt: what was new in each. */
+  get uploadedBytes(): number {
+    return this.#uploadedBytes;
   }
 
   /** False: each task makes its own. */
@@ -174,7 +180,9 @@ export class RegionBases {
         this.#refuseClosed();
         await out.append([part]);
       }
-      return await out.finish();
+      const stored = await out.finish();
+      this.#uploadedBytes += stored.bytes;
+      return stored;
     } catch (error) {
       await out.abandon();
       throw error;

@@ -18,6 +18,8 @@ import {
   chainOf,
   type Delta,
   type DeltaRef,
+  filesOf,
+  filesOfBase,
   type Handle,
   handleOf,
   type KeyGroupRange,
@@ -105,6 +107,9 @@ export class TaskSnapshots {
   /** Of the base that is made, from the moment it is open. */
   #baseFile: BaseFile | undefined;
   #closed = false;
+  #deltaBytes: number | null = null;
+  #baseBytes: number | null = null;
+  #writtenBytes = 0;
   #sweeps = 0;
   #frozen = false;
   /** Whoever waits for the base that is swept. */
@@ -129,6 +134,7 @@ export class TaskSnapshots {
       },
       adopt: (base) => {
         this.#files = withBase(this.#files, base);
+        this.#baseBytes = filesOfBase(base).reduce((sum, { bytes }) => sum + bytes, 0);
       },
     };
     options.bases.join(this.#member);
@@ -221,6 +227,8 @@ export class TaskSnapshots {
           const file = await storage!.write(`delta-${task}-a${attempt}-${delta.id}-${this.#uploads}`, delta.blocks);
           this.#files = withDelta(this.#files, { id: delta.id, file });
         }
+        this.#deltaBytes = delta.rows > 0 ? delta.bytes : 0;
+        this.#writtenBytes += this.#deltaBytes;
         this.#unsaved.shift();
         releaseBlocks(delta.blocks);
       }
@@ -351,7 +359,22 @@ export class TaskSnapshots {
     this.#sweeping = undefined;
     this.#baseFile = undefined;
     this.#files = withBase(this.#files, base);
+    this.#baseBytes = base.file.bytes;
+    this.#writtenBytes += base.file.bytes;
     for (const { resolve } of this.#awaiting.splice(0)) resolve();
+  }
+
+  /** For metrics: of the last delta and the last base that this attempt has written, null where there is none; of all of them; and what a restore would read. */
+  get figures(): Readonly<Record<string, number | null>> {
+    const files = filesOf(handleOf(this.#files));
+    return {
+      stateDeltaBytes: this.#deltaBytes,
+      stateBaseBytes: this.#baseBytes,
+      stateWrittenBytes: this.#writtenBytes,
+      stateLinkedBytes: this.#options.bases?.uploadedBytes ?? null,
+      stateFiles: files.length,
+      stateStoredBytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
+    };
   }
 
   /** A base that fails costs nothing but itself: the deltas stand. */

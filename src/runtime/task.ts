@@ -30,6 +30,7 @@ import { DeadLetters, deadLetter } from './dead-letters.ts';
 import { forEachSink } from './for-each.ts';
 import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
+import { HotKeys, hottest, type WeighedKeys } from './hot-keys.ts';
 import { Recording } from './in-flight.ts';
 import { readInFlight } from './in-flight-file.ts';
 import type { Operator, Participant, TimeEvent } from './operator.ts';
@@ -120,6 +121,8 @@ export class Task {
   #patience: { readonly id: number; readonly handle: unknown } | undefined;
 
   readonly counts = { recordsIn: 0, deadLetters: 0 };
+  /** Of a task with state by key. */
+  readonly #hot: HotKeys | undefined;
 
   constructor(options: TaskOptions) {
     const { vertex, restore } = options;
@@ -170,6 +173,7 @@ export class Task {
     for (const node of this.#nodes) {
       if (node.step.kind === 'sink' || node.step.kind === 'forEach') this.#sinks.set(node, this.#openSink(node));
     }
+    this.#hot = isKeyed(vertex.head.step) ? new HotKeys() : undefined;
     if (isKeyed(vertex.head.step)) {
       this.#keyed = options.region.task({ maxParallelism: options.maxParallelism, range: options.range, undo: needsUndo(this.#nodes) });
     }
@@ -633,6 +637,7 @@ export class Task {
       this.#time.leave();
     }
     this.counts.recordsIn += next - from;
+    if (this.#hot !== undefined && next > from) this.#hot.saw(columns.keys, columns.hashes, from, next);
     const ended = this.#options.io.elapsed();
     if (ended - begun > 2 * CHUNK_MS) this.#chunk = Math.max(1, this.#chunk >> 1);
     else if (ended - begun < CHUNK_MS / 2 && this.#chunk < CHUNK_MAX) this.#chunk *= 2;
@@ -1071,6 +1076,16 @@ export class Task {
     for (const answer of looks) answer(there);
   }
 
+  /** Which keys get the most records; undefined where there are none. */
+  get hotKeys(): WeighedKeys | undefined {
+    return this.#hot?.weighed;
+  }
+
+  get #hottest(): number | null {
+    const [first] = hottest([this.#hot!.weighed]);
+    return first?.share ?? null;
+  }
+
   metrics(): Record<string, number | null> {
     return {
       recordsIn: this.counts.recordsIn,
@@ -1080,7 +1095,7 @@ export class Task {
       lastCheckpoint: this.#options.lastCheckpoint() ?? null,
       deadLetters: this.counts.deadLetters,
       ...Object.assign({}, ...this.#operators.map((o) => o.counts ?? {})),
-      ...(this.#keyed === undefined ? {} : stateFigures(this.#keyed.stats())),
+      ...(this.#keyed === undefined ? {} : { ...stateFigures(this.#keyed.stats()), ...this.#snapshots.figures, hotKeyShare: this.#hottest }),
     };
   }
 }
