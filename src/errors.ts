@@ -85,7 +85,7 @@ export const CODES = {
 export type ErrorCode = keyof typeof CODES;
 
 export interface ErrorDetails {
-  /** What the user can do about it, one sentence. */
+  /** What the user can do about it, one sentence; where a disk is full, that says so instead. */
   readonly todo?: string;
   /** The operator that it happened in. */
   readonly uid?: string;
@@ -115,7 +115,7 @@ export class MillraceError extends Error {
 
   constructor(code: ErrorCode, said: string, details: ErrorDetails = {}) {
     const sentence = oneStop(said);
-    const todo = details.todo ?? (isDiskFull(details.cause) ? DISK_FULL : undefined);
+    const todo = isDiskFull(details.cause) ? DISK_FULL : details.todo;
     super(todo === undefined || sentence.endsWith(todo) ? sentence : `${sentence} ${todo}`, details.cause === undefined ? undefined : { cause: details.cause });
     this.name = 'MillraceError';
     this.sentence = sentence;

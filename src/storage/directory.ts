@@ -54,7 +54,7 @@ export class DirectoryStorage implements CheckpointStorage {
       } catch (cause) {
         throw new MillraceError('CHECKPOINT_DIRECTORY', `The checkpoint directory ${folder} cannot be written: ${messageOf(cause)}.`, {
           cause,
-          ...(codeOf(cause) === 'ENOSPC' ? {} : { todo: 'Make it writable for this user, or name another one.' }),
+          todo: 'Make it writable for this user, or name another one.',
         });
       }
     }

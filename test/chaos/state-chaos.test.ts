@@ -44,13 +44,13 @@ it.runIf(ASKED_FOR)(
   },
 );
 
-function summary({ rounds, steps, moments, compared, rows, wrong }: Tally, seconds: number): string {
+function summary({ rounds, steps, moments, compared, based, bases, rows, wrong }: Tally, seconds: number): string {
   const at = [...steps.values()].reduce((sum, n) => sum + n, 0);
-  return `State chaos: ${rounds} rounds with ${KEYS} keys, killed ${at} times at ${steps.size} named steps and ${moments} times at random; ${compared} keys and ${rows} rows compared, ${wrong.length} wrong; ${(seconds / rounds).toFixed(1)} s a round, seed ${SEED}.`;
+  return `State chaos: ${rounds} rounds with ${KEYS} keys, killed ${at} times at ${steps.size} named steps and ${moments} times at random; ${compared} keys (${based} times with bases, of which there were ${bases.size}) and ${rows} rows compared, ${wrong.length} wrong; ${(seconds / rounds).toFixed(1)} s a round, seed ${SEED}.`;
 }
 
 function page(tally: Tally, seconds: number): string {
-  const { rounds, steps, moments, failures, compared, operations, rows, wrong } = tally;
+  const { rounds, steps, moments, failures, compared, based, bases, operations, rows, wrong } = tally;
   const all = [...STEPS.map(({ name }) => name), ...SAVEPOINT_STEPS];
   const at = [...steps.values()].reduce((sum, n) => sum + n, 0);
   return `# Killed, and every key where it was
@@ -73,7 +73,8 @@ This page is written by the run.
 | Killed at random moments | ${moments} |
 | Rounds in which a step failed first, so that the job restarted by itself | ${failures} |
 | Operations | ${operations.toLocaleString('en')} |
-| Keys compared | ${compared.toLocaleString('en')} |
+| Keys compared | ${compared.toLocaleString('en')}, in ${compared / KEYS} checkpoints and savepoints, of which ${based} had bases |
+| Bases | ${bases.size} |
 | Published rows compared | ${rows.toLocaleString('en')} |
 | Duration | ${(seconds / 60).toFixed(1)} min, ${(seconds / rounds).toFixed(1)} s a round |
 | Wrong | ${wrong.length} |

@@ -14,6 +14,7 @@ import { Registry } from '../../src/checkpoint/registry.ts';
 import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { DirectoryStorage } from '../../src/storage/directory.ts';
+import { chainOf } from '../../state-backends/index.ts';
 import { kept } from '../e2e/kept.ts';
 import { SAVEPOINT_STEPS, STEPS } from '../e2e/steps.ts';
 import { typescript } from '../e2e/trial.ts';
@@ -28,7 +29,7 @@ const disk = new DirectoryStorage('.', io);
 const PARALLELISMS = [1, 4, 3, 2, 3, 1, 2, 4];
 /** A process that has not ended by then hangs; one that has taken no checkpoint by then is killed where it is. */
 const HANGS_MS = 60_000;
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 5000;
 
 export interface Tally {
   rounds: number;
@@ -38,14 +39,30 @@ export interface Tally {
   failures: number;
   /** Keys compared, in checkpoints and savepoints. */
   compared: number;
+  /** Of checkpoints that had a base, and how many bases those were. */
+  based: number;
+  readonly bases: Set<string>;
   operations: number;
   rows: number;
   readonly wrong: string[];
 }
-export const newTally = (): Tally => ({ rounds: 0, steps: new Map(), moments: 0, failures: 0, compared: 0, operations: 0, rows: 0, wrong: [] });
+export const newTally = (): Tally => ({
+  rounds: 0,
+  steps: new Map(),
+  moments: 0,
+  failures: 0,
+  compared: 0,
+  based: 0,
+  bases: new Set(),
+  operations: 0,
+  rows: 0,
+  wrong: [],
+});
 
 interface Patience {
   readonly made: number;
+  /** Counted from when there is a new base: bases take longer than many a process lives. */
+  readonly base: boolean;
   readonly checkpoints: number;
   readonly afterMs: number;
 }
@@ -76,8 +93,10 @@ export class Lane {
   async round(): Promise<boolean> {
     const random = this.#random;
     this.#round += 1;
-    const kind = this.#round === 1 ? 'moment' : random.of(['step', 'step', 'step', 'step', 'moment', 'moment', 'fail'] as const);
     const step = random.of([...STEPS.map(({ name }) => name), ...SAVEPOINT_STEPS]);
+    const drawn = this.#round === 1 ? 'moment' : random.of(['step', 'step', 'step', 'step', 'moment', 'moment', 'fail'] as const);
+    // Each attempt has file sinks of its own, and these would count anew: it would fail for ever.
+    const kind = drawn === 'fail' && step.startsWith('sink.files.') ? 'step' : drawn;
     const wantsSavepoint = step.startsWith('savepoint.') && kind !== 'moment';
     const wantsImport = step === 'restore.import' && kind !== 'moment';
     const action = wantsSavepoint ? 'savepoint' : wantsImport ? 'stop' : random.of(['', '', '', '', '', 'savepoint', 'rescale', 'stop'] as const);
@@ -94,11 +113,16 @@ export class Lane {
       ...(action === 'stop' && this.#restore === undefined ? { task: { stop: name } } : {}),
     };
     if (settings.task !== undefined && 'rescale' in settings.task === false) this.#savepoints += 1;
-    const at = random.of([1, 1, 1, 2, 3, 5]);
+    const at = random.of([1, 1, 1, 2, 3]);
     const faults = kind === 'moment' || (wantsImport && this.#restore === undefined) ? '' : `${step}=${kind === 'fail' ? 'fail' : 'kill'}@${at}`;
     const said = `${this.#said}, round ${this.#round}: ${faults || 'a moment'}, ${JSON.stringify({ ...settings, folder: undefined, ends: undefined })}`;
     // So many checkpoints are taken, then it is killed where it is. First every key is made.
-    const patience = { made: this.#round === 1 ? SPLITS : 0, checkpoints: random.between(1, 5), afterMs: random.below(2) * random.below(200) };
+    const patience = {
+      made: this.#round === 1 ? SPLITS : 0,
+      base: this.#round % 3 === 0,
+      checkpoints: kind === 'moment' ? random.between(1, 3) : 8,
+      afterMs: random.below(2) * random.below(200),
+    };
     const outcome = await this.#run(settings, faults, patience);
     this.#tally.rounds += 1;
     if (outcome.by === 'itself') {
@@ -147,11 +171,15 @@ export class Lane {
       enough = resolve;
     });
     const times = (line: RegExp): number => [...out.matchAll(line)].length;
+    const bases = this.#bases();
+    let from = patience?.base === true ? undefined : 0;
     child.stdout.on('data', (data) => {
       out += data;
       if (!/^running/m.test(out)) return;
       begun();
-      if (patience !== undefined && times(/^made/gm) >= patience.made && times(/^checkpoint/gm) >= patience.checkpoints) enough();
+      if (from === undefined && [...this.#bases()].some((name) => !bases.has(name))) from = times(/^checkpoint/gm);
+      if (from === undefined || patience === undefined) return;
+      if (times(/^made/gm) >= patience.made && times(/^checkpoint/gm) >= from + patience.checkpoints) enough();
     });
     child.stderr.on('data', (data) => (errors += data));
     const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) =>
@@ -168,7 +196,11 @@ export class Lane {
     const stops = settings.task !== undefined && 'stop' in settings.task;
     const pause = (ms: number): Promise<void> => sleep(ms, undefined, { signal: over.signal }).catch(() => {});
     if (patience !== undefined && wrong.length === 0 && !stops)
-      await Promise.race([ended, taken.then(() => pause(patience.afterMs)), pause(patience.made > 0 ? HANGS_MS : PATIENCE_MS)]);
+      await Promise.race([
+        ended,
+        taken.then(() => pause(patience.afterMs)),
+        pause(patience.made > 0 ? HANGS_MS : patience.base ? 3 * PATIENCE_MS : PATIENCE_MS),
+      ]);
     else if (wrong.length === 0 && (await Promise.race([ended, hangs])) === 'hangs') wrong.push('it does not end');
     if (child.exitCode === null && child.signalCode === null) {
       by = 'us';
@@ -185,6 +217,12 @@ export class Lane {
     if (/^running/m.test(out)) this.#restore = undefined;
     if (/^saved$/m.test(out) && stops) this.#restore = (settings.task as { stop: string }).stop;
     return { by, wrong };
+  }
+
+  /** Complete ones. */
+  #bases(): Set<string> {
+    const folder = join(this.#folder, 'checkpoints', 'chaos', 'files');
+    return new Set(existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith('base-')) : []);
   }
 
   // ── what is there then ──
@@ -232,6 +270,9 @@ export class Lane {
   async #compared(metadata: Awaited<ReturnType<typeof readMetadata>>, files: Pick<SnapshotFiles, 'read'>): Promise<string[]> {
     for (const [split, position] of positionsOf(metadata).entries()) this.#oracle.advance(split, position);
     this.#tally.compared += KEYS;
+    const chain = chainOf(metadata.tasks.flatMap(({ keyed }) => (keyed === undefined ? [] : [keyed.handle])));
+    if (chain.bases.length > 0) this.#tally.based += 1;
+    for (const { file } of chain.bases) this.#tally.bases.add(`${this.#said} ${file.name}`);
     return compared(metadata, files, this.#oracle);
   }
 

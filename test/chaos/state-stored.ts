@@ -19,11 +19,13 @@ interface Stored {
   readonly rows: (Record<'n' | 'h' | 'expires', number> | undefined)[];
   readonly items: Map<number, Map<number, readonly number[]>>;
   readonly entries: Map<number, Map<string, number>>;
-  readonly timers: Map<number, Set<number>>;
+  /** Of most keys one; NaN: none. */
+  readonly timers: Float64Array;
+  readonly more: Map<number, Set<number>>;
 }
 
 async function storedIn(metadata: CheckpointMetadata, files: Pick<SnapshotFiles, 'read'>): Promise<Stored> {
-  const stored: Stored = { rows: new Array(KEYS), items: new Map(), entries: new Map(), timers: new Map() };
+  const stored: Stored = { rows: new Array(KEYS), items: new Map(), entries: new Map(), timers: new Float64Array(KEYS).fill(Number.NaN), more: new Map() };
   const chain = chainOf(metadata.tasks.flatMap(({ keyed }) => (keyed === undefined ? [] : [keyed.handle])));
   for (const { file, ranges } of [...chain.bases, ...chain.deltas]) {
     let names: string[] = [];
@@ -47,7 +49,7 @@ function within(ranges: readonly { readonly from: number; readonly to: number }[
   return ranges.some(({ from, to }) => group >= from && group <= to);
 }
 
-function apply({ rows, items, entries, timers }: Stored, table: string, kind: number, key: number, ns: unknown, value: unknown): void {
+function apply({ rows, items, entries, timers, more }: Stored, table: string, kind: number, key: number, ns: unknown, value: unknown): void {
   const set = <N, V>(of: Map<number, Map<N, V>>): void => {
     const there = of.get(key);
     if (kind === 2) of.delete(key);
@@ -59,14 +61,16 @@ function apply({ rows, items, entries, timers }: Stored, table: string, kind: nu
   else if (table === 'items') set(items);
   else if (table === 'entries') set(entries);
   else if (table !== 'timers') throw new Error(`What is the table ${table}?`);
-  else if (kind === 1) timers.get(key)?.delete(value as number);
-  else if (timers.has(key)) timers.get(key)!.add(value as number);
-  else timers.set(key, new Set([value as number]));
+  else if (kind === 1) {
+    if (timers[key] === value) timers[key] = Number.NaN;
+    more.get(key)?.delete(value as number);
+  } else if (Number.isNaN(timers[key]!) || timers[key] === value) timers[key] = value as number;
+  else more.set(key, (more.get(key) ?? new Set()).add(value as number));
 }
 
 /** What is wrong, as sentences; the oracle stands where the metadata does. */
 export async function compared(metadata: CheckpointMetadata, files: Pick<SnapshotFiles, 'read'>, oracle: Oracle): Promise<string[]> {
-  const { rows, items, entries, timers } = await storedIn(metadata, files);
+  const { rows, items, entries, timers, more } = await storedIn(metadata, files);
   const ofKeys = metadata.tasks.filter(({ keyed }) => keyed !== undefined);
   const watermarks = new Float64Array(metadata.maxParallelism).fill(Number.NaN);
   for (const { keyed, watermark } of ofKeys) watermarks.fill(watermark, keyed!.range.from, keyed!.range.to + 1);
@@ -78,10 +82,11 @@ export async function compared(metadata: CheckpointMetadata, files: Pick<Snapsho
   };
   for (let key = 0; key < KEYS; key++) {
     const row = rows[key];
-    const list = [...(items.get(key) ?? [])].sort(([a], [b]) => a - b).flatMap(([, chunk]) => chunk);
+    const chunks = items.get(key);
+    const list = chunks === undefined ? [] : [...chunks].sort(([a], [b]) => a - b).flatMap(([, chunk]) => chunk);
     const map = entries.get(key);
-    const times = timers.get(key);
-    const there = row !== undefined || list.length > 0 || (map?.size ?? 0) > 0 || (times?.size ?? 0) > 0;
+    const times = [...new Set([...(Number.isNaN(timers[key]!) ? [] : [timers[key]!]), ...(more.get(key) ?? [])])];
+    const there = row !== undefined || list.length > 0 || (map?.size ?? 0) > 0 || times.length > 0;
     const expected = oracle.n[key]! > 0;
     if (!there) {
       // What has expired may be gone already.
@@ -90,7 +95,7 @@ export async function compared(metadata: CheckpointMetadata, files: Pick<Snapsho
       continue;
     }
     if (!expected) {
-      tell('resurrected', () => `key ${key} is back: ${JSON.stringify({ row, list, map: [...(map ?? [])], times: [...(times ?? [])] })}`);
+      tell('resurrected', () => `key ${key} is back: ${JSON.stringify({ row, list, map: [...(map ?? [])], times })}`);
       continue;
     }
     const got = row === undefined ? 0 : digestOf(row.n, row.h, row.expires, list, (place) => map?.get(`e${place}`));
@@ -99,8 +104,8 @@ export async function compared(metadata: CheckpointMetadata, files: Pick<Snapsho
         'other',
         () => `key ${key} holds ${JSON.stringify({ row, list, map: [...(map ?? [])] })}, not ${oracle.n[key]} operations that expire at ${oracle.expires[key]}`,
       );
-    if (times?.size !== 1 || !times.has(oracle.expires[key]!))
-      tell('timers', () => `key ${key} has timers at ${[...(times ?? [])].join(', ')}, not at ${oracle.expires[key]}`);
+    if (times.length !== 1 || times[0] !== oracle.expires[key])
+      tell('timers', () => `key ${key} has timers at ${times.join(', ')}, not at ${oracle.expires[key]}`);
   }
   const sums = Object.entries(counts).filter(([, count]) => count > 0);
   return sums.length === 0 ? [] : [`${sums.map(([kind, count]) => `${count} ${kind}`).join(', ')} of ${KEYS} keys at checkpoint ${metadata.id}`, ...wrong];

@@ -12,7 +12,7 @@ import { arraySource } from '../../src/connectors/arrays.ts';
 import { iterableSource } from '../../src/connectors/iterables.ts';
 import { JobRun } from '../../src/execution/job-run.ts';
 import { operatorOf } from '../../src/operators/operator-of.ts';
-import { systemIo } from '../../src/runtime/io.ts';
+import { type Io, systemIo } from '../../src/runtime/io.ts';
 
 export async function temporaryFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-'));
@@ -259,11 +259,15 @@ export async function rejection(promise: Promise<unknown>): Promise<Error & { co
 
 /** `job` on a port to disk and clock of the test's own: its `step` may fail where it likes. */
 export function jobOn(step: (name: string) => Promise<void> | undefined): typeof job {
+  return jobOnIo({ ...systemIo(), step });
+}
+
+export function jobOnIo(io: Io): typeof job {
   return jobsOf({
     arraySource,
     iterableSource,
     async start(definition, options) {
-      const run = new JobRun(definition, options, { operators: operatorOf, io: { ...systemIo(), step } });
+      const run = new JobRun(definition, options, { operators: operatorOf, io });
       await run.start();
       return run as unknown as RunningJob;
     },
