@@ -65,6 +65,9 @@ export const checkpointLifecycle = setup({
   },
 });
 
+/** Timers of the machine go no further. */
+const LONGEST_MS = 2 ** 31 - 1;
+
 export interface CompletedCheckpoint extends CheckpointInfo {
   /** Longest uninterrupted stretch of checkpoint work in any task. */
   readonly pauseMs: number;
@@ -317,7 +320,9 @@ export class Coordinator {
     io.clock.clearTimeout(this.#timer);
     // Not by the clock of the machine, which may be set back.
     const due = nextTrigger({ every, minPause }, { startedAt: this.#startedAt, lastTrigger: this.#lastTrigger, lastCompletion: this.#lastCompletion });
-    this.#timer = io.clock.setTimeout(() => this.#run(() => this.#trigger([], false, undefined)), Math.max(0, due - io.elapsed()));
+    const wait = Math.max(0, due - io.elapsed());
+    const fn = (): void => (wait > LONGEST_MS ? this.#schedule() : this.#trigger([], false, undefined));
+    this.#timer = io.clock.setTimeout(() => this.#run(fn), Math.min(LONGEST_MS, wait));
   }
 
   /** All that asks for a checkpoint now: requests, and the end of all input (C4). */
@@ -400,7 +405,7 @@ export class Coordinator {
     this.#lastTrigger = begun;
     const waiting = new Set(entries.filter((e) => !e.finished).map((e) => e.task.name));
     const snapshots = entries.flatMap((e) => (e.finished && e.last !== undefined ? [e.last] : []));
-    const timer = io.clock.setTimeout(() => this.#run(() => this.#expire(id)), timeout);
+    const timer = this.#whenExpired(id, timeout);
     const stop = requests.some((r) => r.stop);
     const { unaligned } = this.#options;
     const barrier: Barrier = { id, startedAt, stop, ...(unaligned === undefined || stop || savepoint !== undefined ? {} : { unaligned }) };
@@ -422,6 +427,18 @@ export class Coordinator {
     for (const name of triggerTargets(entries.map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream }))))
       this.#tasks.get(name)!.task.ref.tell({ kind: 'trigger', barrier });
     if (waiting.size === 0) this.#write();
+  }
+
+  #whenExpired(id: number, left: number): unknown {
+    const { clock } = this.#options.io;
+    if (left <= LONGEST_MS) return clock.setTimeout(() => this.#run(() => this.#expire(id)), left);
+    return clock.setTimeout(
+      () =>
+        this.#run(() => {
+          if (this.#pending?.id === id) this.#pending.timer = this.#whenExpired(id, left - LONGEST_MS);
+        }),
+      LONGEST_MS,
+    );
   }
 
   #expire(id: number): void {

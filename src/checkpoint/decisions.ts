@@ -115,6 +115,23 @@ export function nextId(facts: { counter: number; registered: number; restored: n
   return 1 + Math.max(facts.counter, facts.registered, facts.restored, facts.last, 0, ...facts.markers);
 }
 
+/** Refuses options that mean nothing. An interval or a timeout of Infinity is none. */
+export function checkOptions({ every, timeout, minPause, retain, tolerate }: CheckpointOptions): void {
+  const refuse = (name: string, value: unknown, todo: string): never => {
+    throw new MillraceError('OPTION_INVALID', `checkpoints: { ${name}: ${String(value)} } has no meaning.`, { todo });
+  };
+  for (const [name, value] of [
+    ['every', every],
+    ['timeout', timeout],
+  ] as const)
+    if (value !== undefined && !(typeof value === 'number' && value > 0)) refuse(name, value, 'Write milliseconds above 0, such as seconds(10).');
+  if (minPause !== undefined && !(typeof minPause === 'number' && minPause >= 0 && minPause < Number.POSITIVE_INFINITY))
+    refuse('minPause', minPause, 'Write milliseconds from 0.');
+  if (retain !== undefined && !(Number.isInteger(retain) && retain >= 1)) refuse('retain', retain, 'Write a whole number from 1: the newest is always kept.');
+  if (tolerate !== undefined && !(tolerate === Number.POSITIVE_INFINITY || (Number.isInteger(tolerate) && tolerate >= 0)))
+    refuse('tolerate', tolerate, 'Write a whole number from 0, or Infinity.');
+}
+
 /** Milliseconds after its trigger from which a checkpoint waits for no slow input any more; undefined: it always does (semantics 2). */
 export function patienceOf({ unaligned = false, mode }: Pick<CheckpointOptions, 'unaligned' | 'mode'>): number | undefined {
   if (unaligned === false) return undefined;

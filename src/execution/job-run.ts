@@ -17,7 +17,7 @@ import { type ActorContext, type ActorRef, createSystem, defineActor } from '../
 import { defaultMaxParallelism, memory, type StateBackend } from '../../state-backends/index.ts';
 import { absolute } from '../checkpoint/addresses.ts';
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
-import { patienceOf } from '../checkpoint/decisions.ts';
+import { checkOptions, patienceOf } from '../checkpoint/decisions.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, strayed, unclaimed } from '../checkpoint/restore.ts';
 import type { SavepointPlace } from '../checkpoint/savepoint.ts';
@@ -156,6 +156,7 @@ export class JobRun {
     this.#log = options.logger ?? SILENT;
     this.#backend = options.state ?? memory();
     this.#parallelism = options.parallelism ?? 1;
+    if (typeof options.checkpoints === 'object') checkOptions(options.checkpoints);
     this.#patience = typeof options.checkpoints === 'object' ? patienceOf(options.checkpoints) : undefined;
     this.#graph = this.#build();
     const ended = (): boolean => this.#ending !== undefined || ['finished', 'stopped', 'cancelled', 'failed'].includes(this.status);

@@ -25,13 +25,13 @@ export interface CheckpointOptions {
   directory: string;
   /** Where the bytes of checkpoints go: `s3()` or `directory()` of `millrace/storage`, or one of your own. In `directory` by default. */
   storage?: CheckpointStorage;
-  /** Milliseconds between two triggers, 10,000 by default. */
+  /** Milliseconds from the trigger of one to that of the next, and from the start to the first, 10,000 by default; Infinity: only those that are asked for. */
   every?: number;
   /** Milliseconds after which a checkpoint that is not complete is aborted, 600,000 by default. */
   timeout?: number;
   /** Least milliseconds between the completion of one and the trigger of the next, 0 by default. */
   minPause?: number;
-  /** How many completed checkpoints are kept, 3 by default. */
+  /** How many completed checkpoints are kept, 3 by default; the newest always is. */
   retain?: number;
   /** `at-least-once` waits for no slow input: state then counts some records twice after a restart. `exactly-once` by default. */
   mode?: 'exactly-once' | 'at-least-once';
@@ -43,7 +43,7 @@ export interface CheckpointOptions {
    * `stop` always wait; so does every checkpoint on edges without an exchange, and on broadcast ones. Only with `exactly-once`, else OPTION_INVALID.
    */
   unaligned?: boolean | { after: number };
-  /** How many failed checkpoints in a row are tolerated before the job fails, 0 by default. */
+  /** So many checkpoints may fail after the last that did not; one more, and the regions restart from that. 0 by default. docs/checkpoints.md says which count. */
   tolerate?: number;
 }
 

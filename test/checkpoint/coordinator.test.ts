@@ -72,6 +72,24 @@ describe('periodic checkpoints', () => {
     expect((await c.registry.checkpoints()).map(({ durationMs }) => durationMs)).toEqual([0, 0]);
   });
 
+  it('come as late as is said, beyond what a timer of the machine can wait; never where that is Infinity', async () => {
+    const month = 30 * 86_400_000;
+    const c = await Coordinated.start(['a'], { every: month, timeout: 2 * month, tolerate: 9 });
+    await c.advance(month - 1);
+    expect(c.news()).toEqual([]);
+    await c.advance(1);
+    expect(c.news()).toEqual(['a trigger 1']);
+    await c.advance(2 * month - 1);
+    expect(c.news()).toEqual([]);
+    await c.advance(1);
+    expect(c.news().slice(0, 2)).toEqual(['a abort 1', 'failed 1 CHECKPOINT_EXPIRED']);
+    const never = await Coordinated.start(['a'], { every: Number.POSITIVE_INFINITY, timeout: Number.POSITIVE_INFINITY });
+    await never.advance(month);
+    never.request('r');
+    await never.advance(2 * month);
+    expect(never.news()).toEqual(['a trigger 1']);
+  });
+
   it('wait until every task is there', async () => {
     const c = await Coordinated.start(['a', 'b'], { every: 100 });
     c.loses('b');

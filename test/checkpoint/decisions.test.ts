@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import {
+  checkOptions,
   chooseRequest,
   failureCounts,
   isIntolerable,
@@ -77,6 +78,21 @@ describe('decisions of the coordinator (semantics 3)', () => {
     expect([...failed]).toEqual([5]);
     expect(isIntolerable(withSuccess(failed, 6), 0)).toBe(false);
   });
+
+  for (const [name, good, bad] of [
+    ['every', [1, 0.5, Number.POSITIVE_INFINITY], [0, -1, Number.NaN, '10s']],
+    ['timeout', [1, Number.POSITIVE_INFINITY], [0, Number.NaN]],
+    ['minPause', [0, 5], [-1, Number.POSITIVE_INFINITY, Number.NaN]],
+    ['retain', [1, 10], [0, 1.5, -1, Number.POSITIVE_INFINITY]],
+    ['tolerate', [0, 3, Number.POSITIVE_INFINITY], [-1, 0.5, Number.NaN]],
+  ] as const)
+    it(`refuses a ${name} that means nothing`, () => {
+      for (const value of good) expect(() => checkOptions({ directory: 'd', [name]: value })).not.toThrow();
+      for (const value of bad)
+        expect(() => checkOptions({ directory: 'd', [name]: value })).toThrow(
+          expect.objectContaining({ code: 'OPTION_INVALID', message: expect.stringContaining(name) }),
+        );
+    });
 
   it('the oldest go beyond what is retained; the newest always stays', () => {
     expect(superseded([1, 2, 3, 4], 2)).toEqual([1, 2]);
