@@ -29,13 +29,15 @@ export interface Lived {
   readonly records: number;
   /** Lives that ended in a crash behind such a checkpoint. */
   readonly restored: number;
+  /** Of those, how many of whose tasks had timers of a watermark behind them and others not. */
+  readonly advancing: number;
 }
 
 export async function lives(program: (stall: () => Promise<void>) => Job, options: LivesOptions): Promise<Lived> {
   const { seed, random, sources, parallelisms, unaligned, every } = options;
   let host = new SimulatedHost({ seed });
   const sinks = new CommittedSinks();
-  const tally = { checkpoints: 0, withRecords: 0, records: 0, restored: 0 };
+  const tally = { checkpoints: 0, withRecords: 0, records: 0, restored: 0, advancing: 0 };
   const stall = async (): Promise<void> => {
     const ms = random.below(options.stall);
     if (ms > 0 && !random.once(3)) await host.pause(ms);
@@ -60,6 +62,7 @@ export async function lives(program: (stall: () => Promise<void>) => Job, option
     // So many checkpoints are completed before the crash.
     let left = random.between(1, 4);
     let inFlight = 0;
+    let advancing = 0;
     const reading: Promise<void>[] = [];
     const run = new JobRun(
       host.definition(definition.name, build),
@@ -75,7 +78,9 @@ export async function lives(program: (stall: () => Promise<void>) => Job, option
           const { path } = event.checkpoint;
           reading.push(
             host.io.fs.readFile(path).then((bytes) => {
-              inFlight = unpackMetadata(bytes, path).tasks.reduce((sum, t) => sum + (t.inFlight?.lanes ?? []).reduce((n, lane) => n + lane.records, 0), 0);
+              const { tasks } = unpackMetadata(bytes, path);
+              advancing = tasks.filter((t) => t.advancing === true && t.keyed !== undefined).length;
+              inFlight = tasks.reduce((sum, t) => sum + (t.inFlight?.lanes ?? []).reduce((n, lane) => n + lane.records, 0), 0);
               tally.records += inFlight;
               if (inFlight > 0) tally.withRecords += 1;
             }),
@@ -103,6 +108,7 @@ export async function lives(program: (stall: () => Promise<void>) => Job, option
     await Promise.all(reading);
     if (ended === 'finished') break;
     if (inFlight > 0) tally.restored += 1;
+    tally.advancing += advancing;
   }
   return { sinks: sinks.values, ...tally };
 }

@@ -3,7 +3,7 @@
 //
 // A failure prints the seed and the program; MILLRACE_SEED repeats it, MILLRACE_ROUNDS asks for more.
 
-import { type Job, job, type Sink, tumbling } from 'millrace';
+import { type Job, job, type Sink, tumbling, type } from 'millrace';
 import { runJob, type SourceScript } from 'millrace/testing';
 import { expect, it } from 'vitest';
 import { Random, rounds, SEED } from '../random.ts';
@@ -112,10 +112,56 @@ async function compareLate(seed: number): Promise<Lived> {
   return same(said, expected, lives(made, { seed, random, sources: { in: script }, ...course }));
 }
 
+/** A watermark lets many timers fire, of each there is much, and it finds no room: barriers pass between the timers. */
+async function compareTimers(seed: number): Promise<Lived> {
+  const random = new Random(seed);
+  const [keys, timers, results] = [8, 36, 40];
+  const script = [0, 1].flatMap((round) => [
+    ...Array.from({ length: keys }, (_, key) => ({ value: { key, at: round * 1000 } })),
+    { value: { key: -1, at: round * 1000 + 500 } },
+  ]);
+  const sources = { in: [...script, ...Array.from({ length: 20 }, (_, n) => ({ value: { key: -1, at: 3000 + n } }))] };
+  const made = (stall: () => Promise<void>): Job =>
+    job('timers', (env) => {
+      const fired = env
+        .fromArray<{ key: number; at: number }>('in', [], { timestamp: ({ at }) => at })
+        .parallelism(1)
+        .keyBy(({ key }) => key)
+        .process('timers', {
+          emits: type<{ key: number; at: number; n: number }>(),
+          onRecord({ key, at }, context) {
+            for (let n = 1; n <= timers && key >= 0; n++) context.timers.event.set(at + n);
+          },
+          onTimer({ at }, { key, emit }) {
+            for (let n = 0; n < results; n++) emit({ key, at, n });
+          },
+        });
+      fired
+        .keyBy(({ key }) => key)
+        .asyncMap('stall', async (result) => (result.n === 0 && result.at % 6 === 0 ? stall().then(() => result) : result), { capacity: 4 })
+        .keyBy(({ key }) => key)
+        .process('results', {
+          emits: type<unknown>(),
+          onRecord({ key, at, n }, { watermark, emit }) {
+            if (n === 0 || at <= watermark) emit([key, at, n, at > watermark]);
+          },
+        })
+        .sink('out', nowhere);
+    });
+  const parallelisms = [random.between(1, 2), random.between(1, 2), 1];
+  const course = { ...courseOf(random), parallelisms, unaligned: true, stall: 40, every: random.between(20, 60) };
+  const expected = Array.from({ length: 2 * keys * timers }, (_, i) => {
+    const timer = Math.floor(i / keys);
+    return [i % keys, Math.floor(timer / timers) * 1000 + 1 + (timer % timers), 0, true];
+  });
+  return same(`seed ${seed}: ${JSON.stringify(course)}`, { out: expected }, lives(made, { seed, random, sources, ...course }));
+}
+
 for (const [what, compare, often] of [
   ['random graphs give what a model of multisets gives', compareGraph, 3],
   ['random chains of windows and joins give what they give straight', compareChain, 3],
   ['records that are late straight are late, and no others,', compareLate, 4],
+  ['timers fire once, and in front of their watermark,', compareTimers, 1],
 ] as const) {
   it(`${what}, with records in front of barriers and restored at other parallelisms, seeds from ${SEED}`, async () => {
     const all: Lived[] = [];
