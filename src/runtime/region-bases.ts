@@ -7,7 +7,7 @@
 //  B1  One base is made at a time. One that fails costs nothing but itself: chains stand, and the next checkpoint asks again.
 //  B2  A table is stored once an attempt, under (database, number, checksum, attempt); a later base that has it names the same file. A file that a base names is in
 //      every later base or in none: tables that are gone from a database do not come back. So the newest checkpoint names every stored file that a later base will.
-//  B3  Tables that only failed bases have stored go when a later one does without them.
+//  B3  Tables that only failed bases have stored go when a later one does without them, and at the end of the region.
 //  B4  Links that fail twice in a row are given up in this attempt: its tasks sweep from then on, each for itself (protocols 1.5).
 
 import { crc32 } from 'node:zlib';
@@ -140,8 +140,13 @@ export class RegionBases {
       }
       await io.step('base.linked');
       const base = await this.#store(link);
-      await io.step('base.made');
-      this.#refuseClosed();
+      try {
+        await io.step('base.made');
+        this.#refuseClosed();
+      } catch (error) {
+        await this.#remove(base.file.name);
+        throw error;
+      }
       for (const member of members) if (this.#members.has(member)) member.adopt({ ...base, tables: link.tables(member.uid) });
       await this.#forget(base.files);
     } finally {
@@ -196,9 +201,15 @@ export class RegionBases {
       if (named.has(number)) stored.given = true;
       else {
         this.#stored.delete(number);
-        if (!stored.given) await this.#options.storage.remove(stored.file.name);
+        if (!stored.given) await this.#remove(stored.file.name);
       }
     }
+  }
+
+  /** Of what nobody names. Where that fails the next start removes it. */
+  async #remove(name: string): Promise<void> {
+    const { storage, log } = this.#options;
+    await storage.remove(name).catch((error) => log.warn({ file: name, error: messageOf(error) }, 'A file of an unfinished base could not be removed.'));
   }
 
   #pause(): Promise<void> {
@@ -260,5 +271,6 @@ export class RegionBases {
         () => undefined,
       );
     this.#opened.clear();
+    for (const { file, given } of this.#stored.values()) if (!given) await this.#remove(file.name);
   }
 }

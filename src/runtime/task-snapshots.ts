@@ -220,6 +220,7 @@ export class TaskSnapshots {
     const { task, uid, attempt, range, state, storage, io, post, acknowledge, decline } = this.#options;
     const { id } = taken;
     try {
+      if (overlong(this.#files) && state !== undefined) await this.#baseMade();
       for (let delta = this.#unsaved[0]; delta !== undefined && delta.id <= id; delta = this.#unsaved[0]) {
         if (delta.rows > 0) {
           await io.step('checkpoint.delta.upload');
@@ -241,7 +242,6 @@ export class TaskSnapshots {
       const inFlight = taken.recording === undefined ? undefined : await this.#uploadInFlight(taken.recording);
       this.#files = at(this.#files, id);
       if (inFlight === 'given up') return;
-      if (overlong(this.#files) && state !== undefined) await this.#baseMade();
       const keyed = state === undefined ? undefined : { uid, range, handle: handleOf(this.#files, range) };
       await io.step('checkpoint.ack');
       post(() => {
