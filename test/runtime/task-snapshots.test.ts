@@ -85,7 +85,7 @@ describe('a chain that is as long as a chain may be', () => {
       const snapshot = { vertex: 'op', subtask: 0, parallelism: 1, watermark: 0, processingTime: 0, ended: false };
       for (const id of [1000, 1001]) {
         table.insert(`k${id}`, hashKey(`k${id}`), 1);
-        snapshots.take({ id, snapshot, operators: {}, sinks: [] }, performance.now());
+        snapshots.take({ id, snapshot, operators: {}, sinks: [], recording: undefined }, performance.now());
         while (said.filter((each) => each.startsWith(String(id))).length === 0) {
           snapshots.work(Number.POSITIVE_INFINITY);
           await new Promise((resolve) => setImmediate(resolve));
