@@ -103,6 +103,9 @@ interface RegionSlot {
   wanted: number;
 }
 
+/** What clocks of machines differ by anyway is not worth a word. */
+const CLOCK_BEHIND_MS = 1000;
+
 export class JobRun {
   readonly id: string;
   readonly name: string;
@@ -411,7 +414,18 @@ export class JobRun {
       );
   }
 
+  /** Protocols 24. The metric `clockBehindMs` shows it as long as it lasts. */
+  #sayClock({ tasks }: CheckpointMetadata): void {
+    const behind = tasks.reduce((latest, { processingTime }) => Math.max(latest, processingTime), 0) - this.#io.clock.now();
+    if (behind < CLOCK_BEHIND_MS) return;
+    this.#log.warn(
+      { behindMs: Math.round(behind) },
+      `The clock of this machine is ${Math.round(behind)} ms behind the restored one: processing time stands still until it has caught up.`,
+    );
+  }
+
   async #open(slot: RegionSlot, graph: Graph, chosen: Chosen | undefined): Promise<void> {
+    if (chosen !== undefined) this.#sayClock(chosen.metadata);
     const { checkpoints } = this.#options;
     const wanted = this.#attempt;
     slot.wanted = wanted;

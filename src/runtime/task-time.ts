@@ -116,6 +116,11 @@ export class TaskTime {
     return this.#processingTime;
   }
 
+  /** By how much the machine's clock is behind the time that has been here already: so long it stands still. Milliseconds, mostly 0. */
+  get behind(): number {
+    return Math.max(0, this.#processingTime - this.#options.clock.now());
+  }
+
   /** True where a processing-time timer is due. */
   get due(): boolean {
     return this.#alarm !== undefined && !this.#options.quiet && this.#alarm.at <= this.now();

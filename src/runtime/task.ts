@@ -1094,6 +1094,7 @@ export class Task {
       watermark: Number.isFinite(this.#time.watermark) ? this.#time.watermark : null,
       lastCheckpoint: this.#options.lastCheckpoint() ?? null,
       deadLetters: this.counts.deadLetters,
+      clockBehindMs: this.#time.behind,
       ...Object.assign({}, ...this.#operators.map((o) => o.counts ?? {})),
       ...(this.#keyed === undefined ? {} : { ...stateFigures(this.#keyed.stats()), ...this.#snapshots.figures, hotKeyShare: this.#hottest }),
     };
