@@ -38,6 +38,8 @@ export const CODES = {
   STATE_MISUSED: { retryable: false },
   STATE_IO: { retryable: true },
   STATE_NOT_FOUND: { retryable: false },
+  STATE_EDIT_REFUSED: { retryable: false },
+  REPLAY_REFUSED: { retryable: false },
   // checkpoints and restore
   CHECKPOINT_FAILED: { retryable: true },
   CHECKPOINT_EXPIRED: { retryable: true },

@@ -6,6 +6,7 @@ import { arraySource } from './connectors/arrays.ts';
 import { iterableSource } from './connectors/iterables.ts';
 import { JobRun } from './execution/job-run.ts';
 import { openDoor } from './observe/door.ts';
+import { type ReplayOptions, replayOf } from './offline/replay.ts';
 import { operatorOf } from './operators/operator-of.ts';
 import { queryableOf } from './operators/state-views.ts';
 
@@ -36,6 +37,7 @@ export const job = jobsOf({
     return running;
   },
   verify: (definition, options, path) => verifySnapshot(definition, options, path, operatorOf),
+  replay: (definition, options) => replayOf(definition, options as ReplayOptions),
 });
 
 export type {
@@ -86,6 +88,7 @@ export type {
   WindowResults,
 } from './api/streams.ts';
 export type { WindowContext, WindowProcess } from './api/window-process.ts';
+export type { OperatorEdit, SavepointEdit } from './checkpoint/metadata.ts';
 export { csv, type Format, json, msgpack, ndjson, type Schema, text } from './connectors/formats.ts';
 export { ingress } from './connectors/ingress.ts';
 export { type ErrorCode, MillraceError } from './errors.ts';
@@ -111,6 +114,19 @@ export type { Plan } from './graph/plan.ts';
 export { planGraph, planText } from './graph/plan-views.ts';
 export type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from './graph/sink.ts';
 export type { ReadContext, Source, SourceBatch, SourceContext } from './graph/source.ts';
+export { type ReplayOptions, replay } from './offline/replay.ts';
+export {
+  type EditedSavepoint,
+  editSavepoint,
+  type FedJob,
+  type FedProcess,
+  newSavepoint,
+  type SavepointEditor,
+  type WriteOptions,
+} from './offline/savepoint-editor.ts';
+export { openSnapshot, type Snapshot, type SnapshotState, type StoredEntry } from './offline/snapshot-reading.ts';
+export type { StoredKey, StoredTimers } from './offline/stored-keys.ts';
+export type { ReplayedTimer, ReplayStep } from './offline/watched-operator.ts';
 export { avg, collect, combine, count, distinct, first, histogram, last, max, maxBy, min, minBy, sum, topN } from './operators/aggregates.ts';
 export { days, hours, millis, minutes, seconds } from './time/durations.ts';
 export { evictCount, evictDelta, evictTime } from './time/evictors.ts';

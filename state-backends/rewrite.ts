@@ -1,48 +1,86 @@
-// A row file made of another one: the rows that are wanted, in their order, tombstones included.
+// Row files made row by row, and out of other ones: the rows that are wanted, in their order, tombstones included.
 
 import { encodeInto } from './codec.ts';
+import type { Key } from './contract.ts';
 import { hashKey } from './keys.ts';
-import { BlockWriter, FileEnd, fileStart, KEY_TOMBSTONE, RowFileReader, type TableHeader, VALUE, writeNamespace } from './row-file.ts';
+import { BlockWriter, FileEnd, fileStart, KEY_TOMBSTONE, RowFileReader, type RowKind, type TableHeader, VALUE, writeNamespace } from './row-file.ts';
+
+/** The content of one row file, laid out by that many key groups. What is finished of it is taken piece by piece; the rest of it is in memory. */
+export class RowFileWriter {
+  readonly tables: readonly TableHeader[];
+  private readonly blocks: BlockWriter;
+  private readonly end = new FileEnd();
+  private head: Uint8Array | undefined;
+
+  constructor(tables: readonly TableHeader[], maxParallelism: number) {
+    this.tables = tables;
+    this.blocks = new BlockWriter({ maxParallelism, range: { from: 0, to: maxParallelism - 1 } });
+    this.head = fileStart(tables, maxParallelism);
+  }
+
+  /** As a reader gives it: of timers `value` is the time. */
+  row(table: number, kind: RowKind, key: Key, hash: number, ns: unknown, value: unknown): void {
+    const { blocks } = this;
+    const { layout } = this.tables[table]!;
+    blocks.begin(table, kind, key, hash);
+    if (kind !== KEY_TOMBSTONE) {
+      writeNamespace(blocks.out, layout, ns);
+      if (layout === 'timers') blocks.out.f64(value as number);
+      else if (kind === VALUE) encodeInto(blocks.out, value);
+    }
+    blocks.end();
+  }
+
+  take(): Uint8Array[] {
+    const taken: Uint8Array[] = this.head === undefined ? [] : [this.head];
+    this.head = undefined;
+    taken.push(...this.end.note(this.blocks.take()));
+    return taken;
+  }
+
+  /** All that is left, and the end of the file. */
+  finish(): Uint8Array[] {
+    return [...this.take(), ...this.end.note(this.blocks.finish()), this.end.end()];
+  }
+}
 
 /**
  * Streams: as much is in memory as a chunk of the file makes. Rejects as a reader does where the file is damaged. Its blocks are laid out by that many key
  * groups.
+ *
+ * @param renamed what a table is called from now on; undefined: it is left out. As before by default.
  */
 export async function* rewritten(
   file: AsyncIterable<Uint8Array>,
   keep: (hash: number, table: TableHeader) => boolean,
   maxParallelism: number,
+  renamed: (table: TableHeader) => TableHeader | undefined = (table) => table,
 ): AsyncIterable<Uint8Array> {
-  const rows = new BlockWriter({ maxParallelism, range: { from: 0, to: maxParallelism - 1 } });
-  const end = new FileEnd();
   let tables: readonly TableHeader[] = [];
-  let head: Uint8Array | undefined;
+  let numbers: readonly number[] = [];
+  const out: RowFileWriter[] = [];
   const reader = new RowFileReader(
     (headers) => {
+      const kept = headers.map(renamed);
+      let next = 0;
       tables = headers;
-      head = fileStart(headers, maxParallelism);
+      numbers = kept.map((table) => (table === undefined ? -1 : next++));
+      out.push(
+        new RowFileWriter(
+          kept.filter((table) => table !== undefined),
+          maxParallelism,
+        ),
+      );
     },
     (table, kind, key, ns, value) => {
-      const header = tables[table]!;
-      const { layout } = header;
       const hash = hashKey(key);
-      if (!keep(hash, header)) return;
-      rows.begin(table, kind, key, hash);
-      if (kind !== KEY_TOMBSTONE) {
-        writeNamespace(rows.out, layout, ns);
-        if (layout === 'timers') rows.out.f64(value as number);
-        else if (kind === VALUE) encodeInto(rows.out, value);
-      }
-      rows.end();
+      if (numbers[table] !== -1 && keep(hash, tables[table]!)) out[0]!.row(numbers[table]!, kind, key, hash, ns, value);
     },
   );
   for await (const chunk of file) {
     reader.push(chunk);
-    if (head !== undefined) yield head;
-    head = undefined;
-    yield* end.note(rows.take());
+    for (const writer of out) yield* writer.take();
   }
   reader.end();
-  yield* end.note(rows.finish());
-  yield end.end();
+  for (const writer of out) yield* writer.finish();
 }

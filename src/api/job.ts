@@ -42,8 +42,9 @@ export interface RunningJob {
    * @param state the name of declared state, which gives its value, an array of a list, a Map of a map, the result of an accumulator; 'value' of a running
    * reduce or aggregate; 'windows' of a window: a Windowed[] of those that are open, with the records as the value where the window makes something of
    * records ({ left, right } of two inputs); 'left' or 'right' of an interval join: the records that wait.
+   * @param key left out for state that has none: an array of the items that all instances have of a `splitList` or `unionList`, the Map of a `broadcastMap`.
    */
-  query<V>(uid: string, state: string, key: Key): Promise<V | undefined>;
+  query<V>(uid: string, state: string, key?: Key): Promise<V | undefined>;
   /** Takes a checkpoint now; rejects with CHECKPOINTS_OFF, CHECKPOINT_FAILED, CHECKPOINT_EXPIRED or JOB_ENDED. */
   checkpoint(): Promise<CheckpointInfo>;
   /** Completed and still retained, oldest first. */
@@ -91,10 +92,14 @@ export interface Executor {
   start(definition: JobDefinition, options: RunOptions): Promise<RunningJob>;
   /** Whether the job could be restored from the snapshot at that path. */
   verify?(definition: JobDefinition, options: RunOptions, path: string): Promise<object>;
+  /** The steps of a key at an operator from a snapshot on. */
+  replay?(definition: JobDefinition, options: object): AsyncIterable<object>;
 }
 
 /** Of a job, for the command, which may have loaded another copy of this package. */
 export const VERIFY = Symbol.for('millrace.verify');
+/** As VERIFY. */
+const REPLAY = Symbol.for('millrace.replay');
 
 export type JobFunction = (name: string, build: (env: StreamEnvironment) => void, defaults?: RunOptions) => Job;
 
@@ -112,9 +117,14 @@ export function jobsOf(executor: Executor): JobFunction {
     };
     const definition: JobDefinition = { name, build: nodes };
     const start = (options: RunOptions = {}): Promise<RunningJob> => executor.start(definition, { ...defaults, ...defined(options) });
-    const job: Job & { [DEFINITION]: JobDefinition; [VERIFY]: (options: RunOptions, path: string) => Promise<object> | undefined } = {
+    const job: Job & {
+      [DEFINITION]: JobDefinition;
+      [VERIFY]: (options: RunOptions, path: string) => Promise<object> | undefined;
+      [REPLAY]: (options: object) => AsyncIterable<object> | undefined;
+    } = {
       [DEFINITION]: definition,
       [VERIFY]: (options, path) => executor.verify?.(definition, { ...defaults, ...defined(options) }, path),
+      [REPLAY]: (options) => executor.replay?.(definition, options),
       name,
       defaults,
       plan: (options = {}) => {

@@ -12,7 +12,6 @@ import { isDeepStrictEqual } from 'node:util';
 import {
   canonicalKey,
   chainOf,
-  decode,
   encode,
   filesOf,
   groupOf,
@@ -30,6 +29,7 @@ import type { Key } from '../graph/job.ts';
 import type { CheckpointStorage } from '../graph/storage.ts';
 import type { Io } from '../runtime/io.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
+import { itemOf, itemsAsOne } from '../runtime/stored-items.ts';
 import { absolute, below, folderOf, nameIn } from './addresses.ts';
 import { type CheckpointMetadata, headOf, readMetadata } from './metadata.ts';
 import { storageOf } from './places.ts';
@@ -114,6 +114,11 @@ export class SnapshotInspector {
     this.#files = files;
   }
 
+  /** Where its files are read from. */
+  get files(): SnapshotFiles {
+    return this.#files;
+  }
+
   /** All operators that have something stored, in the order of their names. */
   get uids(): string[] {
     const uids = this.metadata.tasks.flatMap((task) => [
@@ -147,16 +152,27 @@ export class SnapshotInspector {
     return [...sums.values()].filter(({ state, rows }) => rows > 0 || !state.startsWith('.'));
   }
 
-  /** What one key has there; undefined where it has nothing. */
-  async get(uid: string, state: string, key: Key): Promise<unknown> {
-    const own = canonicalKey(key);
+  /** What one key has there; without a key, all items of state that has none: an array, or the Map of a broadcastMap. Undefined where there is nothing. */
+  async get(uid: string, state: string, key?: Key): Promise<unknown> {
     this.#chosen(uid);
+    if (key === undefined) return this.#all(uid, state);
+    const own = canonicalKey(key);
     const { tables, states } = await this.share(uid, { pick: (other) => sameKey(other, own), only: hashKey(own) });
     const of = states.find(({ name }) => name === state);
     if (of !== undefined) return entriesOf(uid, of, tables)[0]?.value;
     const without = this.#withoutKeys(uid).get(state);
     if (without === undefined) throw this.#notFound(uid, state, states);
     return without.items.find((item) => item.key !== undefined && sameKey(item.key, own))?.value;
+  }
+
+  #all(uid: string, state: string): unknown {
+    const without = this.#withoutKeys(uid).get(state);
+    if (without === undefined)
+      throw new MillraceError('STATE_NOT_FOUND', `'${uid}' has no state '${state}' without a key in ${this.path}.`, {
+        uid,
+        todo: 'Name the key, where it is state by key; millrace state ls lists what there is.',
+      });
+    return itemsAsOne(without.items);
   }
 
   /** Everything that the filter lets through, by operator, state and key. */
@@ -400,14 +416,4 @@ function within({ from, to }: KeyGroupRange, group: number): boolean {
 function windowsDefined(tasks: readonly TaskSnapshot[], uid: string): string | undefined {
   const item = tasks.flatMap((task) => task.operators[uid]?.parts?.windows?.items ?? [])[0];
   return typeof item === 'string' ? item : undefined;
-}
-
-const OPERATOR_KINDS: readonly unknown[] = ['splitList', 'unionList', 'broadcastMap'];
-
-/** Items of declared state are stored encoded, as [kind, version, written, value, key of a map's entry]; others as they are. */
-function itemOf(item: unknown): { key?: Key; value: unknown } {
-  if (!(item instanceof Uint8Array)) return { value: item };
-  const stored = decode(item) as unknown[];
-  if (!Array.isArray(stored) || !OPERATOR_KINDS.includes(stored[0])) return { value: stored };
-  return stored[0] === 'broadcastMap' ? { key: stored[4] as Key, value: stored[3] } : { value: stored[3] };
 }

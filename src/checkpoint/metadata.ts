@@ -25,7 +25,38 @@ export interface CheckpointMetadata {
   /** It is a savepoint: its files lie beside it (savepoint.ts). */
   readonly savepoint?: true | undefined;
   /** What was done to it offline, oldest first. */
-  readonly edits?: readonly { readonly at: number; readonly what: string }[] | undefined;
+  readonly edits?: readonly SavepointEdit[] | undefined;
+}
+
+/** What an edit has made of one operator. Rows: one a value, 64 elements of a list, an entry of a map, a timer, an item. */
+export interface OperatorEdit {
+  /** Its uid from then on; of one that was removed, as it was. */
+  readonly uid: string;
+  readonly change: 'changed' | 'added' | 'removed' | 'renamed';
+  /** Of one that was renamed. */
+  readonly from?: string;
+  /** Those that have changed, by name; none where the operator was renamed or removed as a whole. */
+  readonly states: readonly string[];
+  /** Rows that are new or have another value. */
+  readonly written: number;
+  readonly deleted: number;
+}
+
+/** What was done to a savepoint without a job, as its metadata says it. */
+export interface SavepointEdit {
+  /** Epoch milliseconds. */
+  readonly at: number;
+  /** A line for people. */
+  readonly what: string;
+  /** Who: `user@host`, unless said otherwise. */
+  readonly by?: string;
+  /** Which release of Millrace. */
+  readonly tool?: string;
+  /** What it was made of: undefined of one that began with nothing. `checksum` is the SHA-256 of that metadata file, in hex; it covers every file. */
+  readonly from?: { readonly id: number; readonly path: string; readonly checksum: string };
+  readonly operators?: readonly OperatorEdit[];
+  /** What whoever did it had to say. */
+  readonly note?: string;
 }
 
 const MAGIC = Buffer.from('MRCP');

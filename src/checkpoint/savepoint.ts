@@ -23,6 +23,21 @@ import { SnapshotFiles } from './storage.ts';
 import { linkedAsRows } from './stored-rows.ts';
 
 const METADATA = 'metadata';
+/** A file that is read for it and damaged says so, as at a restore; and so does the code of an edit. */
+const SAID_ALREADY: ReadonlySet<unknown> = new Set([
+  'SNAPSHOT_CORRUPT',
+  'SNAPSHOT_INCOMPATIBLE',
+  'STATE_EDIT_REFUSED',
+  'STATE_NOT_FOUND',
+  'STATE_NOT_SERIALIZABLE',
+  'STATE_MISUSED',
+  'KEY_UNSUPPORTED',
+  'USER_FUNCTION_FAILED',
+  'HANDLER_IS_ASYNC',
+  'CONTEXT_USED_OUTSIDE_RECORD',
+  'TIMER_INVALID',
+  'TIMESTAMP_MISSING',
+]);
 
 /** The folder of a savepoint, and the storage that it lies in. */
 export interface SavepointPlace {
@@ -112,8 +127,7 @@ export async function fillSavepoint(
     await removeSavepoint(place, written, io).catch(() => {
       // The folder may be what failed; the error that counts is the first.
     });
-    // A file that is read for it and damaged says so, as at a restore.
-    if ((cause as { code?: unknown }).code === 'SNAPSHOT_CORRUPT') throw cause;
+    if (SAID_ALREADY.has((cause as { code?: unknown }).code)) throw cause;
     throw new MillraceError('SAVEPOINT_FAILED', `The savepoint in ${folder} could not be written: ${messageOf(cause)}.`, {
       cause,
       todo: 'Check the disk behind that folder, and take another one.',

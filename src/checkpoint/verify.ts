@@ -20,14 +20,14 @@ import {
   type TaskState,
 } from '../../state-backends/index.ts';
 import { codeOf, MillraceError, messageOf } from '../errors.ts';
-import { SILENT } from '../graph/context.ts';
 import { isKeyed, type Node, nameOf } from '../graph/node.ts';
 import type { Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
-import type { Operator, OperatorEnvironment, OperatorFactory } from '../runtime/operator.ts';
+import { bareEnvironment } from '../runtime/bare-environment.ts';
+import type { Operator, OperatorFactory } from '../runtime/operator.ts';
 import { redistribute } from '../runtime/parts.ts';
 import { isProgramState, stateName } from '../runtime/program-state.ts';
-import type { CheckpointMetadata } from './metadata.ts';
+import type { CheckpointMetadata, SavepointEdit } from './metadata.ts';
 import { partsOf, settleMaxParallelism, strayed, unclaimed } from './restore.ts';
 import type { SnapshotFiles } from './storage.ts';
 import { visitRows } from './stored-rows.ts';
@@ -50,6 +50,8 @@ export interface Verdict {
   /** The program can start from it. */
   readonly takesOver: boolean;
   readonly states: readonly StateVerdict[];
+  /** What was done to the snapshot without a job, oldest first. */
+  readonly edits?: readonly SavepointEdit[];
 }
 
 export interface VerifyOptions {
@@ -112,6 +114,7 @@ export async function verify(options: VerifyOptions): Promise<Verdict> {
     maxParallelism: metadata.maxParallelism,
     takesOver: states.every(({ outcome }) => outcome !== 'refused'),
     states: states.sort((a, b) => compared(a.uid, b.uid) || compared(a.state ?? '', b.state ?? '')),
+    ...(metadata.edits === undefined ? {} : { edits: metadata.edits }),
   };
 }
 
@@ -148,38 +151,15 @@ async function declare(node: Node, metadata: CheckpointMetadata, operators: Veri
   const tables: DeclaredTable[] = [];
   const asked = new Set<string>();
   const abort = new AbortController();
-  const nothing = (): void => {};
-  const environment: OperatorEnvironment = {
+  const environment = bareEnvironment({
     node,
-    uid,
-    subtask: 0,
-    parallelism: 1,
-    state: () => noting(state, tables),
-    output: () => nothing,
-    watermark: () => Number.NEGATIVE_INFINITY,
-    now: () => 0,
-    random: () => 0,
-    log: SILENT,
-    metrics: { counter: () => ({ inc: nothing }), gauge: nothing, histogram: () => ({ record: nothing }) },
-    unit: () => true,
-    together: undefined,
-    timersChanged: nothing,
-    participate: nothing,
+    state: noting(state, tables),
     restored: (name) => {
       asked.add(name);
       return parts[name];
     },
-    time: nothing,
-    afterTime: nothing,
-    attention: nothing,
-    post: nothing,
-    fail: nothing,
-    failed: nothing,
-    clock: { setTimeout: () => undefined, clearTimeout: nothing },
-    timeEachBatch: true,
-    backlog: () => false,
     signal: abort.signal,
-  };
+  });
   try {
     const _: Operator = operators(node)(environment);
     return { tables, asked };

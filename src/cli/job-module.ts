@@ -19,9 +19,12 @@ export interface LoadedJob {
   start(options: RunOptions): Promise<JobRun & { readonly controlUrl?: string | undefined }>;
   /** Undefined, or giving undefined: it cannot. */
   verify?(options: RunOptions, snapshot: string): Promise<object> | undefined;
+  /** As `verify`. */
+  replay?(options: object): AsyncIterable<object> | undefined;
 }
 
 const VERIFY = Symbol.for('millrace.verify');
+const REPLAY = Symbol.for('millrace.replay');
 
 /** `process.argv` becomes what the module would see if Node had started it. */
 export async function loadJob(path: string, moduleArguments: readonly string[]): Promise<LoadedJob> {
@@ -55,6 +58,7 @@ export async function loadJob(path: string, moduleArguments: readonly string[]):
     plan: (options) => (job as LoadedJob).plan(options),
     start: (options) => (job as LoadedJob).start(options),
     verify: (options, snapshot) => (job as { [VERIFY]?: LoadedJob['verify'] })[VERIFY]?.(options, snapshot),
+    replay: (options) => (job as { [REPLAY]?: LoadedJob['replay'] })[REPLAY]?.(options),
   };
 }
 

@@ -12,6 +12,7 @@ import { type RunFlags, runCommand } from './run-command.ts';
 import { saying } from './said.ts';
 import { checkpointCommand, repartitionCommand, rescaleCommand, savepointCommand } from './savepoint-commands.ts';
 import { addStateCommands } from './state-commands.ts';
+import { type ReplayFlags, replayCommand } from './state-replay.ts';
 import { type VerifyFlags, verifyCommand } from './state-verify.ts';
 
 // Whoever read the output has gone: that is no reason to end what runs.
@@ -36,7 +37,8 @@ async function main(argv: readonly string[]): Promise<number> {
     code = await verifyCommand(snapshot, path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
   };
   const program = command(run, plan);
-  addSnapshotCommands(program.commands.find((each) => each.name() === 'state')!, verify);
+  const replay = (path: string, flags: ReplayFlags): Promise<void> => replayCommand(path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
+  addSnapshotCommands(program.commands.find((each) => each.name() === 'state')!, verify, replay);
   try {
     await program.parseAsync([...own], { from: 'user' });
     return code;
@@ -113,7 +115,26 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
 }
 
 /** What is done with snapshots beside looking. */
-function addSnapshotCommands(state: Command, verify: (snapshot: string, path: string, flags: VerifyFlags) => Promise<void>): void {
+function addSnapshotCommands(
+  state: Command,
+  verify: (snapshot: string, path: string, flags: VerifyFlags) => Promise<void>,
+  replay: (path: string, flags: ReplayFlags) => Promise<void>,
+): void {
+  state
+    .command('replay <module>')
+    .description('Show what became of one key: replay the job of a module from a snapshot, with its own sources, and touch nothing of it')
+    .requiredOption('--at <snapshot>', 'a savepoint or checkpoint by its path, or a retained one by its id; latest is the newest')
+    .requiredOption('--uid <uid>', 'the operator to look at')
+    .option('--key <key>', 'which key; none of an operator that keeps no state by key')
+    .option('--until <limit>', 'a number of records, an instant such as 2026-01-31T12:00:00Z, or @ and epoch milliseconds of event time')
+    .option('--patience <time>', 'how long to wait for more records of a source that does not end (5s)')
+    .option('--parallelism <n>', 'instances of each operator that does not say otherwise (1)')
+    .option('--state <backend>', 'where the state of what stands in front is kept: memory, level or level:DIR')
+    .option('--allow-non-restored-state', 'pass over the state of operators that the job does not have any more')
+    .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)')
+    .option('--url <url>', "address of the job's door, instead of looking on this machine")
+    .option('--json', 'lines of JSON')
+    .action(replay);
   state
     .command('verify <snapshot> <module>')
     .description('Say of each state whether the job of a module can take over a savepoint or checkpoint; exit code 1 where it cannot')

@@ -1,4 +1,4 @@
-// `millrace state ls | get | scan | diff | export`: keyed state of a job that runs, or of one of its checkpoints, or of a savepoint.
+// `millrace state ls | get | scan | diff | export | edits`: keyed state of a job that runs, or of one of its checkpoints, or of a savepoint.
 //
 // What: without --at a running job is asked through its door, and answers with what is there at this moment. With --at the files of a snapshot are read by
 // this process, and no job is asked for more than where they lie. An export reads a snapshot too: one that is taken for it, unless --at names another.
@@ -19,14 +19,17 @@ import { ask, chooseJob, type FoundJob } from './door-client.ts';
 import { at, print } from './look-commands.ts';
 import { countOf } from './option-values.ts';
 import { CHECKPOINT_DIRECTORY, hasCheckpoints, notFound, storedCheckpoint } from './stored-checkpoints.ts';
-import { table } from './views.ts';
+import { editLines, table } from './views.ts';
 
-interface Flags {
+/** How a snapshot is found by its id. */
+export interface SnapshotFlags {
   readonly job?: string;
   readonly url?: string;
   readonly json?: boolean;
-  readonly at?: string;
   readonly checkpoints?: string;
+}
+interface Flags extends SnapshotFlags {
+  readonly at?: string;
 }
 interface ScanFlags extends Flags {
   readonly prefix?: string;
@@ -51,19 +54,20 @@ export function addStateCommands(program: Command): Command {
   add('ls [job]', 'List operators with their states, how many keys these have and how large they are').action((job: string | undefined, flags: Flags) =>
     listCommand({ ...flags, ...(job === undefined ? {} : { job }) }),
   );
-  named(add('get <uid> <state> <key>', 'Show what one key has; a key is a word, 12n, or JSON')).action(getCommand);
+  named(add('get <uid> <state> [key]', 'Show what one key has, which is a word, 12n, or JSON; without a key, all of state that has none')).action(getCommand);
   named(add('scan <uid> [state]', 'Show keys with what they have'))
     .option('--prefix <text>', 'only keys that begin so, or whose first part does')
     .option('--limit <n>', `at most so many (${SCAN_LIMIT})`)
     .option('--largest <n>', 'look at all, and show so many with the largest values')
     .action(scanCommand);
   named(add('export <uid> [state]', 'Write all of it as lines of JSON; of a running job, as a checkpoint has it that is taken now')).action(exportCommand);
-  const diff = named(group.command('diff <a> <b> [uid]').description('Show what differs between two snapshots, named as for --at'));
-  diff
-    .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)')
-    .option('--url <url>', "address of the job's door, instead of looking on this machine")
-    .option('--json', 'lines of JSON')
-    .action(diffCommand);
+  const naming = (usage: string, about: string): Command =>
+    named(group.command(usage).description(about))
+      .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)')
+      .option('--url <url>', "address of the job's door, instead of looking on this machine")
+      .option('--json', 'lines of JSON');
+  naming('diff <a> <b> [uid]', 'Show what differs between two snapshots, named as for --at').action(diffCommand);
+  naming('edits <snapshot>', 'Show what was done to a snapshot without a job: who, when, of what it was made, what has changed').action(editsCommand);
   return group;
 }
 
@@ -72,7 +76,12 @@ async function listCommand(flags: Flags): Promise<void> {
   if (flags.at === undefined) {
     const job = await chooseJob(flags.job, flags.url);
     states = await ask<StateSummary[]>(job.url, 'GET', at(job, 'state'));
-  } else states = await (await snapshotOf(flags.at, flags)).list();
+  } else {
+    const snapshot = await snapshotOf(flags.at, flags);
+    states = await snapshot.list();
+    const { edits = [] } = snapshot.metadata;
+    if (flags.json !== true && edits.length > 0) print(editLines(edits));
+  }
   if (flags.json === true) print([JSON.stringify(states)]);
   else if (states.length === 0) print([flags.at === undefined ? 'The job keeps no state by key.' : 'Nothing is stored there.']);
   else {
@@ -91,8 +100,14 @@ function hotText(hotKeys: StateSummary['hotKeys'] = []): string {
   return hotKeys.map(({ key, share }) => `${keyText(keyOf(JSON.stringify(key)))} ${Math.round(share * 100)} %`).join(', ');
 }
 
-async function getCommand(uid: string, state: string, text: string, flags: Flags): Promise<void> {
-  const key = keyOf(text);
+async function editsCommand(which: string, flags: Flags): Promise<void> {
+  const { edits = [] } = (await snapshotOf(which, flags)).metadata;
+  if (flags.json === true) await writeAll(edits.map((edit) => JSON.stringify(edit)));
+  else print(edits.length === 0 ? ['It is as the job has written it.'] : editLines(edits));
+}
+
+async function getCommand(uid: string, state: string, text: string | undefined, flags: Flags): Promise<void> {
+  const key = text === undefined ? undefined : keyOf(text);
   let answer: { found: boolean; value: unknown };
   if (flags.at === undefined) {
     const job = await chooseJob(flags.job, flags.url);
@@ -103,6 +118,7 @@ async function getCommand(uid: string, state: string, text: string, flags: Flags
   }
   if (flags.json === true) print([JSON.stringify(answer.found ? answer : { found: false })]);
   else if (answer.found) print([JSON.stringify(answer.value, null, 2)]);
+  else if (key === undefined) throw new MillraceError('STATE_NOT_FOUND', `The state '${state}' of '${uid}' is empty.`, { uid });
   else
     throw new MillraceError('STATE_NOT_FOUND', `The key ${keyText(key)} has nothing in the state '${state}' of '${uid}'.`, {
       uid,
@@ -200,7 +216,7 @@ async function largestOf(entries: AsyncIterable<SnapshotEntry>, n: number): Prom
 }
 
 /** S2. */
-async function writeAll(all: AsyncIterable<string> | Iterable<string>): Promise<void> {
+export async function writeAll(all: AsyncIterable<string> | Iterable<string>): Promise<void> {
   const { stdout } = process;
   let failure: NodeJS.ErrnoException | undefined;
   const onError = (error: NodeJS.ErrnoException): void => {
@@ -228,19 +244,22 @@ async function taken(flags: Flags): Promise<SnapshotInspector> {
   return openSnapshot(path, systemIo());
 }
 
-/** By path; or by id, or `latest`, of the job that runs or whose checkpoints lie in the folder. */
 async function snapshotOf(which: string, flags: Flags): Promise<SnapshotInspector> {
+  return openSnapshot(await pathOfSnapshot(which, flags), systemIo());
+}
+
+/** By path; or by id, or `latest`, of the job that runs or whose checkpoints lie in the folder. */
+export async function pathOfSnapshot(which: string, flags: SnapshotFlags): Promise<string> {
   const id = /^\d+$/.test(which) ? Number(which) : undefined;
-  const io = systemIo();
-  if (id === undefined && which !== 'latest') return openSnapshot(which, io);
-  if (flags.checkpoints !== undefined) return openSnapshot(await storedCheckpoint(flags.checkpoints, flags.job, id), io);
+  if (id === undefined && which !== 'latest') return which;
+  if (flags.checkpoints !== undefined) return storedCheckpoint(flags.checkpoints, flags.job, id);
   let job: FoundJob;
   try {
     job = await chooseJob(flags.job, flags.url);
   } catch (error) {
     // It does not run: what it has left lies where the command keeps checkpoints, unless an address was named.
     if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || flags.url !== undefined || !(await hasCheckpoints())) throw error;
-    return openSnapshot(await storedCheckpoint(CHECKPOINT_DIRECTORY, flags.job, id), io);
+    return storedCheckpoint(CHECKPOINT_DIRECTORY, flags.job, id);
   }
   const retained = await ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));
   const found = id === undefined ? retained.at(-1) : retained.find((checkpoint) => checkpoint.id === id);
@@ -250,5 +269,5 @@ async function snapshotOf(which: string, flags: Flags): Promise<SnapshotInspecto
       `of the job '${job.name}'`,
       retained.map((checkpoint) => checkpoint.id),
     );
-  return openSnapshot(found.path, io);
+  return found.path;
 }

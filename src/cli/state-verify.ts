@@ -4,6 +4,7 @@ import type { StateVerdict, Verdict } from '../checkpoint/verify.ts';
 import { MillraceError } from '../errors.ts';
 import { loadJob } from './job-module.ts';
 import { countOf } from './option-values.ts';
+import { editLines } from './views.ts';
 
 export interface VerifyFlags {
   parallelism?: string;
@@ -33,11 +34,11 @@ export async function verifyCommand(
 }
 
 /** Pure. */
-export function verdictLines(job: string, { id, takesOver, states }: Verdict): string[] {
+export function verdictLines(job: string, { id, takesOver, states, edits = [] }: Verdict): string[] {
   const lines = states.map((state) => `${state.outcome.padEnd(8)}  ${nameOf(state)}: ${state.sentence}${state.todo === undefined ? '' : ` ${state.todo}`}`);
   const refused = states.filter(({ outcome }) => outcome === 'refused').length;
   const end = takesOver ? `The job '${job}' can take over snapshot ${id}.` : `The job '${job}' cannot take over snapshot ${id}: ${refused} refused.`;
-  return [...lines, end];
+  return [...editLines(edits), ...lines, end];
 }
 
 function nameOf({ uid, state }: StateVerdict): string {

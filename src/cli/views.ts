@@ -1,5 +1,6 @@
 // What the look commands print: pure functions from answers of a door to lines.
 
+import type { SavepointEdit } from '../checkpoint/metadata.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
 import type { FoundJob } from './door-client.ts';
 
@@ -28,6 +29,18 @@ export function table(rows: readonly (readonly string[])[]): string[] {
       .join('  ')
       .trimEnd(),
   );
+}
+
+/** What was done to a snapshot without a job, oldest first. */
+export function editLines(edits: readonly SavepointEdit[]): string[] {
+  return edits.flatMap(({ at, what, by, tool, from, note }) => {
+    const who = [...(by === undefined ? [] : [`by ${by}`]), ...(tool === undefined ? [] : [`with ${tool}`])].join(' ');
+    return [
+      `edited ${instant(at)}${who === '' ? '' : ` ${who}`}: ${what.replace(/^edit: /, '')}`,
+      ...(from === undefined ? [] : [`  made of snapshot ${from.id} in ${from.path} (SHA-256 ${from.checksum})`]),
+      ...(note === undefined ? [] : [`  note: ${note}`]),
+    ];
+  });
 }
 
 export function jobLines(jobs: readonly FoundJob[], now: number): string[] {

@@ -37,7 +37,7 @@ import type {
   SavepointInfo,
   TreeNode,
 } from '../graph/job.ts';
-import type { Node } from '../graph/node.ts';
+import { type Node, nameOf } from '../graph/node.ts';
 import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
 import { endsWithJob } from '../graph/source.ts';
@@ -168,7 +168,7 @@ export class JobRun {
       maxParallelism: () => this.#maxParallelism,
       ended,
       tasks: () => this.#slots.flatMap((slot) => (slot.running ? (slot.attempt?.tasks ?? []) : [])),
-      parallelism: (uid) => this.#graph.vertices.find(({ id }) => id === uid)?.parallelism ?? 1,
+      parallelism: (uid) => this.#graph.vertices.find(({ nodes }) => nodes.some((node) => nameOf(node) === uid))?.parallelism ?? 1,
       nodes: () => this.#graph.vertices.flatMap(({ nodes }) => nodes),
       queryable: internals.queryable ?? (() => ({ states: [], without: [] })),
       changed: () => Promise.race([this.#regionRuns.promise, this.#finished.promise.then(() => {})]).catch(() => {}),
@@ -905,8 +905,8 @@ export class JobRun {
     return samples;
   }
 
-  /** Live, of one key; see StateQueries. */
-  async query<V>(uid: string, state: string, key: Key): Promise<V | undefined> {
+  /** Live, of one key, or of state without one; see StateQueries. */
+  async query<V>(uid: string, state: string, key?: Key): Promise<V | undefined> {
     return (await this.state.query(uid, state, key)) as V | undefined;
   }
 

@@ -1,6 +1,6 @@
-// Questions from outside about the keyed state of a job that runs: one key, all keys of a state, how large states are.
+// Questions from outside about the state of a job that runs: one key, all keys of a state, lists and broadcast maps of instances, how large states are.
 //
-// What: each question goes to the tasks that own the key groups, which answer between two of their turns (`Task.look`). A task that goes down meanwhile is
+// What: each question goes to the tasks that own the key groups, or to all instances, which answer between two of their turns (`Task.look`). A task that goes down meanwhile is
 // asked again in its next attempt.
 //
 // Invariants:
@@ -8,12 +8,13 @@
 //  Q2  It changes nothing: neither state, nor what is in the next checkpoint, nor what stays in memory.
 //  Q3  Every question is answered or refused: where the job ends first, with JOB_ENDED.
 
-import { canonicalKey, encode, groupOf, hashKey, instanceOf, keyBytes, type Key as StateKey, type TableFigures } from '../../state-backends/index.ts';
+import { canonicalKey, encode, groupOf, hashKey, instanceOf, keyBytes, type Key as StateKey, sameKey, type TableFigures } from '../../state-backends/index.ts';
 import { codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { Key, MetricSample } from '../graph/job.ts';
 import { type Node, nameOf } from '../graph/node.ts';
 import { type HotKey, hottest } from '../runtime/hot-keys.ts';
-import type { Queryable, QueryableState } from '../runtime/queryable.ts';
+import type { Queryable, QueryableState, UnkeyedState } from '../runtime/queryable.ts';
+import { itemOf, itemsAsOne } from '../runtime/stored-items.ts';
 import type { Task } from '../runtime/task.ts';
 import type { SeenTask } from '../runtime/task-contract.ts';
 
@@ -35,7 +36,8 @@ export interface StateSummary {
 
 export interface StateEntry {
   readonly state: string;
-  readonly key: Key;
+  /** None of an item of a list. */
+  readonly key?: Key;
   readonly value: unknown;
   /** Of the value, encoded; only where the largest were asked for. */
   readonly bytes?: number;
@@ -74,22 +76,54 @@ export class StateQueries {
     this.#of = of;
   }
 
-  /** The view of one key; undefined where it has nothing there. */
-  async query(uid: string, state: string, key: Key): Promise<unknown> {
+  /** The view of one key, or of all of a state without keys; undefined where there is nothing. */
+  async query(uid: string, state: string, key?: Key): Promise<unknown> {
     const node = this.#node(uid);
+    const unkeyed = this.#of.queryable(node).without.find((each) => each.name === state);
+    // Of a list nothing can be asked by key: said below.
+    if (unkeyed !== undefined && (key === undefined || unkeyed.kind === 'broadcastMap')) {
+      const items = await this.#items(uid, unkeyed);
+      return key === undefined ? itemsAsOne(items) : items.find((item) => sameKey(item.key, ownKey(key, node, uid).own))?.value;
+    }
     this.#state(node, state);
-    const { own, hash } = ownKey(key, node, uid);
+    const { own, hash } = ownKey(key as Key, node, uid);
     const groups = this.#of.maxParallelism();
     const owner = (parallelism: number): number => instanceOf(groupOf(hash, groups), parallelism, groups);
     return this.#ask(uid, owner, (seen, head) => viewOf(this.#state(head, state), uid, seen, own, hash));
   }
 
-  /** Every state by key of the job, or of one operator. */
+  /** The state is there, and has no keys. */
+  isUnkeyed(uid: string, state: string): boolean {
+    return this.#of.queryable(this.#node(uid)).without.some(({ name }) => name === state);
+  }
+
+  /** Every item of all instances; of a broadcast map the entries, which are the same in each. */
+  async #items(uid: string, { name, kind }: UnkeyedState): Promise<ReturnType<typeof itemOf>[]> {
+    const items: ReturnType<typeof itemOf>[] = [];
+    const instances = kind === 'broadcastMap' ? 1 : this.#of.parallelism(uid);
+    for (let instance = 0; instance < instances; instance++) {
+      const here = await this.#ask(
+        uid,
+        () => instance,
+        ({ parts }) => parts(uid)[name]?.items ?? [],
+      );
+      items.push(...here.map(itemOf));
+    }
+    return items;
+  }
+
+  /** Every state of the job, or of one operator. */
   async list(uid?: string): Promise<StateSummary[]> {
-    const nodes = uid === undefined ? this.#of.nodes().filter((node) => this.#of.queryable(node).states.length > 0) : [this.#node(uid)];
+    const has = ({ states, without }: Queryable): boolean => states.length + without.length > 0;
+    const nodes = uid === undefined ? this.#of.nodes().filter((node) => has(this.#of.queryable(node))) : [this.#node(uid)];
     const out: StateSummary[] = [];
     for (const node of nodes) {
       const name = nameOf(node);
+      for (const state of this.#of.queryable(node).without) {
+        const items = await this.#items(name, state);
+        const bytes = items.reduce((sum, { key, value }) => sum + (key === undefined ? 0 : keyBytes(key).length) + encode(value).length, 0);
+        out.push({ uid: name, state: state.name, kind: state.kind, rows: items.length, bytes });
+      }
       const figures: TableFigures[] = [];
       await this.#each(name, (seen) => figures.push(...seen.state.tables()));
       const hotKeys = this.#hottest(name);
@@ -131,9 +165,14 @@ export class StateQueries {
 
   /** Keys of an operator's state with their views, up to the limit; not all of one moment. */
   async scan(uid: string, { state, prefix, limit = SCAN_LIMIT, largest }: ScanOptions = {}): Promise<StateEntry[]> {
-    const states = state === undefined ? this.#of.queryable(this.#node(uid)).states : [this.#state(this.#node(uid), state)];
-    if (states.length === 0) this.#state(this.#node(uid), 'value');
+    const { states: byKey, without } = this.#of.queryable(this.#node(uid));
+    const unkeyed = without.filter(({ name }) => state === undefined || name === state);
+    const states = state === undefined ? byKey : unkeyed.length > 0 ? [] : [this.#state(this.#node(uid), state)];
+    if (states.length + unkeyed.length === 0) this.#state(this.#node(uid), 'value');
     const found = new Found(limit, largest);
+    for (const each of unkeyed)
+      for (const [i, { key, value }] of (await this.#items(uid, each)).entries())
+        if (prefix === undefined || (key !== undefined && hasPrefix(key as Key, prefix))) found.add(each.name, key, value, i);
     for (const { name } of states) {
       for (let instance = 0; instance < this.#of.parallelism(uid) && !found.full; instance++) await this.#scanOf(uid, instance, name, prefix, found);
     }
@@ -198,15 +237,16 @@ export class StateQueries {
     const state = states.find((each) => each.name === name);
     if (state !== undefined) return state;
     const uid = nameOf(node);
-    const why = without.includes(name)
+    const why = without.some((each) => each.name === name)
       ? `has the state '${name}' without a key`
       : states.length === 0
         ? 'keeps no state by key'
         : `has no state '${String(name)}'`;
     throw new MillraceError('STATE_NOT_FOUND', `'${uid}' ${why}.`, {
       uid,
-      todo:
-        states.length === 0
+      todo: without.some((each) => each.name === name)
+        ? 'Ask for it without one.'
+        : states.length === 0
           ? 'Look with millrace state ls at what there is.'
           : `States of '${uid}' that can be asked for: ${states.map((each) => each.name).join(', ')}.`,
     });
@@ -221,7 +261,7 @@ export class StateQueries {
     for (;;) {
       if (this.#of.ended()) throw new MillraceError('JOB_ENDED', `The job '${this.#of.job}' has ended.`, { todo: 'Look at one of its checkpoints instead.' });
       const changed = this.#of.changed();
-      const tasks = this.#of.tasks().filter(({ vertex }) => nameOf(vertex.head) === uid);
+      const tasks = this.#of.tasks().filter(({ vertex }) => vertex.nodes.some((node) => nameOf(node) === uid));
       const task = tasks[instance(tasks.length)];
       const answer = await task?.look((seen) => read(seen, task.vertex.head)).catch((error: unknown) => refuse(uid, error));
       if (answer !== undefined) return answer.seen;
@@ -250,10 +290,11 @@ class Found {
     return !this.#largest && this.#byKey.size >= this.#limit;
   }
 
-  add(state: string, key: StateKey, value: unknown): void {
+  /** `item`: which of a list's, where there is no key. */
+  add(state: string, key: StateKey | undefined, value: unknown, item = 0): void {
     if (this.full) return;
-    const entry: StateEntry = { state, key: key as Key, value, ...(this.#largest ? { bytes: encode(value).length } : {}) };
-    this.#byKey.set(`${state}/${keyBytes(key).toString('latin1')}`, entry);
+    const entry: StateEntry = { state, ...(key === undefined ? {} : { key: key as Key }), value, ...(this.#largest ? { bytes: encode(value).length } : {}) };
+    this.#byKey.set(key === undefined ? `${state}#${item}` : `${state}/${keyBytes(key).toString('latin1')}`, entry);
     // Cut now and then, not at each.
     if (this.#largest && this.#byKey.size >= 2 * this.#limit + SCAN_KEYS) this.#cut();
   }

@@ -1,7 +1,7 @@
 // What the control door answers about keyed state that is live. Values are JSON as state-json.ts says.
 //
 //   GET  /jobs/<name>/state                                    [ { uid, state, kind, rows, bytes, hotKeys? } ]; ?uid= of one operator
-//   GET  /jobs/<name>/state/get?uid=&state=&key=               { found, value }; the key as JSON
+//   GET  /jobs/<name>/state/get?uid=&state=&key=               { found, value }; the key as JSON, none for state that has none
 //   GET  /jobs/<name>/state/scan?uid=&state=&prefix=&limit=&largest=      [ { state, key, value } ]
 
 import { MillraceError } from '../errors.ts';
@@ -23,12 +23,19 @@ export async function answerState(queries: StateQueries, url: string): Promise<u
   }
   const uid = needed(searchParams, 'uid');
   if (question === 'get') {
-    const value = await queries.query(uid, needed(searchParams, 'state'), keyOf(needed(searchParams, 'key')));
+    const state = needed(searchParams, 'state');
+    const key = queries.isUnkeyed(uid, state) ? optional('key') : needed(searchParams, 'key');
+    const value = await queries.query(uid, state, key === undefined ? undefined : keyOf(key));
     return { found: value !== undefined, value: shown(value) };
   }
   const [limit, largest] = [countIn(searchParams, 'limit'), countIn(searchParams, 'largest')];
   const entries = await queries.scan(uid, { state: optional('state'), prefix: optional('prefix'), limit, largest });
-  return entries.map(({ state, key, value, bytes }) => ({ state, key: shown(key), value: shown(value), ...(bytes === undefined ? {} : { bytes }) }));
+  return entries.map(({ state, key, value, bytes }) => ({
+    state,
+    ...(key === undefined ? {} : { key: shown(key) }),
+    value: shown(value),
+    ...(bytes === undefined ? {} : { bytes }),
+  }));
 }
 
 function needed(params: URLSearchParams, name: string): string {

@@ -10,7 +10,7 @@
 
 import { type AnyKind, copy, type Declared, declaredOf, type HeldRow, isExpired, type Key } from '../../state-backends/index.ts';
 import type { Node, WindowBounds, WindowSpec } from '../graph/node.ts';
-import type { KeyRows, Queryable, QueryableState } from '../runtime/queryable.ts';
+import type { KeyRows, Queryable, QueryableState, UnkeyedState } from '../runtime/queryable.ts';
 import { startOf } from '../time/windows.ts';
 import { isInOrder } from './aggregates.ts';
 import { type SlicedSpec, slicedSpec } from './window-slices.ts';
@@ -58,9 +58,12 @@ function statesOf(node: Node): QueryableState[] {
   }
 }
 
-function stateWithoutKey(node: Node): string[] {
-  const { step } = node;
-  return step.kind === 'process' ? Object.keys(step.spec.state).filter((name) => (step.spec.state[name] as AnyKind).scope !== 'keyed') : [];
+function stateWithoutKey({ step }: Node): UnkeyedState[] {
+  if (step.kind !== 'process') return [];
+  return Object.entries(step.spec.state as Record<string, AnyKind>).flatMap(([name, kind]) => {
+    const declared = kind.scope === 'keyed' ? undefined : declaredOf(kind);
+    return declared === undefined ? [] : [{ name, kind: declared.kind }];
+  });
 }
 
 // ── declared state ──

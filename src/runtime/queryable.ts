@@ -25,8 +25,15 @@ export interface QueryableState {
   view(rows: KeyRows): unknown;
 }
 
-/** What of an operator can be asked for by key; `without`: names of state that it has without a key. */
+/** State of an instance, without a key. */
+export interface UnkeyedState {
+  readonly name: string;
+  /** splitList, unionList or broadcastMap. */
+  readonly kind: string;
+}
+
+/** What of an operator can be asked for: `states` by key, `without` as a whole. */
 export interface Queryable {
   readonly states: readonly QueryableState[];
-  readonly without: readonly string[];
+  readonly without: readonly UnkeyedState[];
 }

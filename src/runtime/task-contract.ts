@@ -9,6 +9,7 @@ import type { AlignmentGroups } from '../time/alignment-group.ts';
 import type { Barrier, Channel } from './channel.ts';
 import type { Io } from './io.ts';
 import type { OperatorFactory } from './operator.ts';
+import type { StatePart } from './parts.ts';
 import type { RegionBases } from './region-bases.ts';
 import type { SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
 import type { KnownSplits } from './source-reader.ts';
@@ -24,9 +25,12 @@ export type TaskMail =
   | { readonly kind: 'assign'; readonly splits: readonly unknown[]; readonly last: boolean }
   | { readonly kind: 'drain' };
 
-/** What `Task.look` shows of a task: its keyed state, and how far time has come there. */
+/** What `Task.look` shows of a task: its state, and how far time has come there. */
 export interface SeenTask {
+  /** By key; of a task that has none it is empty. */
   readonly state: Looking;
+  /** What an operator of the chain keeps without a key, as it would be stored. */
+  readonly parts: (uid: string) => Readonly<Record<string, StatePart>>;
   readonly watermark: number;
   readonly now: number;
 }

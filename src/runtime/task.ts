@@ -16,7 +16,7 @@
 //  T5  What was in flight when the restored snapshot was taken comes before anything that upstream sends (restored-lanes.ts).
 
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
-import { groupOf, type StateStats, type TaskState } from '../../state-backends/index.ts';
+import { groupOf, type Looking, type StateStats, type TaskState } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { DeadLetter, Key } from '../graph/job.ts';
 import { DEAD_LETTERS, isKeyed, type Node, nameOf } from '../graph/node.ts';
@@ -1050,15 +1050,16 @@ export class Task {
   }
 
   /**
-   * Reads keyed state between two turns, so never within a unit; where the task has finished, what it left. Undefined: the attempt ended before. What `read`
+   * Reads state between two turns, so never within a unit; where the task has finished, what it left. Undefined: the attempt ended before. What `read`
    * throws goes to whoever asked.
    */
   look<R>(read: (seen: SeenTask) => R): Promise<{ readonly seen: R } | undefined> {
     return new Promise((resolve, reject) => {
       this.#looks.add((there) => {
-        if (!there || this.#keyed === undefined) return resolve(undefined);
+        if (!there) return resolve(undefined);
         try {
-          resolve({ seen: read({ state: this.#keyed.look(), watermark: this.#time.watermark, now: this.#time.now() }) });
+          const parts: SeenTask['parts'] = (uid) => this.#operatorOf.get(this.#nodes.find((node) => nameOf(node) === uid)!)?.snapshot?.() ?? {};
+          resolve({ seen: read({ state: this.#keyed?.look() ?? NO_STATE, parts, watermark: this.#time.watermark, now: this.#time.now() }) });
         } catch (error) {
           reject(error);
         }
@@ -1114,6 +1115,7 @@ function stateFigures({ rows, residentBytes, hits, misses, writeMs, stallMs }: S
   };
 }
 
+const NO_STATE: Looking = { tables: () => [], rows: () => [], keys: () => ({ next: () => undefined }) };
 const NO_KEYS: readonly Key[] = [];
 const NO_HASHES = new Int32Array(0);
 

@@ -34,6 +34,30 @@ send();
 process.on('SIGUSR2', () => words.send({ key: 'c', n: 6 }).then(() => words.send({ key: 'b', n: 7 })));
 `;
 
+/** Makes its first savepoint itself, where there is none, and begins with it. */
+const MOVES = `
+import { existsSync } from 'node:fs';
+import { job, newSavepoint, process, splitList, value } from 'millrace';
+const moved = process()({
+  state: { where: value() },
+  onRecord({ where, at }, ctx) {
+    if (ctx.state.where.get() !== undefined) ctx.emit(ctx.key + ' moved to ' + where);
+    ctx.state.where.set(where);
+    if (at === 0) ctx.timers.event.set(5);
+  },
+  onTimer: (_, ctx) => ctx.emit(ctx.key + ' stays in ' + ctx.state.where.get()),
+});
+if (!existsSync('first'))
+  await newSavepoint('moves')
+    .feed('moved', { records: [{ user: 'ada', where: 'GB', at: 0 }], key: ({ user }) => user, process: moved })
+    .write('first', { note: 'from a file', by: 'tester' });
+export default job('moves', (env) => {
+  const moves = env.fromArray('in', [['ada', 1, 'FR'], ['bob', 2, 'FR'], ['ada', 3, 'DE']].map(([user, at, where]) => ({ user, at, where })), { timestamp: ({ at }) => at });
+  moves.keyBy(({ user }) => user).process('moved', moved).forEach('out', () => {});
+  moves.process('all', { state: { names: splitList() }, onRecord: ({ user }, ctx) => ctx.state.names.add(user) });
+}, { restore: { from: 'first' } });
+`;
+
 async function counting(name = 'words') {
   const run = place.start(['run', place.write('words.mjs', WORDS), '--every', '1h', '--', name]);
   await run.said(/door at/);
@@ -100,6 +124,48 @@ describe('millrace state', () => {
     const none = await place.run('state', 'get', 'counts', 'all', 'b', '--at', '99');
     expect(none).toMatchObject({ code: 1, stdout: '' });
     expect(none.stderr).toMatch(/^CHECKPOINT_NOT_FOUND: There is no checkpoint '99' in .*; there are 1, 2/);
+  });
+
+  it('shows what was done to a savepoint without a job, lists and broadcast maps, and replays a job from it', async () => {
+    const module = place.write('moves.mjs', MOVES);
+    expect(await place.run('run', module, '--checkpoints', 'kept')).toMatchObject({ code: 0 });
+    const ls = await place.run('state', 'ls', '--at', 'first');
+    expect(ls.stdout).toMatch(
+      /^edited \d{4}-.* by tester with millrace \d.*: 'moved' added \(timers, where\): 2 rows written\n {2}note: from a file\nOPERATOR/,
+    );
+    expect(JSON.parse((await place.run('state', 'edits', 'first', '--json')).stdout)).toMatchObject({
+      by: 'tester',
+      note: 'from a file',
+      operators: [{ uid: 'moved', written: 2 }],
+    });
+    expect((await place.run('state', 'get', 'all', 'names', '--at', 'latest', '--checkpoints', 'kept')).stdout.replace(/\s/g, '')).toBe('["ada","bob","ada"]');
+    const replayed = await place.run('state', 'replay', module, '--at', 'first', '--uid', 'moved', '--key', 'ada');
+    expect(linesOf(replayed.stdout)).toEqual([
+      '#0 start',
+      '   where: "GB"',
+      '   timer waits: event 1970-01-01T00:00:00.005Z',
+      '#1 record {"user":"ada","at":1,"where":"FR"} at 1970-01-01T00:00:00.001Z',
+      '   where: "GB" → "FR"',
+      '   out: "ada moved to FR"',
+      '#2 record {"user":"ada","at":3,"where":"DE"} at 1970-01-01T00:00:00.003Z',
+      '   where: "FR" → "DE"',
+      '   out: "ada moved to DE"',
+      '#3 timer {"timer":{"at":5,"domain":"event"}} at 1970-01-01T00:00:00.005Z (event time the end)',
+      '   out: "ada stays in DE"',
+    ]);
+    const some = await place.run('state', 'replay', module, '--at', 'first', '--uid', 'moved', '--key', 'ada', '--until', '1', '--json');
+    expect(linesOf(some.stdout).map((line) => JSON.parse(line))).toMatchObject([
+      { step: 0, kind: 'start', timestamp: null, before: { where: 'GB' } },
+      {
+        step: 1,
+        kind: 'record',
+        timestamp: 1,
+        watermark: null,
+        before: { where: 'GB' },
+        after: { where: 'FR' },
+        outputs: [{ value: 'ada moved to FR', timestamp: 1 }],
+      },
+    ]);
   });
 
   it.each<[args: string[], error: RegExp, code: number]>([

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import {
   aggregating,
   avg,
+  broadcastMap,
   count,
   evictCount,
   global,
@@ -25,6 +26,7 @@ import {
   splitList,
   sum,
   tumbling,
+  unionList,
   value,
 } from 'millrace';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -432,6 +434,57 @@ describe('a query', () => {
     });
     await expect(running.query(uid, state, key as Key)).rejects.toMatchObject({ code, message: expect.stringMatching(message), retryable: false });
     expect(running.status).toBe('running');
+  });
+
+  it('gives lists of all instances and broadcast maps, as a whole and by entry; they are listed and scanned too', async () => {
+    const { running, send } = await start(
+      (items) => {
+        items
+          .map((item) => item)
+          .process('plain', {
+            state: { mine: splitList<number>(), all: unionList<string>() },
+            onRecord({ key, n }, { state }) {
+              state.mine.add(n);
+              state.all.add(String(key));
+            },
+          });
+        items
+          .keyBy(({ key }) => key)
+          .connect(items.broadcast())
+          .process('ruled', {
+            state: { rules: broadcastMap<Key, number>(), last: value<number>() },
+            onLeft: ({ n }, ctx) => ctx.state.last.set(n),
+            onRight: ({ key, n }, ctx) => ctx.state.rules.set(key, n),
+          });
+      },
+      { parallelism: 3 },
+    );
+    await send(['a', 1], [['b', 2n], 2], [7n, 3]);
+    await vi.waitFor(async () => {
+      expect((await running.query<number[]>('plain', 'mine'))?.sort()).toEqual([1, 2, 3]);
+      expect(await running.query('ruled', 'rules')).toEqual(
+        new Map<Key, number>([
+          ['a', 1],
+          [['b', 2n], 2],
+          [7n, 3],
+        ]),
+      );
+    });
+    expect((await running.query<string[]>('plain', 'all'))?.sort()).toEqual(['7', 'a', 'b,2']);
+    expect(await running.query('ruled', 'rules', ['b', 2n])).toBe(2);
+    expect(await running.query('ruled', 'rules', ['b', 2])).toBeUndefined();
+    expect(await running.query('ruled', 'last', 'a')).toBe(1);
+    const { state } = running as unknown as JobRun;
+    expect(await state.list()).toEqual(
+      expect.arrayContaining([
+        { uid: 'plain', state: 'mine', kind: 'splitList', rows: 3, bytes: 3 },
+        { uid: 'plain', state: 'all', kind: 'unionList', rows: 3, bytes: expect.any(Number) },
+        { uid: 'ruled', state: 'rules', kind: 'broadcastMap', rows: 3, bytes: expect.any(Number) },
+      ]),
+    );
+    expect((await state.scan('plain', { state: 'mine' })).map(({ value: n }) => n).sort()).toEqual([1, 2, 3]);
+    expect(await state.scan('ruled', { state: 'rules', prefix: 'a' })).toEqual([{ state: 'rules', key: 'a', value: 1 }]);
+    expect((await state.scan('ruled')).map(({ state: name }) => name).sort()).toEqual(['last', 'last', 'last', 'rules', 'rules', 'rules']);
   });
 
   it('whose result the program cannot make is refused with what it threw; the job goes on', async () => {

@@ -18,6 +18,8 @@ const DOWNWARD: Record<string, readonly string[]> = {
   execution: ['checkpoint', 'storage', 'runtime', 'graph', 'time'],
   // A composition root of its own: jobs run there with what a test decides.
   testing: ['execution', 'operators', 'api', 'checkpoint', 'storage', 'runtime', 'graph', 'time'],
+  // Snapshots without a job that runs: operators are fed, jobs replayed.
+  offline: ['execution', 'operators', 'api', 'checkpoint', 'storage', 'runtime', 'graph', 'time'],
   observe: ['execution', 'checkpoint', 'runtime', 'graph', 'time'],
   cluster: ['execution', 'checkpoint', 'runtime', 'graph', 'time'],
   cli: ['observe', 'cluster', 'execution', 'checkpoint', 'storage', 'runtime', 'graph', 'time'],

@@ -1,0 +1,292 @@
+// Savepoints that are made without a job: what a job restored from them goes on with.
+
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  aggregating,
+  avg,
+  broadcastMap,
+  count,
+  editSavepoint,
+  hours,
+  type Job,
+  job,
+  type Key,
+  level,
+  list,
+  map,
+  memory,
+  openSnapshot,
+  process,
+  reducing,
+  type SavepointEditor,
+  type Stream,
+  splitList,
+  tumbling,
+  type,
+  unionList,
+  value,
+} from 'millrace';
+import { describe, expect, it } from 'vitest';
+import { openSnapshot as inspectSnapshot } from '../../src/checkpoint/inspect.ts';
+import { Editor } from '../../src/offline/savepoint-editor.ts';
+import { systemIo } from '../../src/runtime/io.ts';
+import { checkpointsIn, ends, Feed, Store, temporaryFolder } from '../protocols/lab.ts';
+
+interface Entry {
+  readonly key: Key;
+  readonly n: number;
+  readonly at: number;
+}
+
+const kinds = {
+  last: value<number>(),
+  all: list<number>(),
+  by: map<number, { n: number }>(),
+  total: reducing<number>((left, right) => left + right),
+  mean: aggregating(avg((n: number) => n)),
+  soon: value<number>({ ttl: hours(1000) }),
+};
+const holding = process<Key, Entry, unknown>()({
+  state: kinds,
+  onRecord({ n, at }, { state, timers }) {
+    state.last.set(n);
+    state.all.add(n);
+    state.by.set(n % 3, { n });
+    state.total.add(n);
+    state.mean.add(n);
+    state.soon.set(n);
+    timers.event.set(at + 1000);
+  },
+  onTimer({ at }, ctx) {
+    const { state } = ctx;
+    ctx.emit([ctx.key, at, state.last.get(), [...state.all], [...state.by.entries()].sort(), state.total.get(), state.mean.get(), state.soon.get()]);
+  },
+});
+const KEYS: Key[] = [...Array.from({ length: 90 }, (_, i) => `key ${i}`), 1, 1n, true, ['a', 2n, true], -7.5];
+const round = (n: number): Entry[] => KEYS.map((key, i) => ({ key, n: n + i, at: n }));
+
+function program(feed: Feed<Entry>, store: Store<unknown>, uid = 'held'): Job {
+  return job('held', (env) => {
+    env
+      .source('in', feed, { timestamp: ({ at }) => at })
+      .keyBy(({ key }) => key)
+      .process(uid, holding)
+      .sink('out', store);
+  });
+}
+
+async function saved(folder: string, rounds = [1, 2]): Promise<string> {
+  const feed = new Feed<Entry>({ bounded: false });
+  const run = ends(await program(feed, new Store()).start({ checkpoints: checkpointsIn(folder), parallelism: 3 }));
+  for (const n of rounds) {
+    feed.push(round(n));
+    await feed.taken();
+    await run.checkpoint();
+  }
+  const { path } = await run.savepoint(join(folder, 'saved'));
+  await run.cancel();
+  return path;
+}
+
+/** What a job that goes on from there tells when all its timers fire. */
+async function told(folder: string, path: string, { state = memory(), parallelism = 1, uid = 'held' } = {}): Promise<unknown[]> {
+  const store = new Store<unknown>();
+  const feed = new Feed<Entry>();
+  feed.end();
+  const directory = join(folder, `again-${parallelism}-${state.kind}`);
+  await program(feed, store, uid).run({ checkpoints: { directory }, restore: { from: path }, state, parallelism });
+  return store.records.sort((one, other) => (idOf(one) < idOf(other) ? -1 : 1));
+}
+const idOf = (told: unknown): string => JSON.stringify(told, (_, part: unknown) => (typeof part === 'bigint' ? `${part}n` : part));
+
+/** An editor that works on some hundred bytes at a time. */
+const tiny = (path: string): SavepointEditor => {
+  const io = systemIo();
+  return new Editor({ io, open: () => inspectSnapshot(path, io), shareBytes: 800, bufferBytes: 500 });
+};
+
+describe('a savepoint with edited keys', () => {
+  it.each([
+    ['whole in memory', editSavepoint],
+    ['share by share', tiny],
+  ])('%s: gives a job at any parallelism and backend what the edit has made of each key', async (_, edit) => {
+    const folder = await temporaryFolder();
+    const path = await saved(folder);
+    const { edit: audit } = await edit(path)
+      .each('held', {
+        state: kinds,
+        each({ key, state, timers }) {
+          if (key === 'key 3') {
+            for (const kind of Object.values(state)) kind.clear();
+            for (const at of timers.event.all()) timers.event.delete(at);
+            return;
+          }
+          if (typeof key !== 'string') return;
+          expect(timers.event.all()).toEqual([1001, 1002]);
+          timers.event.delete(1001);
+          timers.event.set(5000);
+          state.last.update((n) => n! * 10);
+          state.all.set([...state.all, 7, 7]);
+          const one = state.by.get(1);
+          if (one !== undefined) one.n += 100;
+          state.by.delete(2);
+          state.by.set(9, { n: 9 });
+          state.total.add(1000);
+          state.mean.add(1);
+          state.soon.set(5);
+        },
+      })
+      .write(join(folder, 'edited'), { note: 'why', by: 'me' });
+    expect(audit).toMatchObject({
+      by: 'me',
+      note: 'why',
+      from: { id: 3, path: join(path, 'metadata'), checksum: expect.stringMatching(/^[0-9a-f]{64}$/) },
+      operators: [{ uid: 'held', change: 'changed', states: ['all', 'by', 'last', 'mean', 'soon', 'timers', 'total'] }],
+    });
+    const edited = KEYS.flatMap((key, i) => (typeof key === 'string' && key !== 'key 3' ? [[(1 + i) % 3, (2 + i) % 3]] : []));
+    const having = (n: number): number => edited.filter((mods) => mods.includes(n)).length;
+    // last, all, a new entry, total, mean, soon and a timer of each, and the entry that was changed in place. Of key 3 everything is gone.
+    expect(audit.operators![0]).toMatchObject({ written: edited.length * 7 + having(1), deleted: edited.length + having(2) + 9 });
+
+    const expected = KEYS.flatMap((key, i): unknown[][] => {
+      const [one, two] = [1 + i, 2 + i];
+      const by = new Map([
+        [one % 3, { n: one }],
+        [two % 3, { n: two }],
+      ]);
+      const all = [one, two];
+      if (typeof key !== 'string') return [1001, 1002].map((at) => [key, at, two, all, [...by].sort(), one + two, (one + two) / 2, two]);
+      if (key === 'key 3') return [];
+      if (by.has(1)) by.get(1)!.n += 100;
+      by.delete(2);
+      by.set(9, { n: 9 });
+      return [1002, 5000].map((at) => [key, at, two * 10, [...all, 7, 7], [...by].sort(), one + two + 1000, (one + two + 1) / 3, 5]);
+    }).sort((one, other) => (idOf(one) < idOf(other) ? -1 : 1));
+    for (const [state, parallelism] of [
+      [memory(), 1],
+      [level({ directory: join(folder, 'state'), cacheBytes: 1 }), 4],
+    ] as const)
+      expect(await told(folder, join(folder, 'edited'), { state, parallelism })).toEqual(expected);
+    expect(await readdir(join(folder, 'edited'))).toEqual(['files', 'metadata', 'metadata.copy']);
+  });
+});
+
+/** Everything that a job can hold. */
+const NAMES = { sums: 'sums', items: 'items', seen: 'seen' };
+function wide(feed: Feed<Entry>, store: Store<unknown>, { sums, items, seen } = NAMES): Job {
+  return job('wide', (env) => {
+    const entries: Stream<Entry> = env.source('in', feed, { timestamp: ({ at }) => at });
+    const byKey = entries.keyBy(({ key }) => key);
+    byKey.reduce(sums, (l, r) => ({ key: l.key, at: r.at, n: l.n + r.n })).sink('summed', store);
+    byKey.window(tumbling(100)).aggregate('windows', count()).sink('counted', store);
+    entries
+      .process(items, {
+        emits: type<unknown>(),
+        state: { mine: splitList<number>(), all: unionList<string>() },
+        onRecord({ n }, { state }) {
+          state.mine.add(n);
+          state.all.add(`n${n}`);
+        },
+        onEnd: (ctx) => ctx.emit({ mine: [...ctx.state.mine], all: [...ctx.state.all] }),
+      })
+      .sink('listed', store);
+    byKey
+      .connect(entries.broadcast())
+      .process('ruled', {
+        emits: type<unknown>(),
+        state: { rules: broadcastMap<string, number>(), [seen]: value<number>() },
+        onLeft({ n }, ctx) {
+          const held = ctx.state[seen] as unknown as { get(): number | undefined; set(n: number): void };
+          const { rules } = ctx.state as unknown as { rules: { get(rule: string): number | undefined } };
+          ctx.emit([ctx.key, held.get(), rules.get('more')]);
+          held.set(n);
+        },
+        onRight: ({ key, n }, ctx) => (ctx.state.rules as unknown as { set(rule: string, n: number): undefined }).set(String(key), n),
+      })
+      .sink('ruling', store);
+  });
+}
+const few = (n: number): Entry[] => ['a', 'b', 'c', 'd'].map((key, i) => ({ key, n: n + i, at: n }));
+
+async function savedWide(folder: string): Promise<string> {
+  const feed = new Feed<Entry>({ bounded: false });
+  const run = ends(await wide(feed, new Store()).start({ checkpoints: checkpointsIn(folder), parallelism: 2 }));
+  feed.push(few(1));
+  await feed.taken();
+  const { path } = await run.savepoint(join(folder, 'saved'));
+  await run.cancel();
+  return path;
+}
+
+describe('a savepoint with edited operators', () => {
+  it('has lists, broadcast maps, a reduce and windows as they were changed, under their new names; a job goes on with them', async () => {
+    const folder = await temporaryFolder();
+    const path = await savedWide(folder);
+    const before = await openSnapshot(path);
+    const { edit } = await editSavepoint(path)
+      .unkeyed('items', {
+        state: { mine: splitList<number>(), all: unionList<string>() },
+        change({ mine, all }) {
+          mine.set([...mine].sort().map((n) => n * 10));
+          all.clear();
+          all.add('only');
+        },
+      })
+      .unkeyed('ruled', { state: { rules: broadcastMap<string, number>() }, change: ({ rules }) => rules.set('more', 9) })
+      .each('sums', {
+        key: type<string>(),
+        state: { value: value<Entry>() },
+        each({ key, state }) {
+          if (key === 'b') state.value.clear();
+          else state.value.update((held) => ({ ...held!, n: held!.n + 1000 }));
+        },
+      })
+      .drop<string>('windows', (key) => key === 'a' || key === 'c')
+      .feed('windows', { job: wide(new Feed(), new Store()), records: [...few(10), ...few(150)], timestamp: ({ at }: Entry) => at })
+      .rename('sums', 'totals')
+      .rename('items', 'things')
+      .renameState('ruled', 'seen', 'saw')
+      .write(join(folder, 'edited'));
+    expect(edit.operators).toEqual([
+      { uid: 'items', change: 'changed', states: ['all', 'mine'], written: 5, deleted: 8 },
+      { uid: 'ruled', change: 'changed', states: ['rules'], written: 1, deleted: 0 },
+      { uid: 'sums', change: 'changed', states: ['value'], written: 3, deleted: 1 },
+      // What there was of each, and its timer.
+      { uid: 'windows', change: 'changed', states: ['windows'], written: 0, deleted: 4 },
+      // Two counts, and two that begin, with their timers; four of the next window.
+      { uid: 'windows', change: 'changed', states: ['windows'], written: 10, deleted: 0 },
+      { uid: 'totals', change: 'renamed', from: 'sums', states: [], written: 0, deleted: 0 },
+      { uid: 'things', change: 'renamed', from: 'items', states: [], written: 0, deleted: 0 },
+      { uid: 'ruled', change: 'changed', states: ['seen → saw'], written: 0, deleted: 0 },
+    ]);
+    // The old one is as it was.
+    expect((await openSnapshot(path)).edits).toEqual([]);
+    expect(await (await openSnapshot(path)).states()).toEqual(await before.states());
+    const after = await openSnapshot(join(folder, 'edited'));
+    expect(after.uids).toEqual([...before.uids, 'things', 'totals'].filter((uid) => uid !== 'items' && uid !== 'sums').sort());
+    expect(await after.get('things', 'mine')).toEqual([10, 20, 30, 40]);
+    expect(await after.get('ruled', 'rules')).toEqual(new Map(Object.entries({ a: 1, b: 2, c: 3, d: 4, more: 9 })));
+
+    const feed = new Feed<Entry>();
+    const store = new Store<unknown>();
+    feed.push([]).push(few(300)).end();
+    const renamed = wide(feed, store, { sums: 'totals', items: 'things', seen: 'saw' });
+    await renamed.run({ checkpoints: checkpointsIn(folder), restore: { from: join(folder, 'edited') }, parallelism: 3 });
+    const of = (uid: string): unknown[] =>
+      store.commits
+        // What the savepoint has of records that were not committed is committed first.
+        .filter((commit) => commit.uid === uid && commit.checkpoint > after.id)
+        .flatMap(({ records }) => records)
+        .sort((one, other) => (idOf(one) < idOf(other) ? -1 : 1));
+    expect(of('summed')).toEqual([1301, 301, 1305, 1307].map((n, i) => ({ key: few(0)[i]!.key, at: 300, n })));
+    const counts = (start: number, ...values: number[]) => values.map((held, i) => ({ key: few(0)[i]!.key, start, end: start + 100, value: held }));
+    expect(of('counted')).toEqual(
+      [...counts(0, 1, 2, 1, 2), ...counts(100, 1, 1, 1, 1), ...counts(300, 1, 1, 1, 1)].sort((l, r) => (idOf(l) < idOf(r) ? -1 : 1)),
+    );
+    const listed = of('listed') as { mine: number[]; all: string[] }[];
+    expect(listed.flatMap(({ mine }) => mine).sort((l, r) => l - r)).toEqual([10, 20, 30, 40, 300, 301, 302, 303]);
+    expect(listed.map(({ all }) => all[0])).toEqual(['only', 'only', 'only']);
+    expect(of('ruling')).toEqual(few(1).map(({ key, n }) => [key, n, 9]));
+  });
+});
