@@ -136,7 +136,7 @@ export async function fillSavepoint(
 }
 
 /** V5. `convert` makes a row file of that name of a base that was linked, for all tasks of its operator. */
-async function withoutLinks(metadata: CheckpointMetadata, convert: (base: LevelBaseRef, name: string) => Promise<FileRef>): Promise<CheckpointMetadata> {
+export async function withoutLinks(metadata: CheckpointMetadata, convert: (base: LevelBaseRef, name: string) => Promise<FileRef>): Promise<CheckpointMetadata> {
   const files = new Map<string, FileRef>();
   for (const uid of new Set(metadata.tasks.flatMap(({ keyed }) => keyed?.uid ?? []))) {
     const chain = chainOf(metadata.tasks.flatMap(({ keyed }) => (keyed?.uid === uid ? [keyed.handle] : [])));

@@ -319,11 +319,11 @@ export class Snapshots {
 }
 
 /** Of a base that was linked, no file is rewritten: what counts of it stands in the metadata. */
-function rowFilesOf({ bases, deltas }: Handle): string[] {
+export function rowFilesOf({ bases, deltas }: Handle): string[] {
   return [...bases.filter(({ kind }) => kind === 'rows'), ...deltas].map(({ file }) => file.name);
 }
 
-function withTables(metadata: CheckpointMetadata, keep: (table: TableHeader) => boolean): CheckpointMetadata {
+export function withTables(metadata: CheckpointMetadata, keep: (table: TableHeader) => boolean): CheckpointMetadata {
   const tasks = metadata.tasks.map((task) => {
     if (task.keyed === undefined) return task;
     const { handle } = task.keyed;

@@ -203,7 +203,7 @@ export class ChangedRows {
       const was = before?.held(name, key, hash, ns, value);
       if (kind === TOMBSTONE ? was === undefined : was !== undefined && same(was[0], value)) continue;
       this.#count(name, kind);
-      (await this.#outputFor(hash, tables)).rows.row(table, kind, key, ns, value);
+      (await this.#outputFor(hash, tables)).rows.row(table, kind, key, hash, ns, value);
     }
     for (const { rows: written, file } of this.#outputs.values()) await file.append(written.take());
   }
@@ -220,7 +220,7 @@ export class ChangedRows {
     const { subtask } = this.#tasks.find(({ range: { from, to } }) => group >= from && group <= to)!;
     let output = this.#outputs.get(subtask);
     if (output === undefined) {
-      output = { rows: new RowFileWriter(tables), file: await this.#target.open(this.#nameOf(subtask)) };
+      output = { rows: new RowFileWriter(tables, this.#maxParallelism), file: await this.#target.open(this.#nameOf(subtask)) };
       this.#outputs.set(subtask, output);
     }
     return output;

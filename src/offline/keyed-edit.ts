@@ -8,12 +8,13 @@
 import { type FileRef, type Handle, rangeOf, type TableHeader } from '../../state-backends/index.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import type { SnapshotFiles } from '../checkpoint/storage.ts';
+import type { StoredFiles } from '../checkpoint/stored-rows.ts';
 import type { Io } from '../runtime/io.ts';
 import type { StatePart } from '../runtime/parts.ts';
 import type { TaskSnapshot } from '../runtime/snapshot.ts';
 import { ChangedRows, type Counts, SharedState } from './changed-rows.ts';
 import type { FedRecord, RecordShares } from './record-shares.ts';
-import { type RowFiles, RowShares } from './row-shares.ts';
+import { RowShares } from './row-shares.ts';
 
 /** What is done with one share of an operator's state. */
 export interface ShareWork {
@@ -31,7 +32,7 @@ export interface KeyedEdit {
 
 export interface EditPlace {
   readonly io: Io;
-  readonly files: RowFiles;
+  readonly files: StoredFiles;
   readonly target: Pick<SnapshotFiles, 'open'>;
   /** A name for a file that nobody has. */
   readonly freshName: () => string;

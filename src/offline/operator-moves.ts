@@ -132,7 +132,7 @@ async function remade(
     await place.io.step('savepoint.file');
     const out = await place.target.open(place.freshName());
     try {
-      for await (const part of rewritten(place.files.read(file), () => true, renamed)) await out.append([part]);
+      for await (const part of rewritten(place.files.read(file), () => true, metadata.maxParallelism, renamed)) await out.append([part]);
       made.set(file.name, await out.finish());
     } catch (error) {
       await out.abandon();

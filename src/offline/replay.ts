@@ -14,7 +14,6 @@ import { createSystem } from '../../actors/index.ts';
 import {
   canonicalKey,
   type FileRef,
-  filesOf,
   groupOf,
   hashKey,
   instanceOf,
@@ -25,11 +24,13 @@ import {
 } from '../../state-backends/index.ts';
 import { definitionOf, type Job } from '../api/job.ts';
 import { openSnapshot, type SnapshotInspector } from '../checkpoint/inspect.ts';
+import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
 import { claiming } from '../checkpoint/verify.ts';
 import { MillraceError } from '../errors.ts';
 import { MetricRegistry } from '../execution/metrics.ts';
 import { RegionAttempt } from '../execution/region.ts';
+import { rowFilesOf, withTables } from '../execution/snapshots.ts';
 import { SILENT } from '../graph/context.ts';
 import type { Key } from '../graph/job.ts';
 import { isKeyed, type Node, nameOf, type Step } from '../graph/node.ts';
@@ -39,7 +40,7 @@ import { operatorOf } from '../operators/operator-of.ts';
 import { queryableOf } from '../operators/state-views.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
 import type { Operator, OperatorFactory } from '../runtime/operator.ts';
-import type { SnapshotStorage } from '../runtime/snapshot.ts';
+import type { SnapshotStorage, TaskSnapshot } from '../runtime/snapshot.ts';
 import { AlignmentGroups } from '../time/alignment-group.ts';
 import { Allowance, refuseUnreplayable, replayedSource, withAllowedRest } from './replayed-sources.ts';
 import { StepQueue } from './step-queue.ts';
@@ -199,6 +200,8 @@ class ReplayRun {
     };
     const sources = new Set(kept.filter(({ step }) => step.kind === 'source').map(nameOf));
     const claims = this.#options.allowNonRestoredState === true ? await claiming(whole, metadata, operatorOf) : undefined;
+    const claimed = claims === undefined ? metadata : withTables(metadata, claims);
+    const restored = withAllowedRest(wanted === undefined ? claimed : this.#ofKey(claimed, wanted.hash), sources, this.#allowance);
     const attempt = await RegionAttempt.open({
       // No other attempt has such a name, also where its state lies in the job's own folder.
       job: `replay-${this.#definition.name}`,
@@ -212,11 +215,11 @@ class ReplayRun {
       io: this.#io,
       log: SILENT,
       metrics: new MetricRegistry(),
-      storage: this.#storage(wanted?.hash, claims),
+      storage: this.#storage(restored, claims),
       blocking: true,
       watermarkEachBatch: true,
       alignment: new AlignmentGroups(),
-      metadata: withAllowedRest(metadata, sources, this.#allowance),
+      metadata: restored,
       usedIds: { after: undefined, to: metadata.id },
       lastCheckpoint: () => metadata.id,
       reports: (task) => this.#reports(task),
@@ -284,21 +287,35 @@ class ReplayRun {
       );
   }
 
-  /** R1: it reads, and what is to be written is forgotten. Of the watched operator only the rows of the key are given. */
-  #storage(hash: number | undefined, claims: ((table: TableHeader) => boolean) | undefined): SnapshotStorage {
-    const { files, metadata } = this.#snapshot;
-    const { uid } = this.#options;
-    const own = new Set(metadata.tasks.flatMap(({ keyed }) => (keyed?.uid === uid ? filesOf(keyed.handle) : [])).map(({ name }) => name));
+  /** R1: it reads, and what is to be written is forgotten. */
+  #storage(metadata: CheckpointMetadata, claims: ((table: TableHeader) => boolean) | undefined): SnapshotStorage {
+    const { files } = this.#snapshot;
+    const rows = new Set(metadata.tasks.flatMap(({ keyed }) => (keyed === undefined ? [] : rowFilesOf(keyed.handle))));
     const forgotten = async (name: string): Promise<FileRef> => ({ name, bytes: 0, crc: 0 });
     return {
       write: forgotten,
       open: async (name) => ({ append: async () => {}, finish: () => forgotten(name), abandon: async () => {} }),
+      remove: async () => {},
       read: (file, range) => {
-        const only = hash !== undefined && own.has(file.name) ? hash : undefined;
-        if (range !== undefined || (only === undefined && claims === undefined)) return files.read(file, range);
-        return rewritten(files.read(file), (of, table) => (only === undefined || of === only) && claims?.(table) !== false);
+        if (claims === undefined || range !== undefined || !rows.has(file.name)) return files.read(file, range);
+        return rewritten(files.read(file), (_, table) => claims(table), metadata.maxParallelism);
       },
     };
+  }
+
+  /** Of the watched operator only the rows of the key's group are loaded. */
+  #ofKey(metadata: CheckpointMetadata, hash: number): CheckpointMetadata {
+    const { uid } = this.#options;
+    const group = groupOf(hash, metadata.maxParallelism);
+    const only = { from: group, to: group };
+    const tasks = metadata.tasks.map((task): TaskSnapshot => {
+      if (task.keyed?.uid !== uid) return task;
+      const { from, to } = task.keyed.range;
+      const { handle } = task.keyed;
+      const cut = from <= group && group <= to ? { ...handle, range: only } : { ...handle, bases: [], deltas: [] };
+      return { ...task, keyed: { ...task.keyed, handle: cut } };
+    });
+    return { ...metadata, tasks };
   }
 
   // ── while it runs ──

@@ -9,18 +9,18 @@
 
 import { join } from 'node:path';
 import {
+  type BaseRef,
   chainOf,
-  type FileRef,
-  groupOf,
+  type DeltaRef,
+  filesOf,
   type Handle,
-  hashKey,
-  type KeyGroupRange,
-  RowFileReader,
+  type Loaded,
   RowFileWriter,
   type TableHeader,
   type TaskState,
 } from '../../state-backends/index.ts';
 import { corrupt } from '../checkpoint/storage.ts';
+import { linkedAsRows, type StoredFiles, visitRows } from '../checkpoint/stored-rows.ts';
 import { messageOf } from '../errors.ts';
 import type { Io } from '../runtime/io.ts';
 
@@ -29,19 +29,8 @@ const SHARE_BYTES = 16 << 20;
 /** More files are not open at once. */
 export const SHARES_MAX = 256;
 
-/** Where files of snapshots are read from, and under which name they are known. */
-export interface RowFiles {
-  read(file: FileRef): AsyncIterable<Uint8Array>;
-  pathOf(file: FileRef): string;
-}
-
-interface RowFile {
-  readonly file: FileRef;
-  readonly ranges?: readonly KeyGroupRange[];
-}
-
 export interface RowSharesOptions {
-  readonly files: RowFiles;
+  readonly files: StoredFiles;
   readonly handles: readonly Handle[];
   readonly maxParallelism: number;
   readonly io: Io;
@@ -68,7 +57,7 @@ export class RowShares {
   readonly tables: readonly TableHeader[];
   readonly count: number;
   readonly #options: RowSharesOptions;
-  readonly #source: readonly RowFile[];
+  readonly #source: readonly (BaseRef | DeltaRef)[];
   /** Undefined: there is one share, which is the files themselves. */
   #folder: string | undefined;
 
@@ -76,18 +65,21 @@ export class RowShares {
     const chain = chainOf(options.handles);
     const source = [...chain.bases, ...chain.deltas];
     const tables: TableHeader[] = [];
-    for (const { file } of source) {
-      for (const header of await tablesOf(options.files, file)) {
-        if (!tables.some(({ name, version }) => name === header.name && version === header.version)) tables.push(header);
-      }
+    for (const ref of source) {
+      const onTables = (headers: readonly TableHeader[]): void => {
+        for (const { uid, name, layout, version } of headers)
+          if (!tables.some((table) => name === table.name && version === table.version)) tables.push({ uid, name, layout, version });
+      };
+      await visitRows(ref, options.files, { maxParallelism: options.maxParallelism, only: [], onTables, onRow() {} });
     }
-    const bytes = source.reduce((sum, { file }) => sum + file.bytes, options.besideBytes ?? 0);
+    const stored = new Map(options.handles.flatMap(filesOf).map(({ name, bytes }) => [name, bytes]));
+    const bytes = [...stored.values()].reduce((sum, each) => sum + each, options.besideBytes ?? 0);
     const shares = new RowShares(options, source, tables, sharesFor(bytes, options.shareBytes));
     if (shares.count > 1) await shares.#deal();
     return shares;
   }
 
-  private constructor(options: RowSharesOptions, source: readonly RowFile[], tables: readonly TableHeader[], count: number) {
+  private constructor(options: RowSharesOptions, source: readonly (BaseRef | DeltaRef)[], tables: readonly TableHeader[], count: number) {
     this.#options = options;
     this.#source = source;
     this.tables = tables;
@@ -96,9 +88,12 @@ export class RowShares {
 
   /** Loads a share into state that was opened for all key groups. */
   async load(share: number, state: TaskState): Promise<void> {
-    const { files, io } = this.#options;
+    const { files, io, maxParallelism } = this.#options;
     if (this.#folder === undefined) {
-      for (const { file, ranges } of this.#source) await naming(files.pathOf(file), () => state.load(files.read(file), ranges));
+      for (const ref of this.#source) {
+        const rows = 'tables' in ref ? linkedAsRows(ref, files, maxParallelism, () => true) : files.read(ref.file);
+        await naming(`files/${ref.file.name}`, () => state.load(rows, ref.ranges));
+      }
       return;
     }
     if (this.tables.length === 0) return;
@@ -110,61 +105,59 @@ export class RowShares {
     const { files, maxParallelism, io, folder } = this.#options;
     this.#folder = await folder();
     if (this.tables.length === 0) return;
-    const writers = Array.from({ length: this.count }, () => new RowFileWriter(this.tables));
+    const writers = Array.from({ length: this.count }, () => new RowFileWriter(this.tables, maxParallelism));
     const open: Awaited<ReturnType<Io['fs']['open']>>[] = [];
+    let unwritten = 0;
+    const write = async (last: boolean): Promise<void> => {
+      unwritten = 0;
+      for (const [share, writer] of writers.entries()) for (const block of last ? writer.finish() : writer.take()) await open[share]!.writeFile(block);
+    };
     try {
       for (let share = 0; share < this.count; share++) open.push(await io.fs.open(join(this.#folder, String(share)), 'wx'));
-      for (const { file, ranges } of this.#source) {
+      for (const ref of this.#source) {
         let numbers: number[] = [];
-        const reader = new RowFileReader(
-          (headers) => {
-            numbers = headers.map((header) => this.tables.findIndex(({ name, version }) => name === header.name && version === header.version));
-          },
-          (table, kind, key, ns, value) => {
-            const hash = hashKey(key);
-            const group = groupOf(hash, maxParallelism);
-            if (ranges !== undefined && !ranges.some(({ from, to }) => group >= from && group <= to)) return;
-            writers[shareOf(hash, this.count)]!.row(numbers[table]!, kind, key, ns, value);
+        await visitRows(
+          ref,
+          pausing(files, () => (unwritten > UNWRITTEN_ROWS ? write(false) : undefined)),
+          {
+            maxParallelism,
+            onTables: (headers) => {
+              numbers = headers.map((header) => this.tables.findIndex(({ name, version }) => name === header.name && version === header.version));
+            },
+            onRow: (table, kind, key, hash, ns, value) => {
+              unwritten += 1;
+              writers[shareOf(hash, this.count)]!.row(numbers[table]!, kind as 0 | 1 | 2, key, hash, ns, value);
+            },
           },
         );
-        await naming(files.pathOf(file), async () => {
-          for await (const chunk of files.read(file)) {
-            reader.push(chunk);
-            for (const [share, writer] of writers.entries()) for (const block of writer.take()) await open[share]!.writeFile(block);
-          }
-          reader.end();
-        });
+        await write(false);
       }
-      for (const [share, writer] of writers.entries()) for (const block of writer.finish()) await open[share]!.writeFile(block);
+      await write(true);
     } finally {
       for (const each of open) await each.close();
     }
   }
 }
 
-/** The header stands in front: no more of the file is read. */
-async function tablesOf(files: RowFiles, file: FileRef): Promise<readonly TableHeader[]> {
-  let tables: readonly TableHeader[] | undefined;
-  const reader = new RowFileReader(
-    (headers) => {
-      tables = headers;
+/** Rows that are dealt out between two writes. */
+const UNWRITTEN_ROWS = 4096;
+
+/** The same files; `pause` is awaited before each part of them. */
+function pausing(files: StoredFiles, pause: () => Promise<void> | undefined): StoredFiles {
+  return {
+    async *read(file, range) {
+      for await (const part of files.read(file, range)) {
+        await pause();
+        yield part;
+      }
     },
-    () => {},
-  );
-  await naming(files.pathOf(file), async () => {
-    for await (const chunk of files.read(file)) {
-      for (let at = 0; at < chunk.length && tables === undefined; at += 4096) reader.push(chunk.subarray(at, at + 4096));
-      if (tables !== undefined) return;
-    }
-    reader.end();
-  });
-  return tables!;
+  };
 }
 
 /** A reader of rows does not know which file it reads. */
-async function naming<R>(path: string, read: () => Promise<R>): Promise<R> {
+async function naming(path: string, read: () => Promise<Loaded>): Promise<void> {
   try {
-    return await read();
+    await read();
   } catch (error) {
     const { code, message = '' } = error as { code?: string; message?: string };
     if (code !== 'SNAPSHOT_CORRUPT' || message.includes(path)) throw error;

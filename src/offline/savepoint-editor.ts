@@ -8,20 +8,22 @@
 //  V2  A job that restores it has of each key what the steps made of what the other one would have restored.
 //  V3  The metadata says what was done (audit.ts), behind what had been done before.
 
-import type { AnyKind, Handles, TableHeader } from '../../state-backends/index.ts';
+import type { AnyKind, FileRef, Handles, TableHeader } from '../../state-backends/index.ts';
 import { specOf } from '../api/arguments.ts';
 import { definitionOf, type Job } from '../api/job.ts';
 import type { KeyedProcess, Type } from '../api/process.ts';
-import { absolute, below } from '../checkpoint/addresses.ts';
+import { absolute } from '../checkpoint/addresses.ts';
 import { openSnapshot as inspectSnapshot, type SnapshotInspector } from '../checkpoint/inspect.ts';
 import { type CheckpointMetadata, filesNamed, type OperatorEdit, type SavepointEdit } from '../checkpoint/metadata.ts';
 import { storageOf } from '../checkpoint/places.ts';
 import { partsOf } from '../checkpoint/restore.ts';
-import { copyFile, fillSavepoint, prepareSavepoint } from '../checkpoint/savepoint.ts';
+import { copyFile, fillSavepoint, prepareSavepoint, withoutLinks, writeFile } from '../checkpoint/savepoint.ts';
 import type { SnapshotFiles } from '../checkpoint/storage.ts';
+import { linkedAsRows } from '../checkpoint/stored-rows.ts';
 import { MillraceError } from '../errors.ts';
 import type { Key, SavepointInfo } from '../graph/job.ts';
 import { isKeyed, type Node, nameOf } from '../graph/node.ts';
+import type { ByteRange } from '../graph/storage.ts';
 import { operatorOf } from '../operators/operator-of.ts';
 import { bareEnvironment } from '../runtime/bare-environment.ts';
 import { rejectThenable } from '../runtime/handlers.ts';
@@ -354,16 +356,16 @@ export class Editor implements SavepointEditor {
     let edit: SavepointEdit | undefined;
     try {
       const written = await fillSavepoint(target, io, undefined, async (files, writing) => {
-        const workspace = new Workspace(source?.files, files, writing, begun);
+        const workspace = new Workspace({ source: source?.files, target: files, writing, metadata: begun, io });
         const place: EditPlace = { io, files: workspace, target: workspace, freshName: workspace.freshName, folder: scratch.folder, shareBytes };
         const operators: OperatorEdit[] = [];
-        let metadata = begun;
+        let metadata = await workspace.withoutLinks(begun);
         for (const step of this.#steps) {
           const next = await step(metadata, place);
           metadata = next.metadata;
           operators.push(next.done);
         }
-        await workspace.complete(metadata, io);
+        await workspace.complete(metadata);
         edit = auditOf({ at: io.clock.now(), by, note, from, operators });
         return { ...metadata, edits: [...(begun.edits ?? []), edit] };
       });
@@ -403,18 +405,22 @@ export class Editor implements SavepointEditor {
 class Workspace {
   readonly #source: SnapshotFiles | undefined;
   readonly #target: SnapshotFiles;
-  readonly #writing: (file: { name: string; bytes: number; crc: number }) => void;
+  readonly #io: Io;
+  readonly #writing: (file: FileRef) => void;
   readonly #written = new Set<string>();
   readonly #taken: Set<string>;
   readonly #prefix: string;
   #names = 0;
 
-  constructor(
-    source: SnapshotFiles | undefined,
-    target: SnapshotFiles,
-    writing: (file: { name: string; bytes: number; crc: number }) => void,
-    metadata: CheckpointMetadata,
-  ) {
+  constructor(options: {
+    source: SnapshotFiles | undefined;
+    target: SnapshotFiles;
+    writing: (file: FileRef) => void;
+    metadata: CheckpointMetadata;
+    io: Io;
+  }) {
+    const { source, target, writing, metadata, io } = options;
+    this.#io = io;
     this.#source = source;
     this.#target = target;
     this.#writing = writing;
@@ -435,24 +441,31 @@ class Workspace {
     return this.#target.open(name);
   }
 
-  read(file: { name: string; bytes: number; crc: number }): AsyncIterable<Uint8Array> {
-    return this.#of(file.name).read(file);
+  read(file: FileRef, range?: ByteRange): AsyncIterable<Uint8Array> {
+    return (this.#written.has(file.name) ? this.#target : this.#source!).read(file, range);
   }
 
-  pathOf({ name }: { readonly name: string }): string {
-    return below(this.#of(name).files, name);
-  }
-
-  #of(name: string): SnapshotFiles {
-    return this.#written.has(name) ? this.#target : this.#source!;
+  /** Bases that are linked databases as row files: a savepoint has no others. */
+  withoutLinks(metadata: CheckpointMetadata): Promise<CheckpointMetadata> {
+    return withoutLinks(metadata, async (base) => {
+      await this.#io.step('savepoint.file');
+      const name = this.freshName();
+      this.#writing({ name, bytes: 0, crc: 0 });
+      this.#written.add(name);
+      return writeFile(
+        this.#target,
+        name,
+        linkedAsRows(base, this.#source!, metadata.maxParallelism, () => true),
+      );
+    });
   }
 
   /** Copies what is not there yet, and removes what a later step has made superfluous. */
-  async complete(metadata: CheckpointMetadata, io: Io): Promise<void> {
+  async complete(metadata: CheckpointMetadata): Promise<void> {
     const needed = filesNamed(metadata);
     for (const file of needed) {
       if (this.#written.has(file.name)) continue;
-      await io.step('savepoint.file');
+      await this.#io.step('savepoint.file');
       this.#writing(file);
       await copyFile(this.#source!, this.#target, file, file.name);
     }

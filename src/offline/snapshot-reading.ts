@@ -7,7 +7,6 @@
 
 import type { Handles, StateKind } from '../../state-backends/index.ts';
 import type { Type } from '../api/process.ts';
-import { below } from '../checkpoint/addresses.ts';
 import { openSnapshot as inspectSnapshot, type SnapshotInspector } from '../checkpoint/inspect.ts';
 import type { SavepointEdit } from '../checkpoint/metadata.ts';
 import { MillraceError } from '../errors.ts';
@@ -147,7 +146,7 @@ export class SnapshotReading implements Snapshot {
     const scratch = new Scratch(this.#io);
     try {
       const shares = await RowShares.of({
-        files: { read: (file) => files.read(file), pathOf: ({ name }) => below(files.files, name) },
+        files,
         handles: metadata.tasks.flatMap(({ keyed }) => (keyed?.uid === uid ? [keyed.handle] : [])),
         maxParallelism: metadata.maxParallelism,
         io: this.#io,
