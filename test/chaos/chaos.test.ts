@@ -3,7 +3,7 @@ import { availableParallelism, cpus, release, totalmem, type } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
 import { interrupted } from '../e2e/interrupted.ts';
-import { courseOf, killAfter, killAt } from '../e2e/killing.ts';
+import { courseOf, killAfter, killAt, unalignedOf } from '../e2e/killing.ts';
 import { runHere } from '../e2e/run-here.ts';
 import { NEXMARK_COURSES, nexmarkStepOf, STEPS } from '../e2e/steps.ts';
 import { ensureBuilt, FOUR, Input, Trial } from '../e2e/trial.ts';
@@ -47,7 +47,7 @@ it.runIf(ASKED_FOR)('killed at every step and at random moments, jobs write ever
         for (let moment = 0; moment < MOMENTS; moment++) {
           // A process needs some 400 ms to start, the job then about 700.
           const delays = [300 + random() * 1000, 300 + random() * 1000] as const;
-          const course = { backend, parallelism: [parallelism, [1, 2, 3, 4][Math.floor(random() * 4)]!, parallelism] as const };
+          const course = { backend, parallelism: [parallelism, [1, 2, 3, 4][Math.floor(random() * 4)]!, parallelism] as const, ...unalignedOf(moment) };
           trials.push(async () => {
             const { wrong, killed } = await killAfter(inputs[index]!, [delays[0], delays[1]], { ...course, parallelism: [...course.parallelism] });
             tally.moments += 1;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type CheckpointMetadata, writersOf } from '../../src/checkpoint/metadata.ts';
-import { newestWhole, refuseDuplicates, restoreVertex, settleMaxParallelism, unclaimed, writersToAsk } from '../../src/checkpoint/restore.ts';
+import { newestWhole, refuseDuplicates, restoreVertex, settleMaxParallelism, strayed, unclaimed, writersToAsk } from '../../src/checkpoint/restore.ts';
 import type { Graph, Vertex } from '../../src/graph/plan.ts';
 import { buildGraph } from '../../src/graph/plan.ts';
 import type { OperatorSnapshot, SplitSnapshot, TaskSnapshot } from '../../src/runtime/snapshot.ts';
@@ -211,5 +211,51 @@ describe('which checkpoint', () => {
     );
     expect(unclaimed(metadata([task('sum', 0, 1)]), renamed)).toEqual(['sum']);
     expect(unclaimed(metadata([{ ...task('sum', 0, 1), keyed: undefined }]), renamed)).toEqual([]);
+  });
+});
+
+describe('what was in flight (semantics 2)', () => {
+  const ADDRESS = 'sum left by key';
+  const lanes = (address = ADDRESS, maxParallelism = MAX): Partial<TaskSnapshot> => ({
+    inFlight: {
+      file: file('in-flight'),
+      maxParallelism,
+      lanes: [
+        { address, stage: 0, records: 3 },
+        { address: undefined, stage: 0, records: 0 },
+      ],
+    },
+  });
+  const shares = (from: number, to: number, more = lanes(), max = MAX): string[] =>
+    restoreVertex(vertexOf(to, 'sum'), metadata(Array.from({ length: from }, (_, i) => task('sum', i, from, more))), max).tasks.map((t) =>
+      t.inFlight.map(({ from: old, whole, inputs }) => `${old}${whole ? '' : '?'}:${inputs.map((input) => input ?? '-').join()}`).join(' '),
+    );
+
+  it('goes to the instance that had it at the same parallelism, else to all that have some of its key groups', () => {
+    expect(shares(2, 2)).toEqual(['0:0,-', '1:0,-']);
+    expect(shares(1, 3)).toEqual(['0?:0,-', '0?:0,-', '0?:0,-']);
+    expect(shares(3, 2)).toEqual(['0?:0,- 1?:0,-', '1?:0,- 2?:0,-']);
+  });
+
+  it('is looked for in every old instance where the number of key groups has changed, also at the same parallelism', () => {
+    expect(shares(2, 2, lanes(ADDRESS, 64))).toEqual(['0?:0,- 1?:0,-', '0?:0,- 1?:0,-']);
+  });
+
+  it('astray is what no edge leads to; what brings time only never is', () => {
+    const of = (address: string) => [...strayed(metadata([task('sum', 0, 2, lanes(address)), task('sum', 1, 2, lanes(address))]), graph(2))];
+    expect(of(ADDRESS)).toEqual([]);
+    expect(of('gone left by key')).toEqual([['gone', 6]]);
+    expect(shares(2, 2, lanes('gone left by key'))).toEqual(['', '']);
+  });
+
+  it('a watermark that was on its way still is, where it is the one that the new task starts at', () => {
+    const restored = (watermarks: readonly [number, number], advancing: number): [number, boolean][] =>
+      restoreVertex(
+        vertexOf(1, 'sum'),
+        metadata(watermarks.map((watermark, i) => task('sum', i, 2, { watermark, ...(i === advancing ? { advancing: true } : {}) }))),
+        MAX,
+      ).tasks.map((t) => [t.watermark, t.advancing]);
+    expect(restored([50, 100], 0)).toEqual([[50, true]]);
+    expect(restored([50, 100], 1)).toEqual([[50, false]]);
   });
 });

@@ -24,7 +24,12 @@ export interface Course {
 }
 
 /** Microseconds for a record, where checkpoints are to find some in flight. */
-const SLOW = 60;
+const SLOW = 30;
+
+/** Of a number: most checkpoints are aligned, some wait for a while, some do not. */
+export function unalignedOf(turn: number): Pick<Course, 'unaligned'> {
+  return turn % 5 === 1 ? { unaligned: true } : turn % 5 === 3 ? { unaligned: { after: 5 } } : {};
+}
 
 /** The turn's backend, workload and parallelisms for a step: every step meets others in each round. */
 export function courseOf(step: Step, turn: number): { workload: (typeof WORKLOADS)[number]; large: boolean; course: Course } {
@@ -32,7 +37,7 @@ export function courseOf(step: Step, turn: number): { workload: (typeof WORKLOAD
   // Bases are made of deltas of some size.
   if (step.name.startsWith('base.') || step.name === 'restore.base')
     return { workload: 'wc', large: true, course: { backend: ONLY_LEVEL.has(step.name) ? 'level' : backend, parallelism: [1, 2, 4], pace: 100 } };
-  const unaligned = step.name.startsWith('checkpoint.inflight') ? { unaligned: turn % 3 === 0 ? { after: 5 } : true } : {};
+  const unaligned = step.name.startsWith('checkpoint.inflight') ? { unaligned: true } : unalignedOf(turn);
   const workload = ONLY_CPU.has(step.name) ? 'cpu' : WORKLOADS[turn % 2]!;
   // More checkpoints must complete than are retained, on a busy machine too.
   const slow = step.name.startsWith('checkpoint.prune') ? { pace: 300 } : {};
