@@ -1,19 +1,32 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as millrace from 'millrace';
 import * as connectors from 'millrace/connectors';
 import * as testing from 'millrace/testing';
 import ts from 'typescript';
-import { describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ROOT } from '../rules/source-tree.ts';
 
 // Programs of these pages say themselves what they give: they are run as they stand.
-const PAGES = ['docs/processes.md', 'docs/joins.md', 'docs/inspection.md'];
+const PAGES = ['docs/processes.md', 'docs/joins.md', 'docs/inspection.md', 'docs/state-processor.md'];
 const MODULES: Record<string, unknown> = { millrace, 'millrace/connectors': connectors, 'millrace/testing': testing };
 
 const require = createRequire(import.meta.url);
 const load = (name: string): unknown => MODULES[name] ?? require(name);
+
+// Programs may write files.
+const home = process.cwd();
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'page-programs-'));
+  process.chdir(folder);
+});
+afterEach(() => {
+  process.chdir(home);
+  rmSync(folder, { recursive: true, force: true });
+});
 
 describe.each(PAGES)('%s', (page) => {
   const text = readFileSync(join(ROOT, page), 'utf8');

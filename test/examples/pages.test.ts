@@ -15,6 +15,7 @@ const PAGES = [
   'docs/processes.md',
   'docs/joins.md',
   'docs/inspection.md',
+  'docs/state-processor.md',
 ];
 const programs = new Map<string, string>();
 for (const page of PAGES) {
