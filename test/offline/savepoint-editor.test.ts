@@ -1,5 +1,6 @@
 // Savepoints that are made without a job: what a job restored from them goes on with.
 
+import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
@@ -16,6 +17,7 @@ import {
   list,
   map,
   memory,
+  newSavepoint,
   openSnapshot,
   process,
   reducing,
@@ -30,8 +32,9 @@ import {
 import { describe, expect, it } from 'vitest';
 import { openSnapshot as inspectSnapshot } from '../../src/checkpoint/inspect.ts';
 import { Editor } from '../../src/offline/savepoint-editor.ts';
+import { SnapshotReading } from '../../src/offline/snapshot-reading.ts';
 import { systemIo } from '../../src/runtime/io.ts';
-import { checkpointsIn, ends, Feed, Store, temporaryFolder } from '../protocols/lab.ts';
+import { checkpointsIn, ends, Feed, rejection, Store, temporaryFolder } from '../protocols/lab.ts';
 
 interface Entry {
   readonly key: Key;
@@ -288,5 +291,212 @@ describe('a savepoint with edited operators', () => {
     expect(listed.flatMap(({ mine }) => mine).sort((l, r) => l - r)).toEqual([10, 20, 30, 40, 300, 301, 302, 303]);
     expect(listed.map(({ all }) => all[0])).toEqual(['only', 'only', 'only']);
     expect(of('ruling')).toEqual(few(1).map(({ key, n }) => [key, n, 9]));
+  });
+});
+
+describe('a checkpoint of level()', () => {
+  it('whose base is a linked database is edited and read as any other', async () => {
+    const folder = await temporaryFolder();
+    const feed = new Feed<Entry>({ bounded: false });
+    const state = level({ directory: join(folder, 'state'), cacheBytes: 1 });
+    const run = ends(await program(feed, new Store()).start({ checkpoints: checkpointsIn(folder), parallelism: 2, state }));
+    const last = new Map<Key, number>();
+    let path = '';
+    for (let n = 0; n < 24; n++) {
+      await feed.push(round(n)).taken();
+      for (const { key, n: held } of round(n)) last.set(key, held);
+      ({ path } = await run.checkpoint());
+    }
+    const names = (await readdir(join(folder, 'checkpoints', 'held', 'files'))).join(' ');
+    expect(names).toMatch(/linked-/);
+    const of = (held: ReadonlyMap<Key, number>): string[] => [...held].map(([key, n]) => idOf([key, n])).sort();
+    for (const shareBytes of [undefined, 4000]) {
+      const io = systemIo();
+      const to = join(folder, `edited-${shareBytes}`);
+      const editor = new Editor({ io, open: () => inspectSnapshot(path, io), ...(shareBytes === undefined ? {} : { shareBytes }) });
+      await editor.each('held', { state: { last: kinds.last }, each: ({ key, state: s }) => void (key === 1n && s.last.set(-1)) }).write(to);
+      const found = new Map<Key, number>();
+      const reading = new SnapshotReading(await inspectSnapshot(to, io), io, shareBytes);
+      for await (const { key, state: s } of reading.keys('held', { state: { last: kinds.last } })) found.set(key, s.last.get()!);
+      expect(of(found)).toEqual(of(new Map(last).set(1n, -1)));
+    }
+  });
+});
+
+describe('a savepoint out of data', () => {
+  it('gives a job that has not run yet its first state: timers, windows, lists, in any number of shares', async () => {
+    const folder = await temporaryFolder();
+    const records = [...round(1), ...round(2)];
+    const io = systemIo();
+    const shares = new Editor({ io, begin: { name: 'held', maxParallelism: 8 }, shareBytes: 500, bufferBytes: 300 });
+    for (const [editor, name] of [
+      [newSavepoint('held', { maxParallelism: 8 }), 'whole'],
+      [shares, 'shares'],
+    ] as const) {
+      async function* drawn(): AsyncGenerator<Entry> {
+        yield* records;
+      }
+      const { edit } = await editor
+        .feed('held', { records: drawn(), key: ({ key }) => key, timestamp: ({ at }) => at, process: holding })
+        .write(join(folder, name));
+      expect(edit).toMatchObject({ operators: [{ uid: 'held', change: 'added', deleted: 0 }] });
+      expect(edit.from).toBeUndefined();
+    }
+    const expected = KEYS.flatMap((key, i): unknown[][] => {
+      const by = new Map([1 + i, 2 + i].map((n) => [n % 3, { n }]));
+      return [1001, 1002].map((at) => [key, at, 2 + i, [1 + i, 2 + i], [...by].sort(), 3 + 2 * i, 1.5 + i, 2 + i]);
+    }).sort((one, other) => (idOf(one) < idOf(other) ? -1 : 1));
+    expect(await told(folder, join(folder, 'whole'), { parallelism: 3 })).toEqual(expected);
+    expect(await told(folder, join(folder, 'shares'), { parallelism: 2 })).toEqual(expected);
+  });
+});
+
+describe('an edit', () => {
+  it('that cannot be is refused with what to do, and leaves nothing behind; the savepoint is as it was', async () => {
+    const folder = await temporaryFolder();
+    const path = await savedWide(folder);
+    const to = join(folder, 'never');
+    const refused = async (edit: (editor: SavepointEditor) => SavepointEditor): Promise<unknown> => {
+      const error = await rejection(edit(editSavepoint(path)).write(to));
+      expect(existsSync(to)).toBe(false);
+      return error;
+    };
+    const failing = (): never => {
+      throw new Error('no');
+    };
+    expect(await refused((e) => e.each('nobody', { each() {} }))).toMatchObject({
+      code: 'STATE_NOT_FOUND',
+      message: expect.stringMatching(/It has 'counted', 'in', /),
+    });
+    expect(await refused((e) => e.each('items', { each() {} }))).toMatchObject({ code: 'STATE_NOT_FOUND' });
+    expect(await refused((e) => e.each('sums', { state: { value: value() }, each: failing }))).toMatchObject({
+      code: 'USER_FUNCTION_FAILED',
+      uid: 'sums',
+      message: expect.stringMatching(/on key "/),
+    });
+    expect(await refused((e) => e.each('sums', { state: { value: value() }, each: (async () => {}) as never }))).toMatchObject({ code: 'HANDLER_IS_ASYNC' });
+    expect(await refused((e) => e.each('sums', { state: { value: value({ version: 2 }) }, each() {} }))).toMatchObject({ code: 'SNAPSHOT_INCOMPATIBLE' });
+    expect(await refused((e) => e.each('sums', { state: { value: list() }, each() {} }))).toMatchObject({ code: 'SNAPSHOT_INCOMPATIBLE' });
+    expect(await refused((e) => e.each('sums', { state: { value: value<unknown>() }, each: ({ state }) => state.value.set(() => 1) }))).toMatchObject({
+      code: 'STATE_NOT_SERIALIZABLE',
+    });
+    expect(await refused((e) => e.each('sums', { state: { value: value() }, each: ({ timers }) => timers.event.set(1) }))).toMatchObject({
+      code: 'STATE_MISUSED',
+    });
+    expect(await refused((e) => e.rename('sums', 'items'))).toMatchObject({ code: 'STATE_EDIT_REFUSED' });
+    expect(await refused((e) => e.rename('sums', 'A B'))).toMatchObject({ code: 'UID_INVALID' });
+    expect(await refused((e) => e.rename('summed', 'other'))).toMatchObject({
+      code: 'STATE_EDIT_REFUSED',
+      message: expect.stringMatching(/^The sink 'summed'/),
+    });
+    expect(await refused((e) => e.renameState('ruled', 'seen', 'rules'))).toMatchObject({ code: 'STATE_EDIT_REFUSED' });
+    expect(await refused((e) => e.remove('ruled', 'sin'))).toMatchObject({
+      code: 'STATE_NOT_FOUND',
+      message: expect.stringMatching(/It has (rules, seen|seen, rules)\./),
+    });
+    expect(await rejection(editSavepoint(path).write(path))).toMatchObject({ code: 'SAVEPOINT_EXISTS' });
+    expect(await rejection(editSavepoint(to).write(join(folder, 'other')))).toMatchObject({ code: 'CHECKPOINT_NOT_FOUND' });
+    expect(() => editSavepoint(path).feed('sums', { job: wide(new Feed(), new Store()), records: [], input: 'right' })).toThrow(/no right input/);
+  });
+});
+
+describe('what a snapshot has of a key', () => {
+  it('is of that key only while it is its turn', async () => {
+    const folder = await temporaryFolder();
+    const snapshot = await openSnapshot(await savedWide(folder));
+    const kept = await collected(snapshot.keys('sums', { key: type<string>(), state: { value: value<Entry>() } }));
+    expect(kept.map(({ key }) => key).sort()).toEqual(['a', 'b', 'c', 'd']);
+    for (const key of kept) expect(() => key.state).toThrow(expect.objectContaining({ code: 'CONTEXT_USED_OUTSIDE_RECORD' }));
+    expect(await rejection(collected(snapshot.keys('sums', { state: { other: value() } })))).toMatchObject({
+      code: 'STATE_NOT_FOUND',
+      message: expect.stringMatching(/It has value\./),
+    });
+    expect(snapshot.unkeyed('items', { state: { mine: splitList<number>() }, read: ({ mine }) => [...mine].sort() })).toEqual([1, 2, 3, 4]);
+    expect((await collected(snapshot.entries<Entry>({ uid: 'sums' }))).map(({ value: held }) => held.n).sort()).toEqual([1, 2, 3, 4]);
+  });
+});
+
+async function collected<V>(items: AsyncIterable<V>): Promise<V[]> {
+  const out: V[] = [];
+  for await (const item of items) out.push(item);
+  return out;
+}
+
+describe('a program with a renamed, a removed, a new and a migrated state', () => {
+  const old = process<string, Entry, never>()({
+    state: { total: value<number>(), gone: list<number>(), shape: value<number>() },
+    onRecord({ n }, { state }) {
+      state.total.update((sum = 0) => sum + n);
+      state.gone.add(n);
+      state.shape.set(n);
+    },
+  });
+  const now = process<string, Entry, unknown>()({
+    state: {
+      sum: value<number>({ default: 0 }),
+      shape: value<{ n: number }>({ version: 1, migrate: (was) => ({ n: was as number }) }),
+      seen: map<string, number>(),
+    },
+    onRecord({ key, n }, ctx) {
+      ctx.state.sum.update((sum) => sum + n);
+      ctx.state.seen.set(key, (ctx.state.seen.get(key) ?? 0) + 1);
+      ctx.emit([key, ctx.state.sum.get(), ctx.state.shape.get(), [...ctx.state.seen.entries()]]);
+      ctx.state.shape.set({ n });
+    },
+  });
+  const build = (feed: Feed<Entry>, store: Store<unknown>, definition: typeof old | typeof now): Job =>
+    job('changed', (env) => {
+      env
+        .source('in', feed)
+        .keyBy(({ key }) => key as string)
+        .process('held', definition as typeof now)
+        .sink('out', store);
+    });
+
+  it('takes over what has kept its name, migrated; the rest is dropped where that is accepted, or moved by an edit: in any backend, at any parallelism', async () => {
+    const folder = await temporaryFolder();
+    const strings = (n: number): Entry[] => round(n).filter(({ key }) => typeof key === 'string');
+    const before = new Feed<Entry>({ bounded: false });
+    const run = ends(await build(before, new Store(), old).start({ checkpoints: checkpointsIn(folder) }));
+    await before.push(strings(1)).taken();
+    const { path } = await run.savepoint(join(folder, 'saved'));
+    await run.cancel();
+    const { path: moved } = await editSavepoint(path).renameState('held', 'total', 'sum').remove('held', 'gone').write(join(folder, 'moved'));
+
+    let courses = 0;
+    /** What it tells of two rounds more, with a savepoint and another parallelism between them. */
+    const course = async (from: string, state: () => ReturnType<typeof memory>, allowNonRestoredState: boolean): Promise<unknown[]> => {
+      const store = new Store<unknown>();
+      const directory = (of: number): string => join(folder, `course-${courses}-${of}`);
+      courses += 1;
+      const feed = new Feed<Entry>({ bounded: false });
+      const first = ends(
+        await build(feed, store, now).start({
+          checkpoints: { directory: directory(4), every: 3_600_000 },
+          restore: { from, allowNonRestoredState },
+          parallelism: 4,
+          state: state(),
+        }),
+      );
+      await feed.push([]).push(strings(100)).taken();
+      const { savepoint } = await first.stop({ savepoint: directory(0) });
+      feed.push(strings(1000)).end();
+      await build(feed, store, now).run({ checkpoints: { directory: directory(3) }, restore: { from: savepoint!.path }, parallelism: 3, state: state() });
+      return store.records.sort((one, other) => (idOf(one) < idOf(other) ? -1 : 1));
+    };
+    const refusal = build(new Feed(), new Store(), now).start({ checkpoints: { directory: join(folder, 'refused') }, restore: { from: path } });
+    expect(await rejection(refusal)).toMatchObject({ code: 'RESTORE_STATE_UNCLAIMED' });
+    const expected = (sum: boolean): unknown[] =>
+      strings(1)
+        .flatMap(({ key, n }): unknown[] => [
+          [key, (sum ? n : 0) + n + 99, { n }, [[key, 1]]],
+          [key, (sum ? n : 0) + 2 * n + 99 + 999, { n: n + 99 }, [[key, 2]]],
+        ])
+        .sort((one, other) => (idOf(one) < idOf(other) ? -1 : 1));
+    const backends = [() => memory(), () => level({ directory: join(folder, 'state'), cacheBytes: 1 })];
+    for (const backend of backends) {
+      expect(await course(path, backend, true)).toEqual(expected(false));
+      expect(await course(moved, backend, false)).toEqual(expected(true));
+    }
   });
 });
