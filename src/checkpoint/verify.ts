@@ -69,7 +69,7 @@ interface DeclaredTable extends TableHeader {
 }
 
 export async function verify(options: VerifyOptions): Promise<Verdict> {
-  const { metadata, graph, storage, maxParallelism: asked } = options;
+  const { metadata, graph, files, maxParallelism: asked } = options;
   const states: StateVerdict[] = [];
   const refuse = (uid: string, error: unknown): void => {
     const todo = (error as { todo?: unknown }).todo;
@@ -89,7 +89,7 @@ export async function verify(options: VerifyOptions): Promise<Verdict> {
     states.push(
       lost(options, uid, 'records in flight', records, `The program has no exchange any more by which ${records} records were on their way to '${uid}'`),
     );
-  for (const { inFlight } of metadata.tasks) if (inFlight !== undefined) await storage.check(inFlight.file);
+  for (const { inFlight } of metadata.tasks) if (inFlight !== undefined) await files.check(inFlight.file);
   for (const vertex of graph.vertices) {
     for (const node of vertex.nodes) {
       const { step } = node;
