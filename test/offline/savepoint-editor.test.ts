@@ -439,7 +439,8 @@ describe('a program with a renamed, a removed, a new and a migrated state', () =
     },
     onRecord({ key, n }, ctx) {
       ctx.state.sum.update((sum) => sum + n);
-      ctx.state.seen.set(key, (ctx.state.seen.get(key) ?? 0) + 1);
+      const name = String(key);
+      ctx.state.seen.set(name, (ctx.state.seen.get(name) ?? 0) + 1);
       ctx.emit([key, ctx.state.sum.get(), ctx.state.shape.get(), [...ctx.state.seen.entries()]]);
       ctx.state.shape.set({ n });
     },
