@@ -11,8 +11,8 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 describe('state with a ttl is there until its time has come and never after, by either clock, over units, removal, bases, restores and another ttl', () => {
   for (const [name, backend, times] of [
-    ['memory()', () => memory(), 40],
-    ['level() with room for nothing', () => level({ directory, cacheBytes: 1 }), 8],
+    ['memory()', () => memory(), 25],
+    ['level() with room for nothing', () => level({ directory, cacheBytes: 1 }), 5],
   ] as const)
     test(name, async () => {
       for (let round = 0; round < rounds(times); round++) {
