@@ -1,7 +1,7 @@
 // `millrace jobs`, `tree`, `checkpoints`, `stop`, `cancel`: a question to a running job, and its answer on standard output.
 
-import { resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { absolute } from '../checkpoint/addresses.ts';
 import type { MillraceError } from '../errors.ts';
 import type { CheckpointInfo, JobResult } from '../graph/job.ts';
 import { ask, chooseJob, type FoundJob, runningJobs } from './door-client.ts';
@@ -63,7 +63,7 @@ async function retainedOf(name: string | undefined, url: string | undefined): Pr
 export async function stopCommand(name: string | undefined, { url, json, drain, savepoint }: LookFlags): Promise<void> {
   const job = await chooseJob(name, url);
   // Of this command's folder, not of the process that is stopped.
-  const folder = savepoint === undefined ? {} : { savepoint: resolve(savepoint) };
+  const folder = savepoint === undefined ? {} : { savepoint: absolute(savepoint) };
   printResult(job, await ask<JobResult>(job.url, 'POST', at(job, 'stop'), { drain: drain === true, ...folder }), json);
 }
 

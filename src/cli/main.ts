@@ -69,7 +69,7 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
   add('run <module>', 'Run the job that a module exports by default, until it ends; Ctrl-C stops it behind a last checkpoint')
     .option('--parallelism <n>', 'parallel instances of each operator that does not say otherwise')
     .option('--state <backend>', 'where keyed state is kept: memory, level or level:DIR')
-    .option('--checkpoints <dir>', "where checkpoints are kept (the job's own, else .millrace)")
+    .option('--checkpoints <dir>', "where checkpoints are kept: a folder, or s3://bucket/folder (the job's own, else .millrace)")
     .option('--no-checkpoints', 'run without checkpoints')
     .option('--every <time>', 'time between two checkpoints, such as 10s')
     .option('--restore <which>', 'latest, none, the path of a savepoint or checkpoint, or the id of a retained one')

@@ -1,8 +1,11 @@
 // What the values of options mean: text from the command line to what `start` takes. Pure; each throws OPTION_INVALID with a sentence.
 
 import { level, memory, type StateBackend } from '../../state-backends/index.ts';
+import { absolute, isUrl } from '../checkpoint/addresses.ts';
+import { storageOf } from '../checkpoint/places.ts';
 import { MillraceError } from '../errors.ts';
 import type { CheckpointOptions, RunOptions } from '../graph/job.ts';
+import { systemIo } from '../runtime/io.ts';
 
 /** What lies there belongs to running attempts; the backend removes it. */
 const STATE_DIRECTORY = '.millrace/state';
@@ -57,7 +60,10 @@ export function stateOf(text: string): StateBackend {
 const CHECKPOINT_DIRECTORY = '.millrace';
 const CHECKPOINT_EVERY_MS = 10_000;
 
-/** What was asked for on the command line, over what the job says, over the defaults of the command. */
+/**
+ * What was asked for on the command line, over what the job says, over the defaults of the command. An address such as s3://bucket/folder is where bytes go; the registry
+ * stays in a directory. A path is where both go, whatever storage the job has.
+ */
 export function checkpointsOf(
   asked: { directory: string | false | undefined; every: number | undefined },
   job: CheckpointOptions | false | undefined,
@@ -68,9 +74,11 @@ export function checkpointsOf(
   }
   if (asked.directory === undefined && asked.every === undefined && job !== undefined) return job;
   const base = typeof job === 'object' ? job : { directory: CHECKPOINT_DIRECTORY, every: CHECKPOINT_EVERY_MS };
+  const { storage: _, ...local } = base;
+  const { directory } = asked;
+  const place = directory === undefined ? base : isUrl(directory) ? { ...base, storage: storageOf(absolute(directory), systemIo()) } : { ...local, directory };
   return {
-    ...base,
-    ...(asked.directory === undefined ? {} : { directory: asked.directory }),
+    ...place,
     ...(asked.every === undefined ? {} : { every: asked.every }),
   };
 }

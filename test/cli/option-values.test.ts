@@ -33,6 +33,13 @@ describe('a value of an option', () => {
     expect(checkpointsOf({ directory: 'd', every: undefined }, false)).toEqual({ directory: 'd', every: 10_000 });
     expect(checkpointsOf({ directory: false, every: undefined }, own)).toBe(false);
   });
+
+  it('of checkpoints may be an address: then the registry stays where it is, and with a path everything goes there', () => {
+    const at = checkpointsOf({ directory: 's3://bucket/jobs/', every: undefined }, { directory: 'own', retain: 9 });
+    expect(at).toMatchObject({ directory: 'own', retain: 9, storage: { kind: 's3', root: 's3://bucket/jobs' } });
+    expect(checkpointsOf({ directory: 'd', every: undefined }, at)).toEqual({ directory: 'd', retain: 9 });
+    expect(() => checkpointsOf({ directory: 'gs://bucket', every: undefined }, undefined)).toThrow(expect.objectContaining({ code: 'OPTION_INVALID' }));
+  });
 });
 
 describe('what is printed', () => {

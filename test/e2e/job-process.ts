@@ -2,11 +2,15 @@
 // settings; when its run ends by itself it says how, as JSON.
 
 import { level, memory } from 'millrace';
+import { type S3Options, s3 } from 'millrace/storage';
 import { jobOf, type Places, type Workload } from './workloads.ts';
 
 export interface Settings extends Places {
   readonly workload: Workload;
   readonly checkpoints: string;
+  /** Where the bytes of checkpoints go instead. */
+  readonly s3?: S3Options;
+  readonly tolerate?: number;
   /** The directory of level(). */
   readonly state: string;
   readonly backend: 'memory' | 'level';
@@ -24,7 +28,13 @@ const settings = JSON.parse(process.argv[2]!) as Settings;
 let checkpoints = 0;
 const running = await jobOf(settings.workload, settings).start({
   parallelism: settings.parallelism,
-  checkpoints: { directory: settings.checkpoints, every: settings.every, ...(settings.unaligned === undefined ? {} : { unaligned: settings.unaligned }) },
+  checkpoints: {
+    directory: settings.checkpoints,
+    every: settings.every,
+    ...(settings.s3 === undefined ? {} : { storage: s3(settings.s3) }),
+    ...(settings.tolerate === undefined ? {} : { tolerate: settings.tolerate }),
+    ...(settings.unaligned === undefined ? {} : { unaligned: settings.unaligned }),
+  },
   state: settings.backend === 'level' ? level({ directory: settings.state, cacheBytes: settings.cacheBytes ?? 1 << 20 }) : memory(),
   onEvent: (event) => {
     if (event.type !== 'checkpoint') return;

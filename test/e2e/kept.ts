@@ -1,16 +1,24 @@
-// What a checkpoint directory holds beyond what its registry names: orphans. Looked at while nobody runs the job.
+// What a checkpoint directory or another storage holds beyond what the job's registry names: orphans. Looked at while nobody runs the job.
 
-import { readdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname } from 'node:path';
+import { below, nameIn } from '../../src/checkpoint/addresses.ts';
 import { filesNamed, readMetadata } from '../../src/checkpoint/metadata.ts';
 import { Registry } from '../../src/checkpoint/registry.ts';
+import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
+import type { CheckpointStorage } from '../../src/graph/storage.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { DirectoryStorage } from '../../src/storage/directory.ts';
 
 /** Sentences about files that should not be there, and about files that should. */
-export async function kept(directory: string, retain = 3): Promise<string[]> {
+export async function kept(
+  directory: string,
+  retain = 3,
+  storage: CheckpointStorage = new DirectoryStorage(dirname(directory), systemIo()),
+): Promise<string[]> {
   const io = systemIo();
-  const registry = await Registry.open(directory, basename(directory), io, { wait: false });
+  const job = basename(directory);
+  const stored = new SnapshotFiles(storage, below(storage.root, job), { io });
+  const registry = await Registry.open(directory, job, io, { wait: false, files: stored });
   const wrong: string[] = [];
   try {
     const registered = await registry.checkpoints();
@@ -18,16 +26,17 @@ export async function kept(directory: string, retain = 3): Promise<string[]> {
     const metadata = new Set<string>();
     const files = new Set<string>();
     for (const { path } of registered) {
-      metadata.add(basename(path)).add(`${basename(path)}.copy`);
-      for (const { name } of filesNamed(await readMetadata(new DirectoryStorage('.', io), path))) files.add(name);
+      metadata.add(nameIn(path)).add(`${nameIn(path)}.copy`);
+      for (const { name } of filesNamed(await readMetadata(storage, path))) files.add(name);
     }
     for (const [folder, named] of [
-      ['checkpoints', metadata],
-      ['files', files],
+      [stored.checkpoints, metadata],
+      [stored.files, files],
     ] as const) {
-      const there = new Set(readdirSync(join(directory, folder)));
-      for (const name of there) if (!named.has(name)) wrong.push(`${folder}/${name} is left`);
-      for (const name of named) if (!there.has(name)) wrong.push(`${folder}/${name} is missing`);
+      const there = new Set<string>();
+      for await (const { name, unfinished } of storage.list(folder)) there.add(unfinished ? `${name}, unfinished,` : name);
+      for (const name of there) if (!named.has(name)) wrong.push(`${nameIn(folder)}/${name} is left`);
+      for (const name of named) if (!there.has(name)) wrong.push(`${nameIn(folder)}/${name} is missing`);
     }
     return wrong;
   } finally {

@@ -1,6 +1,7 @@
 // A run of a trial's job in this process.
 
 import { type JobEvent, type JobResult, level, memory, type RunningJob } from 'millrace';
+import { s3 } from 'millrace/storage';
 import type { Settings } from './job-process.ts';
 import type { Trial } from './trial.ts';
 import { jobOf, type Places } from './workloads.ts';
@@ -9,7 +10,12 @@ export function startHere(trial: Trial, settings: Partial<Omit<Settings, 'pace'>
   const all = { ...trial.settings, ...settings };
   return jobOf(all.workload, all).start({
     parallelism: all.parallelism,
-    checkpoints: { directory: all.checkpoints, every: all.every },
+    checkpoints: {
+      directory: all.checkpoints,
+      every: all.every,
+      ...(all.s3 === undefined ? {} : { storage: s3(all.s3) }),
+      ...(all.tolerate === undefined ? {} : { tolerate: all.tolerate }),
+    },
     state: all.backend === 'level' ? level({ directory: all.state, cacheBytes: all.cacheBytes ?? 1 << 20 }) : memory(),
     onEvent,
   });

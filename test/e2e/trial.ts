@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { s3 as storageS3 } from 'millrace/storage';
 import type { Settings } from './job-process.ts';
 import { kept } from './kept.ts';
 import { canonical, expectedOf, inputOf, referenceOf, updatesOf } from './oracle.ts';
@@ -158,8 +159,9 @@ export class Trial {
 
   /** Files that nobody needs any more and that are still there. */
   async leftovers(): Promise<string[]> {
-    const { workload, output, checkpoints, state } = this.settings;
-    const wrong = (await kept(join(checkpoints, workload))).map((name) => `checkpoints: ${name}`);
+    const { workload, output, checkpoints, state, s3 } = this.settings;
+    const stored = s3 === undefined ? undefined : storageS3(s3);
+    const wrong = (await kept(join(checkpoints, workload), 3, stored)).map((name) => `checkpoints: ${name}`);
     for (const name of readdirSync(state)) wrong.push(`state: ${name} is left`);
     for (const folder of outputsOf(workload)) {
       const markers = join(output, folder, '.millrace');
