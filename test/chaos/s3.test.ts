@@ -5,13 +5,12 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } 
 import { S3Storage } from '../../src/storage/s3.ts';
 import { slowUntil, startHere } from '../e2e/run-here.ts';
 import { ensureBuilt, Input, Trial } from '../e2e/trial.ts';
-import { seeded } from '../random.ts';
+import { Random, SEED } from '../random.ts';
 import { FaultyProxy } from '../storage/faulty-proxy.ts';
 import { type KillAt, killedAtRequests } from '../storage/killed-at-requests.ts';
 import { KEYS, NO_SERVER, S3Server } from '../storage/s3-server.ts';
 
 const ROUNDS = Number(process.env.MILLRACE_S3_ROUNDS ?? 20);
-const SEED = Number(process.env.MILLRACE_SEED ?? 20_261_121);
 
 describe.skipIf(NO_SERVER)('S3, for longer', () => {
   let server: S3Server;
@@ -44,13 +43,13 @@ describe.skipIf(NO_SERVER)('S3, for longer', () => {
   it(
     `${ROUNDS} rounds of kills at requests, seed ${SEED}: every row once, nothing left in the bucket`,
     async () => {
-      const random = seeded(SEED);
+      const random = new Random(SEED);
       for (let round = 0; round < ROUNDS; round++) {
-        const trial = trialWith({ pace: 20, backend: random() < 0.5 ? 'memory' : 'level' });
+        const trial = trialWith({ pace: 20, backend: random.next() < 0.5 ? 'memory' : 'level' });
         const kills: KillAt[] = Array.from({ length: 2 }, () => ({
-          request: 1 + Math.floor(random() * 120),
-          how: random() < 0.5 ? 'refuse' : 'lose',
-          parallelism: 1 + Math.floor(random() * 3),
+          request: 1 + Math.floor(random.next() * 120),
+          how: random.next() < 0.5 ? 'refuse' : 'lose',
+          parallelism: 1 + Math.floor(random.next() * 3),
         }));
         const said = JSON.stringify({ round, kills });
         const { wrong } = await killedAtRequests(trial, proxy, kills);
@@ -81,14 +80,14 @@ describe.skipIf(NO_SERVER)('S3, for longer', () => {
   });
 
   it('is restarted again and again where the server fails at random, and still gives every row once', async () => {
-    const random = seeded(SEED);
+    const random = new Random(SEED);
     const trial = trialWith({ parallelism: 3, every: 10, tolerate: 2 });
     let requests = 0;
     proxy.decide = () => {
       requests += 1;
       // What a start needs goes through; then one in eight fails.
-      if (requests < 20 || random() > 0.125) return undefined;
-      return (['refuse', 'lose', { status: 503, code: 'SlowDown' }, { status: 500 }] as const)[Math.floor(random() * 4)];
+      if (requests < 20 || random.next() > 0.125) return undefined;
+      return (['refuse', 'lose', { status: 503, code: 'SlowDown' }, { status: 500 }] as const)[Math.floor(random.next() * 4)];
     };
     const running = await startHere(trial, { pace: 5 });
     // Also the end needs the storage.
