@@ -1,7 +1,7 @@
 // Checkpoint storage in a bucket of S3, or of a server that speaks its protocol.
 //
 // What: a file is an object, written in one request or in parts (s3-upload.ts); a folder is a prefix, and holds an empty object of the name `.folder` where it was made
-// as one. Requests, retries and errors are those of s3-client.ts. Nothing of a library is needed: the protocol's six requests are small (docs/decisions/0013).
+// as one. Requests, retries and errors are those of s3-client.ts. Nothing of a library is needed: the protocol's six requests are small (docs/decisions/0014).
 //
 // Invariants:
 //  B1  Lists and reads are those of a store that is consistent after each write, as S3 is since 2020.
