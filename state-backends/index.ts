@@ -68,7 +68,7 @@ export type {
 } from './kinds.ts';
 export { aggregating, broadcastMap, declaredOf, list, map, reducing, splitList, unionList, value } from './kinds.ts';
 export { Current } from './kinds-current.ts';
-export { type BoundKinds, bindKinds, EXPIRING } from './kinds-keyed.ts';
+export { type BoundKinds, bindKinds } from './kinds-keyed.ts';
 export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from './kinds-operator.ts';
 export { type BoundWindowKinds, bindWindowKinds } from './kinds-windowed.ts';
 export { type LevelOptions, level } from './level.ts';
@@ -78,3 +78,4 @@ export { RowFileWriter, rewritten } from './rewrite.ts';
 export type { Layout, RowKind, RowVisitor, TableHeader } from './row-file.ts';
 export { KEY_TOMBSTONE, RowFileReader, releaseBlocks, TOMBSTONE, VALUE } from './row-file.ts';
 export { STATE_CODES, StateError, type StateErrorCode } from './state-error.ts';
+export { EXPIRING, versionFault } from './versions.ts';

@@ -32,6 +32,7 @@ import {
   ExpiringValue,
 } from './kinds-expiring.ts';
 import { StateError } from './state-error.ts';
+import { EXPIRING, refuseVersion } from './versions.ts';
 
 export interface BoundKinds<S extends StateSpec = StateSpec> {
   readonly handles: Handles<S>;
@@ -187,9 +188,6 @@ function bindExpiring(task: TaskState, uid: string, name: string, declared: Keye
 
 // ── what is stored, and of which version it is ──
 
-/** Added to the version of a table whose rows say when they were written, twice where that is event time (H5). */
-export const EXPIRING = 2 ** 32;
-
 /** How values lie in a row, with and without the time at which they were written. */
 interface RowShape {
   readonly plain: { values(row: unknown): unknown[]; row(values: unknown[]): unknown };
@@ -230,10 +228,7 @@ function stored(
       const had = Math.floor(from / EXPIRING);
       const timed = had > 0;
       const was = from % EXPIRING;
-      if (was !== version && options.migrate === undefined)
-        throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${uid}/${name} was stored in version ${was} and is declared in version ${version}.`, {
-          todo: 'Declare `migrate` beside `version`.',
-        });
+      refuseVersion(`${uid}/${name}`, was, version, options.migrate !== undefined);
       const old = timed ? shape.timed.values(row) : shape.plain.values(row);
       const values = was === version ? old : old.map((value) => options.migrate!(value, was));
       if (expiring === false) return shape.plain.row(values);

@@ -21,6 +21,7 @@ import { canonicalKey } from './keys.ts';
 import { type AnyKind, type BroadcastMap, type Declared, declaredOf, type ListState, type ReadonlyBroadcastMap, type StateOptions } from './kinds.ts';
 import { isShared } from './kinds-current.ts';
 import { StateError } from './state-error.ts';
+import { refuseVersion } from './versions.ts';
 
 /** What of a state is in a snapshot, and who gets it. */
 export interface OperatorPart {
@@ -262,11 +263,8 @@ function valueIn(bytes: Uint8Array): unknown {
 function migrated(value: unknown, from: number, options: StateOptions<unknown>, name: string): unknown {
   const version = options.version ?? 0;
   if (from === version) return value;
-  if (options.migrate === undefined)
-    throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${name} was stored in version ${from} and is declared in version ${version}.`, {
-      todo: 'Declare `migrate` beside `version`.',
-    });
-  return options.migrate(value, from);
+  refuseVersion(name, from, version, options.migrate !== undefined);
+  return options.migrate!(value, from);
 }
 
 class OperatorList extends Cells implements ListState<unknown> {

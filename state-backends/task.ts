@@ -30,6 +30,7 @@ import { MemorySingleTable } from './single-table.ts';
 import { StateError } from './state-error.ts';
 import { type AnyTable, type StoredRows, TableSweep } from './sweep.ts';
 import { MemoryTimerTable } from './timer-table.ts';
+import { EXPIRING, refuseVersion } from './versions.ts';
 
 /** What level() adds to a task. */
 export interface Residency {
@@ -223,11 +224,9 @@ export class Task implements TaskState {
     }
     if (declared.version === header.version) return { table: this.tables[number], name, version: header.version, migrate: undefined };
     const migrate = this.migrations[number];
-    if (migrate === undefined) {
-      throw new StateError('SNAPSHOT_INCOMPATIBLE', `State ${name} was stored in version ${header.version} and is declared in version ${declared.version}.`, {
-        todo: 'Declare `migrate` beside `version`.',
-      });
-    }
+    // Who migrates knows rows with and without times.
+    const times = migrate === undefined ? Number.POSITIVE_INFINITY : EXPIRING;
+    refuseVersion(name, header.version % times, declared.version % times, migrate !== undefined);
     return { table: this.tables[number], name, version: header.version, migrate };
   }
 

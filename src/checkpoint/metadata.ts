@@ -153,3 +153,15 @@ export function withFiles(metadata: CheckpointMetadata, rename: (file: FileRef) 
   });
   return { ...metadata, tasks };
 }
+
+/** The same checkpoint with only what `keeps` says of the state without keys. */
+export function withParts(metadata: CheckpointMetadata, keeps: (uid: string, name: string) => boolean): CheckpointMetadata {
+  const tasks = metadata.tasks.map((task): TaskSnapshot => {
+    const operators = Object.entries(task.operators).map(([uid, operator]) => {
+      const parts = operator.parts && Object.fromEntries(Object.entries(operator.parts).filter(([name]) => keeps(uid, name)));
+      return [uid, parts === undefined ? operator : { ...operator, parts }] as const;
+    });
+    return { ...task, operators: Object.fromEntries(operators) };
+  });
+  return { ...metadata, tasks };
+}

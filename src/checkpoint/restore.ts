@@ -15,6 +15,7 @@ import { INSTANCES_MAX } from '../graph/instances.ts';
 import type { CheckpointInfo } from '../graph/job.ts';
 import { isKeyed, nameOf } from '../graph/node.ts';
 import type { Graph, Vertex } from '../graph/plan.ts';
+import { isTransactional } from '../graph/sink.ts';
 import { redistribute, type StatePart } from '../runtime/parts.ts';
 import type { InFlightShare, OperatorSnapshot, SplitSnapshot, TaskRestore, TaskSnapshot } from '../runtime/snapshot.ts';
 import type { KnownSplits } from '../runtime/source-reader.ts';
@@ -117,6 +118,19 @@ export function strayed(metadata: CheckpointMetadata, graph: Graph): Map<string,
     counts.set(uid, (counts.get(uid) ?? 0) + records);
   }
   return counts;
+}
+
+/** By uid: how many records a sink has pending in the snapshot that is not transactional any more, and so would never commit them. */
+export function uncommitted(metadata: CheckpointMetadata, graph: Graph): Map<string, number> {
+  const pending = new Map<string, number>();
+  for (const node of graph.vertices.flatMap((v) => v.nodes)) {
+    const uid = nameOf(node);
+    if (node.step.kind !== 'sink' || isTransactional(node.step.sink)) continue;
+    const segments = metadata.tasks.flatMap((t) => t.operators[uid]?.writers ?? []).flatMap((writer) => writer.segments);
+    const records = segments.reduce((sum, segment) => sum + segment.records, 0);
+    if (records > 0) pending.set(uid, records);
+  }
+  return pending;
 }
 
 /** An operator whose parts are all empty has lost nothing. */

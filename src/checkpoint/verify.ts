@@ -12,23 +12,24 @@ import {
   type Backend,
   type BaseRef,
   type DeltaRef,
+  EXPIRING,
   filesOfBase,
   type KeyGroupRange,
   memory,
   type TableHeader,
   type TableOptions,
   type TaskState,
+  versionFault,
 } from '../../state-backends/index.ts';
 import { codeOf, MillraceError, messageOf } from '../errors.ts';
 import { isKeyed, type Node, nameOf } from '../graph/node.ts';
 import type { Graph } from '../graph/plan.ts';
-import { isTransactional } from '../graph/sink.ts';
 import { bareEnvironment } from '../runtime/bare-environment.ts';
 import type { Operator, OperatorFactory } from '../runtime/operator.ts';
 import { redistribute } from '../runtime/parts.ts';
 import { isProgramState, stateName } from '../runtime/program-state.ts';
 import type { CheckpointMetadata, SavepointEdit } from './metadata.ts';
-import { partsOf, settleMaxParallelism, strayed, unclaimed } from './restore.ts';
+import { partsOf, settleMaxParallelism, strayed, unclaimed, uncommitted } from './restore.ts';
 import type { SnapshotFiles } from './storage.ts';
 import { visitRows } from './stored-rows.ts';
 
@@ -90,15 +91,12 @@ export async function verify(options: VerifyOptions): Promise<Verdict> {
       lost(options, uid, 'records in flight', records, `The program has no exchange any more by which ${records} records were on their way to '${uid}'`),
     );
   for (const { inFlight } of metadata.tasks) if (inFlight !== undefined) await files.check(inFlight.file);
+  for (const [uid, records] of uncommitted(metadata, graph))
+    states.push(lost(options, uid, 'records not yet committed', records, `The sink '${uid}' is not transactional any more`));
   for (const vertex of graph.vertices) {
     for (const node of vertex.nodes) {
       const { step } = node;
       const uid = nameOf(node);
-      if (step.kind === 'sink' && !isTransactional(step.sink)) {
-        const pending = metadata.tasks.flatMap((t) => t.operators[uid]?.writers ?? []).flatMap(({ segments }) => segments);
-        const records = pending.reduce((sum, s) => sum + s.records, 0);
-        if (records > 0) states.push(lost(options, uid, 'records not yet committed', records, `The sink '${uid}' is not transactional any more`));
-      }
       if (!isOperator(node)) continue;
       const built = await declare(node, metadata, options.operators);
       if ('error' in built) {
@@ -222,18 +220,24 @@ function bound(state: TaskState): TaskState {
   };
 }
 
-/** Which tables of a snapshot the program's operators take over: those that they declare, and all of an operator that cannot be built. */
-export async function claiming(graph: Graph, metadata: CheckpointMetadata, operators: VerifyOptions['operators']): Promise<(table: TableHeader) => boolean> {
-  const declared = new Map<string, ReadonlySet<string> | undefined>();
-  for (const vertex of graph.vertices) {
-    const { head } = vertex;
-    if (!isKeyed(head.step)) continue;
-    const built = await declare(head, metadata, operators);
-    declared.set(nameOf(head), 'error' in built ? undefined : new Set(built.tables.map(({ name }) => name)));
-  }
-  return ({ uid, name }) => {
-    if (!declared.has(uid)) return false;
-    return declared.get(uid)?.has(name) ?? true;
+/** What of a snapshot the program's operators take over: all of an operator that cannot be built, which says why at its start. */
+export interface Claims {
+  table(table: Pick<TableHeader, 'uid' | 'name'>): boolean;
+  /** State without keys. */
+  part(uid: string, name: string): boolean;
+}
+
+export async function claiming(graph: Graph, metadata: CheckpointMetadata, operators: VerifyOptions['operators']): Promise<Claims> {
+  const declared = new Map<string, Built>();
+  for (const node of graph.vertices.flatMap(({ nodes }) => nodes)) if (isOperator(node)) declared.set(nameOf(node), await declare(node, metadata, operators));
+  const has = (uid: string, of: (built: Extract<Built, { asked: unknown }>) => boolean): boolean => {
+    const built = declared.get(uid);
+    return built !== undefined && ('error' in built || of(built));
+  };
+  return {
+    table: ({ uid, name }) => has(uid, ({ tables }) => tables.some((each) => each.name === name)),
+    // What others keep is made anew, or none of theirs.
+    part: (uid, name) => !declared.has(uid) || has(uid, ({ asked }) => asked.has(name)),
   };
 }
 
@@ -353,12 +357,7 @@ function differs(uid: string, stored: TableHeader, declared: DeclaredTable): Fou
       sentence: `State ${uid}/${stored.name} was stored as ${KINDS[stored.layout]} and is declared as ${KINDS[declared.layout]}.`,
       todo: 'Give the new kind of state another name.',
     };
-  if (stored.version !== declared.version && declared.migrate === undefined)
-    return {
-      sentence: `State ${uid}/${stored.name} was stored in version ${stored.version} and is declared in version ${declared.version}.`,
-      todo: 'Declare `migrate` beside `version`.',
-    };
-  return undefined;
+  return versionFault(`${uid}/${stored.name}`, stored.version % EXPIRING, declared.version % EXPIRING, declared.migrate !== undefined);
 }
 
 const KINDS: Record<TableHeader['layout'], string> = { single: 'one value a key', ordered: 'a list', keyed: 'a map', timers: 'timers' };

@@ -19,7 +19,7 @@ import { absolute } from '../checkpoint/addresses.ts';
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
 import { checkOptions, patienceOf } from '../checkpoint/decisions.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
-import { settleMaxParallelism, strayed, unclaimed } from '../checkpoint/restore.ts';
+import { settleMaxParallelism, strayed, unclaimed, uncommitted } from '../checkpoint/restore.ts';
 import type { SavepointPlace } from '../checkpoint/savepoint.ts';
 import { claiming } from '../checkpoint/verify.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
@@ -321,6 +321,16 @@ export class JobRun {
         `The checkpoint ${metadata.id} has records on their way to ${[...astray.keys()].map((uid) => `'${uid}'`).join(', ')}, by an exchange that the job '${this.name}' does not have any more.`,
         {
           todo: 'Bring the exchange back, start from a savepoint, which has no such records, or accept that they are dropped: restore: { from, allowNonRestoredState: true }.',
+        },
+      );
+    }
+    const pending = uncommitted(metadata, this.#graph);
+    if (pending.size > 0 && !dropsState) {
+      throw new MillraceError(
+        'RESTORE_STATE_UNCLAIMED',
+        `The checkpoint ${metadata.id} has records that ${[...pending.keys()].map((uid) => `'${uid}'`).join(', ')} had still to commit, and that sink of the job '${this.name}' is not transactional any more.`,
+        {
+          todo: 'Bring the transactional sink back until it has committed them, or accept that they are dropped: restore: { from, allowNonRestoredState: true }.',
         },
       );
     }

@@ -6,7 +6,7 @@
 import { resolve } from 'node:path';
 import { type FileRef, type Handle, rewritten, type TableHeader } from '../../state-backends/index.ts';
 import { absolute, below, folderOf, nameIn } from '../checkpoint/addresses.ts';
-import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles } from '../checkpoint/metadata.ts';
+import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles, withParts } from '../checkpoint/metadata.ts';
 import { storageOf } from '../checkpoint/places.ts';
 import { type Pointer, Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates, writersToAsk } from '../checkpoint/restore.ts';
@@ -21,6 +21,7 @@ import {
   writeSavepoint,
 } from '../checkpoint/savepoint.ts';
 import { attemptOf, SnapshotFiles } from '../checkpoint/storage.ts';
+import type { Claims } from '../checkpoint/verify.ts';
 import { asError, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type { CheckpointInfo, CheckpointOptions, RunOptions, SavepointInfo } from '../graph/job.ts';
@@ -50,7 +51,7 @@ export function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo)
 export interface FromOptions {
   readonly claim?: boolean | undefined;
   /** What of that snapshot's tables is to be stored on; all by default. */
-  readonly keeps?: ((metadata: CheckpointMetadata) => Promise<(table: TableHeader) => boolean>) | undefined;
+  readonly keeps?: ((metadata: CheckpointMetadata) => Promise<Claims>) | undefined;
 }
 
 export class Snapshots {
@@ -196,14 +197,15 @@ export class Snapshots {
       const filtered = filter !== undefined && rows.has(file.name);
       // Names the file where it is damaged; a reader of rows does not know it.
       if (filtered) await theirs.check(file);
-      const source = filtered ? { read: (of: FileRef) => rewritten(theirs.read(of), (_, table) => filter(table), original.maxParallelism) } : theirs;
+      const source = filtered ? { read: (of: FileRef) => rewritten(theirs.read(of), (_, table) => filter.table(table), original.maxParallelism) } : theirs;
       const linked = !filtered && link && (await this.#link(theirs, file, name));
       const copy = linked ? { ...file, name } : await copyFile(source, this.files, file, name);
       copies.set(file.name, copy);
       bytes += copy.bytes;
     }
     const renamed = withFiles(original, (file) => copies.get(file.name)!);
-    const metadata: CheckpointMetadata = { ...(filter === undefined ? renamed : withTables(renamed, filter)), savepoint: undefined };
+    const kept = filter === undefined ? renamed : withParts(withTables(renamed, filter.table), filter.part);
+    const metadata: CheckpointMetadata = { ...kept, savepoint: undefined };
     await this.registry.raise(metadata.id);
     const imported = await this.files.writeMetadata(`chk-${metadata.id}-a${attempt}`, packMetadata(metadata));
     return { info: { id: metadata.id, path: imported, bytes, startedAt: metadata.startedAt, durationMs: metadata.durationMs }, metadata };

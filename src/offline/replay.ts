@@ -24,7 +24,7 @@ import {
 } from '../../state-backends/index.ts';
 import { definitionOf, type Job } from '../api/job.ts';
 import { openSnapshot, type SnapshotInspector } from '../checkpoint/inspect.ts';
-import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
+import { type CheckpointMetadata, withParts } from '../checkpoint/metadata.ts';
 import { settleMaxParallelism, unclaimed } from '../checkpoint/restore.ts';
 import { claiming } from '../checkpoint/verify.ts';
 import { MillraceError } from '../errors.ts';
@@ -200,7 +200,7 @@ class ReplayRun {
     };
     const sources = new Set(kept.filter(({ step }) => step.kind === 'source').map(nameOf));
     const claims = this.#options.allowNonRestoredState === true ? await claiming(whole, metadata, operatorOf) : undefined;
-    const claimed = claims === undefined ? metadata : withTables(metadata, claims);
+    const claimed = claims === undefined ? metadata : withParts(withTables(metadata, claims.table), claims.part);
     const restored = withAllowedRest(wanted === undefined ? claimed : this.#ofKey(claimed, wanted.hash), sources, this.#allowance);
     const attempt = await RegionAttempt.open({
       // No other attempt has such a name, also where its state lies in the job's own folder.
@@ -215,7 +215,7 @@ class ReplayRun {
       io: this.#io,
       log: SILENT,
       metrics: new MetricRegistry(),
-      storage: this.#storage(restored, claims),
+      storage: this.#storage(restored, claims?.table),
       blocking: true,
       watermarkEachBatch: true,
       alignment: new AlignmentGroups(),

@@ -273,7 +273,9 @@ export class Task {
   #openOperator(node: Node, index: number, output: (name: string) => ((value: unknown, timestamp: number) => void) | undefined): Operator {
     const options = this.#options;
     const uid = nameOf(node);
-    return options.operators(node)({
+    const given = options.restore?.parts[uid];
+    const asked = new Set<string>();
+    const operator = options.operators(node)({
       node,
       uid,
       subtask: options.subtask,
@@ -289,7 +291,10 @@ export class Task {
       together: this.#units.undoes ? undefined : (run, subject, key) => this.#together(index, run, subject, key),
       timersChanged: () => this.#time.arm(),
       participate: (participant) => void this.#participants.push(participant),
-      restored: (name) => options.restore?.parts[uid]?.[name],
+      restored: (name) => {
+        asked.add(name);
+        return given?.[name];
+      },
       time: (event) => this.#timePasses(event),
       afterTime: (fn) => this.#time.afterAdvancing(() => this.#time.entered(fn)),
       attention: () => {
@@ -307,6 +312,17 @@ export class Task {
       backlog: () => this.#batch !== undefined || this.#restored !== undefined || this.#gate!.depth > 0 || !this.#outputs.every((output) => output.open),
       signal: this.#abort.signal,
     });
+    const without = Object.keys(given ?? {}).find((name) => !asked.has(name) && given![name]!.length > 0);
+    if (node.step.kind === 'process' && without !== undefined)
+      throw new MillraceError(
+        'RESTORE_STATE_UNCLAIMED',
+        `The snapshot has the state '${without}' of '${uid}', which that operator does not declare any more.`,
+        {
+          uid,
+          todo: 'Declare it again, or accept that it is dropped: restore: { from, allowNonRestoredState: true } (--restore … --allow-non-restored-state).',
+        },
+      );
+    return operator;
   }
 
   #openReader(): SourceReader | undefined {

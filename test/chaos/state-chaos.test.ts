@@ -38,7 +38,7 @@ it.runIf(ASKED_FOR)(
     );
     const seconds = (Date.now() - begun) / 1000;
     console.log(summary(tally, seconds));
-    if (ROUNDS >= 200) writeFileSync(LOG, page(tally, seconds));
+    if (ROUNDS >= 50) writeFileSync(LOG, page(tally, seconds));
     expect(tally.wrong).toEqual([]);
     expect(tally.rounds).toBe(ROUNDS);
   },

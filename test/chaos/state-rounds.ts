@@ -28,7 +28,7 @@ const io = systemIo();
 const disk = new DirectoryStorage('.', io);
 const PARALLELISMS = [1, 4, 3, 2, 3, 1, 2, 4];
 /** A process that has not ended by then hangs; one that has taken no checkpoint by then is killed where it is. */
-const HANGS_MS = 60_000;
+const HANGS_MS = 300_000;
 const PATIENCE_MS = 5000;
 
 export interface Tally {
@@ -104,7 +104,7 @@ export class Lane {
     const settings: Settings = {
       folder: this.#folder,
       backend: random.of(['memory', 'level', 'level'] as const),
-      cacheBytes: random.of([1 << 20, 4 << 20, 16 << 20]),
+      cacheBytes: random.of([4 << 20, 16 << 20, 32 << 20]),
       parallelism: PARALLELISMS[this.#round % PARALLELISMS.length]!,
       every: random.of([20, 60, 150]),
       ends: new Array<null>(SPLITS).fill(null),

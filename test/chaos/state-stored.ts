@@ -2,7 +2,8 @@
 
 import type { CheckpointMetadata } from '../../src/checkpoint/metadata.ts';
 import type { SnapshotFiles } from '../../src/checkpoint/storage.ts';
-import { chainOf, groupOf, hashKey, type Key, RowFileReader } from '../../state-backends/index.ts';
+import { visitRows } from '../../src/checkpoint/stored-rows.ts';
+import { chainOf, groupOf, hashKey } from '../../state-backends/index.ts';
 import { digestOf, ENTRIES, KEYS, type Oracle, SPLITS } from './state-model.ts';
 
 /** How far each split was read. */
@@ -27,26 +28,17 @@ interface Stored {
 async function storedIn(metadata: CheckpointMetadata, files: Pick<SnapshotFiles, 'read'>): Promise<Stored> {
   const stored: Stored = { rows: new Array(KEYS), items: new Map(), entries: new Map(), timers: new Float64Array(KEYS).fill(Number.NaN), more: new Map() };
   const chain = chainOf(metadata.tasks.flatMap(({ keyed }) => (keyed === undefined ? [] : [keyed.handle])));
-  for (const { file, ranges } of [...chain.bases, ...chain.deltas]) {
+  for (const ref of [...chain.bases, ...chain.deltas]) {
     let names: string[] = [];
-    const reader = new RowFileReader(
-      (tables) => {
+    await visitRows(ref, files, {
+      maxParallelism: metadata.maxParallelism,
+      onTables: (tables) => {
         names = tables.map(({ name, layout }) => (layout === 'timers' ? 'timers' : name));
       },
-      (table, kind, key, ns, value) => {
-        if (ranges !== undefined && !within(ranges, key, metadata.maxParallelism)) return;
-        apply(stored, names[table]!, kind, key as number, ns, value);
-      },
-    );
-    for await (const part of files.read(file)) reader.push(part);
-    reader.end();
+      onRow: (table, kind, key, _, ns, value) => apply(stored, names[table]!, kind, key as number, ns, value),
+    });
   }
   return stored;
-}
-
-function within(ranges: readonly { readonly from: number; readonly to: number }[], key: Key, groups: number): boolean {
-  const group = groupOf(hashKey(key), groups);
-  return ranges.some(({ from, to }) => group >= from && group <= to);
 }
 
 function apply({ rows, items, entries, timers, more }: Stored, table: string, kind: number, key: number, ns: unknown, value: unknown): void {
