@@ -2,7 +2,7 @@
 //
 // What: a MANIFEST is a log of version edits: records in blocks of 32 KiB, each with a masked CRC-32C, each edit a list of tagged fields. Applied in order
 // they give the tables that are alive. Only these are a database: a folder also has tables that a compaction has not finished or has not removed yet, and a copy
-// that had an unfinished one would be truncated under the process that writes it (decision 13).
+// that had an unfinished one would be truncated under the process that writes it (decision 15).
 //
 // Invariants:
 //  M1  `readManifest` gives undefined where the last record is not whole: somebody is writing it, and it is to be read again.

@@ -222,7 +222,7 @@ export class Lane {
   /** Complete ones. */
   #bases(): Set<string> {
     const folder = join(this.#folder, 'checkpoints', 'chaos', 'files');
-    return new Set(existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith('base-')) : []);
+    return new Set(existsSync(folder) ? readdirSync(folder).filter((name) => /^(base-|linked-.*-m\d)/.test(name)) : []);
   }
 
   // ── what is there then ──

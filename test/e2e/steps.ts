@@ -74,6 +74,9 @@ export const ONLY_CPU: ReadonlySet<string> = new Set(['sink.files.copy']);
 /** Only tasks that share a database make their bases by links. */
 export const ONLY_LEVEL: ReadonlySet<string> = new Set(['base.linked', 'base.copy', 'base.made', 'restore.base']);
 
+/** Of the steps of one base each is killed at by npm run test:chaos, and those where something new lies on a disk by npm test too. */
+export const CHAOS_ONLY: ReadonlySet<string> = new Set(['base.copy', 'base.made']);
+
 /** Where a process that runs a query of Nexmark is killed: at steps that come in it, with keyed state or without. */
 const NEXMARK_STEPS: Readonly<Record<Query, string>> = {
   q0: 'sink.commit',

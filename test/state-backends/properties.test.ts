@@ -15,6 +15,6 @@ describe('random histories of changes, aborted checkpoints, sweeps, restores and
   test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), 200, { empties: true }));
   test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), 200));
   test('level() whose bases are linked, with room for nothing', () =>
-    holdsForAllHistories(() => linking(level({ directory, cacheBytes: 1 })), 40, { empties: true }));
-  test('level() whose bases are linked, with room for a few rows', () => holdsForAllHistories(() => linking(level({ directory, cacheBytes: 3000 })), 40));
+    holdsForAllHistories(() => linking(level({ directory, cacheBytes: 1 })), 12, { empties: true }));
+  test('level() whose bases are linked, with room for a few rows', () => holdsForAllHistories(() => linking(level({ directory, cacheBytes: 3000 })), 12));
 });
