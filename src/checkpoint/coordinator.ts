@@ -328,15 +328,17 @@ export class Coordinator {
   /** All that asks for a checkpoint now: requests, and the end of all input (C4). */
   #next(): void {
     const alive = [...this.#tasks.values()].filter((e) => !e.finished);
+    // Looked at before the requests are taken, which say it.
+    const draining = this.#draining;
     const choice = chooseRequest({
       occupied: this.#pending !== undefined || this.#reserving || this.#stopped,
       savepoints: this.#savepoints.length,
       requests: this.#requests.length,
-      draining: this.#draining,
+      draining,
       allEnded: this.#tasks.size === this.#options.tasks() && alive.length > 0 && alive.every((e) => e.ended),
     });
     if (choice === 'savepoint') this.#trigger([], false, this.#savepoints.shift());
-    else if (choice === 'requests') this.#trigger(this.#requests.splice(0), this.#draining, undefined);
+    else if (choice === 'requests') this.#trigger(this.#requests.splice(0), draining, undefined);
     else if (choice === 'last') this.#trigger([], false, undefined);
   }
 

@@ -2,6 +2,7 @@
 
 import { testSystem } from '../../actors/testing.ts';
 import { Coordinator, type CoordinatorMail, type CoordinatorOptions } from '../../src/checkpoint/coordinator.ts';
+import { readMetadata } from '../../src/checkpoint/metadata.ts';
 import { Registry } from '../../src/checkpoint/registry.ts';
 import { prepareSavepoint } from '../../src/checkpoint/savepoint.ts';
 import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
@@ -162,9 +163,9 @@ export class Coordinated {
 
   // ── who asks ──
 
-  request(name: string, { stop = false, commits = false } = {}): void {
+  request(name: string, { stop = false, commits = false, drained = false } = {}): void {
     const settled = (what: string) => (): void => void this.heard.push(`${name} ${what}`);
-    this.#tell({ kind: 'request', request: { stop, drained: false, commits, resolve: settled('answered'), reject: settled('refused') } });
+    this.#tell({ kind: 'request', request: { stop, drained, commits, resolve: settled('answered'), reject: settled('refused') } });
   }
   async savepoint(name: string): Promise<void> {
     const place = { folder: `/savepoints/${name}`, storage: this.#storage };
@@ -183,6 +184,10 @@ export class Coordinated {
     const names: string[] = [];
     for (const folder of [this.files.files, this.files.checkpoints]) for await (const { name } of this.#storage.list(folder)) names.push(name);
     return names.sort();
+  }
+  /** Of the newest checkpoint: whether event time had been driven to its end. */
+  async drained(): Promise<boolean> {
+    return (await readMetadata(this.#storage, (await this.registry.checkpoints()).at(-1)!.path)).drained;
   }
   async retained(): Promise<number[]> {
     return (await this.registry.checkpoints()).map(({ id }) => id);

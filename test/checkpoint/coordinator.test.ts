@@ -148,6 +148,27 @@ describe('one checkpoint is pending at most; what waits begins in this order', (
     expect(c.news()).toEqual(['s written']);
   });
 
+  it('while a drain is under way nothing, and then the drained one, which says so', async () => {
+    const c = await Coordinated.start(['a', 'b'], { every: 100 });
+    await c.advance(100);
+    c.request('drain', { stop: true, drained: true });
+    await c.savepoint('s');
+    // What was pending when the drain was asked for is none of it.
+    await c.completes(1);
+    expect(c.news()).toEqual(['a trigger 1', 'a complete 1', 'b complete 1', 'completed 1']);
+    expect(await c.drained()).toBe(false);
+    await c.advance(1000);
+    c.ends('a');
+    await c.settle();
+    expect(c.news()).toEqual([]);
+    c.ends('b');
+    await c.settle();
+    expect(c.news()).toEqual(['a trigger 2']);
+    await c.completes(2);
+    expect(c.news()).toContain('drain answered');
+    expect(await c.drained()).toBe(true);
+  });
+
   it('the last one follows the end of all input at once, and another where it fails', async () => {
     const c = await Coordinated.start(['a', 'b'], { tolerate: 9 });
     c.ends('a');
