@@ -219,13 +219,7 @@ export function openOutput(options: OutputOptions): Output {
     first: options.first ?? false,
     partition: options.partition ?? (() => 0),
     random: options.random,
-    refuse: (target, instances) => {
-      rejectThenable(target, options.to);
-      throw new MillraceError('PARTITION_INVALID', `The partition function in front of '${options.to}' gave ${shown(target)} for ${instances} instances.`, {
-        uid: options.to,
-        todo: 'It must give a whole number from 0 to instances − 1.',
-      });
-    },
+    refuse: (target, instances) => refusePartition(options.to, target, instances),
   });
   return {
     add,
@@ -257,6 +251,15 @@ export function openOutput(options: OutputOptions): Output {
       for (let i = 0; i < batches.length; i++) batches[i]!.truncate(marks[i]!);
     },
   };
+}
+
+/** What a partition function gave for a record that goes to `to` names no instance. */
+export function refusePartition(to: string, target: unknown, instances: number): never {
+  rejectThenable(target, to);
+  throw new MillraceError('PARTITION_INVALID', `The partition function in front of '${to}' gave ${shown(target)} for ${instances} instances.`, {
+    uid: to,
+    todo: 'It must give a whole number from 0 to instances − 1.',
+  });
 }
 
 function keyFor(uid: string, key: unknown): Key {

@@ -34,7 +34,7 @@ import { HotKeys, hottest, type WeighedKeys } from './hot-keys.ts';
 import { Recording } from './in-flight.ts';
 import { readInFlight } from './in-flight-file.ts';
 import type { Operator, Participant, TimeEvent } from './operator.ts';
-import { type Control, type LastKey, type Output, openOutput } from './output.ts';
+import { type Control, type LastKey, type Output, openOutput, refusePartition } from './output.ts';
 import { PlainSink } from './plain-sink.ts';
 import { type RestoredLane, RestoredLanes } from './restored-lanes.ts';
 import type { SinkRunner } from './sink-runner.ts';
@@ -467,7 +467,13 @@ export class Task {
       if (input === undefined) return false;
       if (whole) return true;
       const { exchange, partition } = this.#options.inputs[input]!.edge;
-      if (exchange === 'custom') return partition!(value, vertex.parallelism) === subtask;
+      if (exchange === 'custom') {
+        const target: unknown = partition!(value, vertex.parallelism);
+        // Else no instance would take it.
+        if (!Number.isInteger(target) || (target as number) < 0 || (target as number) >= vertex.parallelism)
+          refusePartition(vertex.id, target, vertex.parallelism);
+        return target === subtask;
+      }
       if (exchange !== 'hash') return turn++ % vertex.parallelism === subtask;
       const group = groupOf(hash, maxParallelism);
       return group >= range.from && group <= range.to;
