@@ -183,29 +183,34 @@ export class ChangedRows {
     const [delta] = edited.state.takeDeltas();
     if (delta === undefined || delta.rows === 0) return;
     let tables: readonly TableHeader[] = [];
-    // What the delta says last of a row is what it is.
-    const rows = new Map<string, Changed>();
+    // What the delta says last of a row is what it is. Of an operator that is new each value stands once, and what is gone was never there.
+    const rows = new Map<string | number, Changed>();
     const reader = new RowFileReader(
       (headers) => {
         tables = headers;
       },
       (table, kind, key, ns, value) => {
-        const timer = tables[table]!.layout === 'timers' ? String(value) : '';
-        const place = `${table}/${ns === undefined ? '' : keyBytes(ns as Key).toString('latin1')}/${timer}/${keyBytes(key).toString('latin1')}`;
-        rows.set(place, { table, kind, key, ns, value });
+        if (before !== undefined) rows.set(placeOf(table, tables[table]!.layout === 'timers' ? value : undefined, key, ns), { table, kind, key, ns, value });
+        else if (kind === VALUE) rows.set(rows.size, { table, kind, key, ns, value });
       },
     );
-    for (const block of delta.blocks) reader.push(block);
-    reader.end();
-    for (const { table, kind, key, ns, value } of rows.values()) {
-      const { name } = tables[table]!;
-      const hash = hashKey(key);
-      const was = before?.held(name, key, hash, ns, value);
-      if (kind === TOMBSTONE ? was === undefined : was !== undefined && same(was[0], value)) continue;
-      this.#count(name, kind);
-      (await this.#outputFor(hash, tables)).rows.row(table, kind, key, hash, ns, value);
+    for (const block of delta.blocks) {
+      reader.push(block);
+      for (const changed of rows.values()) if (before === undefined) await this.#write(changed, tables, undefined);
+      if (before === undefined) rows.clear();
     }
+    reader.end();
+    for (const changed of rows.values()) await this.#write(changed, tables, before);
     for (const { rows: written, file } of this.#outputs.values()) await file.append(written.take());
+  }
+
+  async #write({ table, kind, key, ns, value }: Changed, tables: readonly TableHeader[], before: SharedState | undefined): Promise<void> {
+    const { name } = tables[table]!;
+    const hash = hashKey(key);
+    const was = before?.held(name, key, hash, ns, value);
+    if (kind === TOMBSTONE ? was === undefined : was !== undefined && same(was[0], value)) return;
+    this.#count(name, kind);
+    (this.#outputFor(hash) ?? (await this.#open(hash, tables))).rows.row(table, kind, key, hash, ns, value);
   }
 
   #count(name: string, kind: RowKind): void {
@@ -215,14 +220,19 @@ export class ChangedRows {
     else this.counts.deleted += 1;
   }
 
-  async #outputFor(hash: number, tables: readonly TableHeader[]) {
+  #subtaskOf(hash: number): number {
     const group = groupOf(hash, this.#maxParallelism);
-    const { subtask } = this.#tasks.find(({ range: { from, to } }) => group >= from && group <= to)!;
-    let output = this.#outputs.get(subtask);
-    if (output === undefined) {
-      output = { rows: new RowFileWriter(tables, this.#maxParallelism), file: await this.#target.open(this.#nameOf(subtask)) };
-      this.#outputs.set(subtask, output);
-    }
+    return this.#tasks.find(({ range: { from, to } }) => group >= from && group <= to)!.subtask;
+  }
+
+  #outputFor(hash: number) {
+    return this.#outputs.get(this.#subtaskOf(hash));
+  }
+
+  async #open(hash: number, tables: readonly TableHeader[]) {
+    const subtask = this.#subtaskOf(hash);
+    const output = { rows: new RowFileWriter(tables, this.#maxParallelism), file: await this.#target.open(this.#nameOf(subtask)) };
+    this.#outputs.set(subtask, output);
     return output;
   }
 
@@ -241,6 +251,11 @@ export class ChangedRows {
     for (const { file } of this.#outputs.values()) await file.abandon();
     this.#outputs.clear();
   }
+}
+
+/** By which a row is known in a delta. */
+function placeOf(table: number, time: unknown, key: Key, ns: unknown): string {
+  return `${table}/${ns === undefined ? '' : keyBytes(ns as Key).toString('latin1')}/${time === undefined ? '' : String(time)}/${keyBytes(key).toString('latin1')}`;
 }
 
 function same(one: unknown, other: unknown): boolean {

@@ -24,10 +24,10 @@ import { linkedAsRows, type StoredFiles, visitRows } from '../checkpoint/stored-
 import { messageOf } from '../errors.ts';
 import type { Io } from '../runtime/io.ts';
 
-/** Bytes of files that make one share. */
-const SHARE_BYTES = 16 << 20;
+/** Bytes of files that make one share: small rows take twenty times as much in memory. */
+const SHARE_BYTES = 2 << 20;
 /** More files are not open at once. */
-export const SHARES_MAX = 256;
+export const SHARES_MAX = 512;
 
 export interface RowSharesOptions {
   readonly files: StoredFiles;
