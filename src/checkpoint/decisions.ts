@@ -2,6 +2,7 @@
 
 import { MillraceError } from '../errors.ts';
 import type { CheckpointOptions } from '../graph/job.ts';
+import type { CheckpointStorage } from '../graph/storage.ts';
 
 export interface Timing {
   readonly every: number;
@@ -116,10 +117,18 @@ export function nextId(facts: { counter: number; registered: number; restored: n
 }
 
 /** Refuses options that mean nothing. An interval or a timeout of Infinity is none. */
-export function checkOptions({ every, timeout, minPause, retain, tolerate }: CheckpointOptions): void {
+export function checkOptions({ directory, storage, every, timeout, minPause, retain, tolerate }: CheckpointOptions): void {
   const refuse = (name: string, value: unknown, todo: string): never => {
     throw new MillraceError('OPTION_INVALID', `checkpoints: { ${name}: ${String(value)} } has no meaning.`, { todo });
   };
+  if (typeof directory !== 'string' || directory === '' || /^[a-z][a-z0-9+.-]+:\/\//i.test(directory))
+    refuse(
+      'directory',
+      directory,
+      'Write the path of a folder on a local disk; the bytes of checkpoints may go elsewhere with `storage`, s3() of millrace/storage for one.',
+    );
+  if (storage !== undefined && typeof (storage as Partial<CheckpointStorage> | null)?.create !== 'function')
+    refuse('storage', storage, 'Write s3({ … }) or directory(…) of millrace/storage, or a storage of your own.');
   for (const [name, value] of [
     ['every', every],
     ['timeout', timeout],

@@ -1,3 +1,4 @@
+import { s3 } from 'millrace/storage';
 import { describe, expect, it } from 'vitest';
 import {
   checkOptions,
@@ -93,6 +94,12 @@ describe('decisions of the coordinator (semantics 3)', () => {
           expect.objectContaining({ code: 'OPTION_INVALID', message: expect.stringContaining(name) }),
         );
     });
+
+  it('a directory is a path, and a storage one of those there are', () => {
+    for (const wrong of [{ directory: 's3://bucket/folder' }, { directory: '' }, { directory: 'd', storage: 's3://bucket' }, { directory: 'd', storage: null }])
+      expect(() => checkOptions(wrong as Parameters<typeof checkOptions>[0])).toThrow(expect.objectContaining({ code: 'OPTION_INVALID' }));
+    expect(() => checkOptions({ directory: 'd', storage: s3({ bucket: 'b' }) })).not.toThrow();
+  });
 
   it('the oldest go beyond what is retained; the newest always stays', () => {
     expect(superseded([1, 2, 3, 4], 2)).toEqual([1, 2]);
