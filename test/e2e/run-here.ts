@@ -6,7 +6,11 @@ import type { Settings } from './job-process.ts';
 import type { Trial } from './trial.ts';
 import { jobOf, type Places } from './workloads.ts';
 
-export function startHere(trial: Trial, settings: Partial<Omit<Settings, 'pace'> & Places> = {}, onEvent?: (event: JobEvent) => void): Promise<RunningJob> {
+export function startHere(
+  trial: Trial,
+  settings: Partial<Omit<Settings, 'pace'> & Places> & { readonly restore?: string } = {},
+  onEvent?: (event: JobEvent) => void,
+): Promise<RunningJob> {
   const all = { ...trial.settings, ...settings };
   return jobOf(all.workload, all).start({
     parallelism: all.parallelism,
@@ -18,6 +22,7 @@ export function startHere(trial: Trial, settings: Partial<Omit<Settings, 'pace'>
     },
     state: all.backend === 'level' ? level({ directory: all.state, cacheBytes: all.cacheBytes ?? 1 << 20 }) : memory(),
     onEvent,
+    ...(all.restore === undefined ? {} : { restore: { from: all.restore } }),
   });
 }
 
