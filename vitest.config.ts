@@ -18,8 +18,8 @@ export default defineConfig({
   },
   test: {
     include: ['test/**/*.test.ts'],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     // Tests wait for processes and disks as well as they work.
     maxWorkers: 3,
     // Files share their modules: loading the engine anew for each of them took a fifth of the time.
