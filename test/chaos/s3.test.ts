@@ -10,9 +10,10 @@ import { FaultyProxy } from '../storage/faulty-proxy.ts';
 import { type KillAt, killedAtRequests } from '../storage/killed-at-requests.ts';
 import { KEYS, NO_SERVER, S3Server } from '../storage/s3-server.ts';
 
+const ASKED_FOR = process.env.npm_lifecycle_event === 'test:chaos' || process.env.MILLRACE_S3_ROUNDS !== undefined;
 const ROUNDS = Number(process.env.MILLRACE_S3_ROUNDS ?? 20);
 
-describe.skipIf(NO_SERVER)('S3, for longer', () => {
+describe.skipIf(NO_SERVER || !ASKED_FOR)('S3, for longer', () => {
   let server: S3Server;
   let proxy: FaultyProxy;
   let input: Input;

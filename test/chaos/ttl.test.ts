@@ -8,10 +8,11 @@ import { level, memory } from '../../state-backends/index.ts';
 import { rounds, SEED } from '../random.ts';
 import { ttlHolds } from '../state-backends/ttl-random.ts';
 
+const ASKED_FOR = process.env.npm_lifecycle_event === 'test:chaos' || process.env.MILLRACE_CHAOS !== undefined;
 const directory = mkdtempSync(join(tmpdir(), 'millrace-ttl-'));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-describe('state with a ttl, over long random programs', () => {
+describe.runIf(ASKED_FOR)('state with a ttl, over long random programs', () => {
   for (const [name, backend, times] of [
     ['memory()', () => memory(), 1500],
     ['level() with room for nothing', () => level({ directory, cacheBytes: 1 }), 200],

@@ -45,29 +45,34 @@ export function courseOf(step: Step, turn: number): { workload: (typeof WORKLOAD
 }
 
 /**
- * Kills a run at the step, and the next one too where it comes there again; then finishes. Gives what is wrong. A run that ended before it came to the step says
+ * Kills a run at the step, and with `again` the next one too where it comes there; then finishes. Gives what is wrong. A run that ended before it came to the step says
  * nothing: on a busy machine a job is over before enough checkpoints are. It is then tried again, slower; where that does not help either, it is wrong.
  */
-export async function killAt(input: Input, step: Step, course: Course): Promise<{ wrong: string[]; killed: number }> {
+export async function killAt(input: Input, step: Step, course: Course, again = true): Promise<{ wrong: string[]; killed: number }> {
   for (let pace = course.pace ?? 100; ; pace *= 4) {
-    const { reached, ...outcome } = await killOnce(input, step, { ...course, pace });
+    const { reached, ...outcome } = await tryKill(input, step, { ...course, pace }, again);
     if (reached || pace > 2000) return outcome;
   }
 }
 
-async function killOnce(input: Input, step: Step, course: Course & { pace: number }): Promise<{ wrong: string[]; killed: number; reached: boolean }> {
+async function tryKill(
+  input: Input,
+  step: Step,
+  course: Course & { pace: number },
+  again: boolean,
+): Promise<{ wrong: string[]; killed: number; reached: boolean }> {
   const { backend, pace, unaligned } = course;
   const [first, second, last] = course.parallelism;
   const { name, at, restoring } = step;
   const trial = new Trial(input, { backend, every: 5, pace, ...inFlight(unaligned) });
-  const faults = restoring ? [preludeOf(name), `${name}=kill@${at}`] : [`${name}=kill@${at}`, `${name}=kill`];
+  const faults = restoring ? [preludeOf(name), `${name}=kill@${at}`] : [`${name}=kill@${at}`, ...(again ? [`${name}=kill`] : [])];
   let killed = 0;
-  for (const [index, parallelism] of [first, second].entries()) {
-    const { signal, code, errors } = await trial.run({ parallelism }, faults[index]);
+  for (const [index, fault] of faults.entries()) {
+    const { signal, code, errors } = await trial.run({ parallelism: index === 0 ? first : second }, fault);
     if (signal === 'SIGKILL') killed += 1;
     else if (code !== 0 || index === 0 || restoring) {
       if (code === 0) trial.remove();
-      return { wrong: [`run ${index + 1} was not killed at ${faults[index]}, it ended with ${code}\n${errors}`], killed, reached: code !== 0 };
+      return { wrong: [`run ${index + 1} was not killed at ${fault}, it ended with ${code}\n${errors}`], killed, reached: code !== 0 };
     }
   }
   return { wrong: await finished(trial, last), killed, reached: true };

@@ -346,7 +346,7 @@ describe('what does not fit is refused when the plan is built, with its uid', ()
     expect(plan).toThrow(expect.objectContaining({ code: 'PLAN_INVALID', uid: 'bad' }));
   });
 
-  it.each([{ ttl: 0 }, { ttl: Number.NaN }, { ttl: -1 }, { ttl: 1, ttlClock: 'event' }, { ttl: 1, ttlOn: 'never' }, { version: -1 }])(
+  it.each([{ ttl: 0 }, { ttl: Number.NaN }, { ttl: -1 }, { ttl: 1, ttlClock: 'moon' }, { ttl: 1, ttlOn: 'never' }, { version: -1 }])(
     'the options %j',
     (options) => {
       const plan = (): unknown =>
