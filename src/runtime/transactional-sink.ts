@@ -41,7 +41,7 @@ interface Identity {
 export interface TransactionalOptions extends SinkOptions {
   /** Undefined where the job has no checkpoints: segments then live in memory only. */
   readonly storage: SnapshotStorage | undefined;
-  /** The file name of a segment, unique for ever. */
+  /** The file name of a segment, but for the number of the try: what failed may lie there under its name. */
   readonly fileName: (writer: string, checkpoint: number) => string;
   readonly restored: readonly WriterSnapshot[];
   /**
@@ -68,6 +68,7 @@ export class TransactionalSinkRunner implements SinkRunner {
   #chunks: Uint8Array[] = [];
   #chunkRecords = 0;
   #chunkBytes = 0;
+  #uploads = 0;
   #target = 0;
   /** Commits run one after another; one that failed fails all behind it (K3). */
   #committing: Promise<void> = Promise.resolve();
@@ -183,7 +184,8 @@ export class TransactionalSinkRunner implements SinkRunner {
           if (segment.file === undefined) {
             if (storage === undefined) continue;
             await io.step('checkpoint.segment.upload');
-            segment.file = await storage.write(fileName(identity.name, segment.checkpoint), frames(segment.chunks!));
+            this.#uploads += 1;
+            segment.file = await storage.write(`${fileName(identity.name, segment.checkpoint)}-${this.#uploads}`, frames(segment.chunks!));
           }
           stored.push({ checkpoint: segment.checkpoint, file: segment.file, records: segment.records });
         }

@@ -1,8 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { SILENT } from '../../src/graph/context.ts';
-import type { SinkContext } from '../../src/graph/sink.ts';
-import { systemIo } from '../../src/runtime/io.ts';
 import { PlainSink } from '../../src/runtime/plain-sink.ts';
+import { SINK_OPTIONS } from './sink-options.ts';
 
 function deferred(): { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void } {
   let resolve!: () => void;
@@ -15,24 +13,7 @@ function deferred(): { promise: Promise<void>; resolve: () => void; reject: (err
 }
 
 async function plainSink(write: () => void | Promise<void>, failed: (error: unknown) => void): Promise<PlainSink> {
-  const sink = new PlainSink({ open: async () => ({ write, flush: async () => {}, close: async () => {} }) }, 0, {
-    uid: 'out',
-    lineage: 'lineage',
-    context: (writer, lineage, restored): SinkContext => ({
-      uid: 'out',
-      job: 'job',
-      writer,
-      lineage,
-      attempt: 1,
-      restored,
-      signal: new AbortController().signal,
-      log: SILENT,
-      metrics: { counter: () => ({ inc() {} }), gauge() {}, histogram: () => ({ record() {} }) },
-    }),
-    io: systemIo(),
-    wake: () => {},
-    failed,
-  });
+  const sink = new PlainSink({ open: async () => ({ write, flush: async () => {}, close: async () => {} }) }, 0, { ...SINK_OPTIONS, failed });
   await sink.open();
   return sink;
 }

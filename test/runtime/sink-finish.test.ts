@@ -1,8 +1,6 @@
 import { expect, it } from 'vitest';
-import { SILENT } from '../../src/graph/context.ts';
-import type { SinkContext } from '../../src/graph/sink.ts';
-import { systemIo } from '../../src/runtime/io.ts';
 import { TransactionalSinkRunner } from '../../src/runtime/transactional-sink.ts';
+import { ANEW } from './sink-options.ts';
 
 it('finishes a writer once, and never while it finishes or commits, when two checkpoints complete behind the last record', async () => {
   const calls: string[] = [];
@@ -20,29 +18,7 @@ it('finishes a writer once, and never while it finishes or commits, when two che
       open: async () => ({ commit: (id) => call(`commit ${id}`), lastCommitted: async () => 0, finish: () => call('finish'), close: async () => {} }),
     },
     0,
-    {
-      uid: 'out',
-      lineage: 'lineage',
-      context: (writer, lineage, restored): SinkContext => ({
-        uid: 'out',
-        job: 'job',
-        writer,
-        lineage,
-        attempt: 1,
-        restored,
-        signal: new AbortController().signal,
-        log: SILENT,
-        metrics: { counter: () => ({ inc() {} }), gauge() {}, histogram: () => ({ record() {} }) },
-      }),
-      io: systemIo(),
-      wake: () => {},
-      failed: () => {},
-      storage: undefined,
-      fileName: () => '',
-      restored: [],
-      usedIds: { after: 0, to: 0 },
-      restoredId: 0,
-    },
+    ANEW,
   );
   await sink.open();
   sink.add('last record', Number.NaN);

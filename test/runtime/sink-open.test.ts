@@ -1,29 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { SILENT } from '../../src/graph/context.ts';
 import type { SinkContext, SinkWriter } from '../../src/graph/sink.ts';
-import { systemIo } from '../../src/runtime/io.ts';
 import { PlainSink } from '../../src/runtime/plain-sink.ts';
-import type { SinkOptions } from '../../src/runtime/sink-runner.ts';
 import { TransactionalSinkRunner } from '../../src/runtime/transactional-sink.ts';
+import { ANEW, SINK_OPTIONS } from './sink-options.ts';
 
-const options: SinkOptions = {
-  uid: 'out',
-  lineage: 'lineage',
-  context: (writer, lineage, restored): SinkContext => ({
-    uid: 'out',
-    job: 'job',
-    writer,
-    lineage,
-    attempt: 1,
-    restored,
-    signal: new AbortController().signal,
-    log: SILENT,
-    metrics: { counter: () => ({ inc() {} }), gauge() {}, histogram: () => ({ record() {} }) },
-  }),
-  io: systemIo(),
-  wake: () => {},
-  failed: () => {},
-};
 function deferred<T>(): { readonly promise: Promise<T>; resolve(value: T): void } {
   let resolve!: (value: T) => void;
   const promise = new Promise<T>((done) => {
@@ -50,8 +30,7 @@ class Doors {
       const close = async (): Promise<void> => void this.open.delete(writer);
       return { commit: async () => {}, lastCommitted: () => this.lastCommitted(writer), close };
     };
-    const restore = { storage: undefined, fileName: () => '', restored: ADOPTED, usedIds: { after: 0, to: 0 }, restoredId: 0 };
-    return new TransactionalSinkRunner({ transactional: true, open }, 0, { ...options, ...restore });
+    return new TransactionalSinkRunner({ transactional: true, open }, 0, { ...ANEW, restored: ADOPTED });
   }
 }
 
@@ -91,7 +70,7 @@ describe('a sink whose opening comes to nothing', () => {
   it('closes the writer of a plain sink that opens only when its task has ended', async () => {
     const gate = deferred<SinkWriter<unknown>>();
     let closed = 0;
-    const sink = new PlainSink({ open: () => gate.promise }, 0, options);
+    const sink = new PlainSink({ open: () => gate.promise }, 0, SINK_OPTIONS);
     const opened = sink.open();
     await sink.close();
     gate.resolve({ write: () => {}, flush: async () => {}, close: async () => void closed++ });
