@@ -153,10 +153,21 @@ describe('reading a file', () => {
     const folder = await temporaryFolder();
     await tree(folder, { 'in/a.txt': 'one\ntwo\n', 'in/b.txt': 'three\n' });
     const read = new Seen<string>();
-    const reading = job('reading', (env) => void env.source('in', files.source({ path: join(folder, 'in'), watch: true, format: text() })).sink('out', read));
+    const source = files.source<string>({ path: join(folder, 'in'), watch: true, format: text() });
+    const ended = new Seen<string>();
+    const told: typeof source = {
+      ...source,
+      async *read(split, from, context) {
+        yield* source.read(split, from, context);
+        (await ended.open()).write([source.splitId(split)], [Number.NaN]);
+      },
+    };
+    const reading = job('reading', (env) => void env.source('in', told).sink('out', read));
     const options = { checkpoints: { directory: join(folder, 'checkpoints'), every: 3_600_000 }, restarts: false } as const;
     const first = await reading.start(options);
-    await read.until((values) => values.length === 3);
+    await ended.until((splits) => splits.length === 2);
+    // The source has heard of both ends before it hears of a second barrier.
+    await first.checkpoint();
     await first.stop();
     // One that is as long as it was is not looked into, and one that is gone may be.
     await rm(join(folder, 'in', 'b.txt'));
