@@ -1,9 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { SILENT } from '../../src/graph/context.ts';
-import type { SinkContext } from '../../src/graph/sink.ts';
-import { systemIo } from '../../src/runtime/io.ts';
 import { TransactionalSinkRunner } from '../../src/runtime/transactional-sink.ts';
 import { Coordinated } from '../checkpoint/coordinated.ts';
+import { ANEW } from '../runtime/sink-options.ts';
 import { rejection } from './lab.ts';
 
 /** The writing side of one instance of a sink, whose store notes what is committed. */
@@ -19,29 +17,7 @@ function writer(marker = 0) {
       }),
     },
     0,
-    {
-      uid: 'out',
-      lineage: 'lineage',
-      context: (name, lineage, restored): SinkContext => ({
-        uid: 'out',
-        job: 'job',
-        writer: name,
-        lineage,
-        attempt: 1,
-        restored,
-        signal: new AbortController().signal,
-        log: SILENT,
-        metrics: { counter: () => ({ inc() {} }), gauge() {}, histogram: () => ({ record() {} }) },
-      }),
-      io: systemIo(),
-      wake: () => {},
-      failed: () => {},
-      storage: undefined,
-      fileName: () => '',
-      restored: [],
-      usedIds: { after: 0, to: 0 },
-      restoredId: 0,
-    },
+    ANEW,
   );
   return { sink, commits };
 }

@@ -39,8 +39,9 @@ export class Conditions {
 interface FeedSplit<T> {
   readonly batches: { readonly values: T[]; readonly timestamps: number[] | undefined }[];
   ended: boolean;
-  /** How many batches have been taken and come back for more, in the read that runs. */
+  /** How many batches have been taken and come back for more in the read that runs; less than none where it was aborted and no other runs yet. */
   reached: number;
+  reads: number;
 }
 
 /** Replayable: a position is the number of batches read. Splits may be added while a job runs. */
@@ -59,7 +60,7 @@ export class Feed<T> implements Source<T, string, number> {
   }
 
   #add(name: string): void {
-    this.#splits.set(name, { batches: [], ended: false, reached: 0 });
+    this.#splits.set(name, { batches: [], ended: false, reached: 0, reads: 0 });
   }
 
   addSplit(name: string): this {
@@ -111,10 +112,12 @@ export class Feed<T> implements Source<T, string, number> {
     const wake = (): void => this.#conditions.changed();
     signal.addEventListener('abort', wake);
     this.reads.push({ split, from, subtask });
+    const read = ++of.reads;
     for (let at = from ?? 0; ; at++) {
       of.reached = at;
       this.#conditions.changed();
       await this.#conditions.until(() => at < of.batches.length || of.ended || signal.aborted);
+      if (signal.aborted && of.reads === read) of.reached = -1;
       if (signal.aborted || at >= of.batches.length) return;
       const { values, timestamps } = of.batches[at]!;
       yield { values: [...values], ...(timestamps === undefined ? {} : { timestamps: [...timestamps] }), position: at + 1 };

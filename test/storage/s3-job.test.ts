@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { JobEvent, RunningJob, RunOptions } from 'millrace';
 import { type CheckpointStorage, s3 } from 'millrace/storage';
-import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { diffSnapshots, openSnapshot } from '../../src/checkpoint/inspect.ts';
 import { repartition } from '../../src/checkpoint/repartition.ts';
 import { snapshotAt } from '../../src/checkpoint/verification.ts';
@@ -9,86 +9,59 @@ import { storedCheckpoint, storedCheckpoints } from '../../src/cli/stored-checkp
 import type { JobRun } from '../../src/execution/job-run.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { runHere, slowUntil, startHere } from '../e2e/run-here.ts';
-import { ensureBuilt, Input, Trial } from '../e2e/trial.ts';
+import type { Trial } from '../e2e/trial.ts';
 import { jobOf } from '../e2e/workloads.ts';
 import { rejection } from '../protocols/lab.ts';
-import { FaultyProxy } from './faulty-proxy.ts';
 import { killedAtRequests } from './killed-at-requests.ts';
-import { KEYS, NO_SERVER, S3Server } from './s3-server.ts';
+import { KEYS, NO_SERVER } from './s3-server.ts';
+import { S3Trials } from './s3-trials.ts';
 
 describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
-  let server: S3Server;
-  let proxy: FaultyProxy;
-  let input: Input;
-  beforeAll(async () => {
-    ensureBuilt();
-    input = new Input('wc', { records: 20_000, files: [0.5, 0.3, 0.2] });
-    server = await S3Server.start();
-    proxy = await FaultyProxy.start(server);
-  }, 180_000);
-  afterAll(async () => {
-    await proxy.close();
-    await server.close();
-    input.remove();
-  });
-  afterEach(() => {
-    proxy.decide = () => undefined;
-    vi.unstubAllEnvs();
-  });
-
-  let trials = 0;
-  const options = () => {
-    trials += 1;
-    return { bucket: server.bucket, prefix: `trial-${trials}`, endpoint: proxy.endpoint, credentials: KEYS, retries: 2, backoff: { initial: 1, max: 5 } };
-  };
-  const trialWith = (settings: object): Trial => {
-    const trial = new Trial(input, { every: 5, s3: options(), ...settings });
-    onTestFinished(() => trial.remove());
-    return trial;
-  };
+  const trials = S3Trials.here();
+  afterEach(() => vi.unstubAllEnvs());
   const storageOf = (trial: Trial): CheckpointStorage => s3(trial.settings.s3!);
 
   it('is killed behind the effect of a request, and finished at another parallelism: every row once, nothing left in the bucket', async () => {
-    const trial = trialWith({ pace: 20 });
-    expect(await killedAtRequests(trial, proxy, [{ request: 40, how: 'lose', parallelism: 2 }])).toEqual({ wrong: [], ended: false });
+    const trial = trials.trial({ pace: 20 });
+    expect(await killedAtRequests(trial, trials.proxy, [{ request: 40, how: 'lose', parallelism: 2 }])).toEqual({ wrong: [], ended: false });
     await runHere(trial, { parallelism: 3, pace: 0 });
     expect(await trial.complaints()).toEqual([]);
   });
 
   it('goes on while the server is gone, and takes checkpoints when it is back', async () => {
-    const trial = trialWith({ parallelism: 2, tolerate: 1000, every: 10 });
+    const trial = trials.trial({ parallelism: 2, tolerate: 1000, every: 10 });
     const events: JobEvent[] = [];
     const seen = (type: JobEvent['type']): number => events.filter((event) => event.type === type).length;
     let back = 0;
     const running = await startHere(trial, { pace: slowUntil(() => back > 0 && seen('checkpoint') > back) }, (event) => void events.push(event));
     await vi.waitFor(() => expect(seen('checkpoint')).toBeGreaterThan(1), { timeout: 30_000 });
-    await server.kill();
-    proxy.cutAll();
+    await trials.server.kill();
+    trials.proxy.cutAll();
     await vi.waitFor(() => expect(seen('checkpoint-failed')).toBeGreaterThan(1), { timeout: 30_000 });
     const failed = events.findLast((event) => event.type === 'checkpoint-failed');
     expect(failed).toMatchObject({ error: { code: 'CHECKPOINT_FAILED', retryable: true } });
     back = seen('checkpoint');
-    await server.up();
+    await trials.server.up();
     expect(await running.finished).toMatchObject({ status: 'finished', restarts: 0 });
     expect(seen('checkpoint')).toBeGreaterThan(back);
     expect(await trial.complaints()).toEqual([]);
   });
 
   it('ends at once, with what is wrong, where another try cannot help', async () => {
-    const trial = trialWith({ every: 10 });
+    const trial = trials.trial({ every: 10 });
     let checkpoints = 0;
     const running = await startHere(trial, { pace: 20 }, (event) => {
       if (event.type === 'checkpoint' && ++checkpoints === 1)
-        proxy.decide = ({ method }) => (method === 'PUT' ? { status: 403, code: 'AccessDenied' } : undefined);
+        trials.proxy.decide = ({ method }) => (method === 'PUT' ? { status: 403, code: 'AccessDenied' } : undefined);
     });
     expect(await rejection(running.finished)).toMatchObject({ code: 'CHECKPOINT_FAILED', retryable: false, cause: { code: 'STORAGE_FORBIDDEN' } });
-    proxy.decide = () => undefined;
+    trials.proxy.decide = () => undefined;
     await runHere(trial);
     expect(await trial.complaints()).toEqual([]);
   });
 
   it('goes into savepoints there and elsewhere, which are looked into, made wider, claimed and restored at another parallelism', async () => {
-    const trial = trialWith({ parallelism: 2 });
+    const trial = trials.trial({ parallelism: 2 });
     const storage = storageOf(trial);
     const start = (more: Partial<RunOptions>, pace: number | (() => number) = 0): Promise<RunningJob> =>
       jobOf('wc', { ...trial.settings, pace }).start({ checkpoints: { directory: trial.settings.checkpoints, storage, every: 20 }, ...more });
@@ -110,7 +83,7 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
     for await (const { change } of diffSnapshots(there, here, 'count')) expect(['added', 'changed']).toContain(change);
 
     // The command has its credentials from the environment.
-    vi.stubEnv('AWS_ENDPOINT_URL_S3', proxy.endpoint);
+    vi.stubEnv('AWS_ENDPOINT_URL_S3', trials.proxy.endpoint);
     vi.stubEnv('AWS_ACCESS_KEY_ID', KEYS.accessKeyId);
     vi.stubEnv('AWS_SECRET_ACCESS_KEY', KEYS.secretAccessKey);
     expect((await storedCheckpoints(storage.root, 'wc')).map(({ path }) => path)).toContain(checkpoint.path);
@@ -120,21 +93,21 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
     expect((await snapshotAt(wider.path)).metadata.maxParallelism).toBe(256);
 
     // Output of after the savepoint is another history's.
-    const again = trialWith({});
+    const again = trials.trial({});
     const restored = await jobOf('wc', { ...again.settings, pace: 0 }).start({
       checkpoints: { directory: again.settings.checkpoints, storage: storageOf(again), every: 20 },
       parallelism: 3,
       restore: { from: wider.path, claim: true },
     });
     expect(await restored.finished).toMatchObject({ status: 'finished' });
-    expect(await server.objects(`${trial.settings.s3!.prefix}/wider`)).toEqual([]);
-    expect(await server.objects(`${trial.settings.s3!.prefix}/saved`)).not.toEqual([]);
-    expect(again.output()).toBe(input.expected.final);
+    expect(await trials.server.objects(`${trial.settings.s3!.prefix}/wider`)).toEqual([]);
+    expect(await trials.server.objects(`${trial.settings.s3!.prefix}/saved`)).not.toEqual([]);
+    expect(again.output()).toBe(again.input.expected.final);
     expect(await again.leftovers()).toEqual([]);
   });
 
   it('whose directory is lost goes on from them by their address', async () => {
-    const trial = trialWith({ parallelism: 2 });
+    const trial = trials.trial({ parallelism: 2 });
     let done = false;
     const running = await startHere(trial, { pace: () => (done ? 0 : 1000) });
     await (running as unknown as JobRun).checkpoint();
@@ -150,11 +123,11 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
       });
     expect(await rejection(start())).toMatchObject({ code: 'CHECKPOINT_DIRECTORY', message: expect.stringContaining(checkpoint!.path) });
     await (await start({ from: checkpoint!.path })).finished;
-    expect(trial.output()).toBe(input.expected.final);
+    expect(trial.output()).toBe(trial.input.expected.final);
   });
 
   it('does not start where it may not write, and says so', async () => {
-    const trial = trialWith({ s3: { ...options(), bucket: 'nobodys' } });
+    const trial = trials.trial({ s3: { ...trials.place(), bucket: 'nobodys' } });
     expect(await rejection(startHere(trial))).toMatchObject({ code: 'STORAGE_NO_BUCKET', retryable: false });
   });
 });
