@@ -38,6 +38,13 @@ export class ByteWriter {
     return out;
   }
 
+  /** As `take()`, for what is given up soon: small ones are cut from a buffer that they share. */
+  takeBriefly(): Buffer {
+    const out = Buffer.allocUnsafe(this.at);
+    this.moveTo(out);
+    return out;
+  }
+
   /** What was written goes to a place of that size. */
   moveTo(place: Buffer): void {
     this.bytes.copy(place, 0, 0, this.at);

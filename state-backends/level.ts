@@ -547,6 +547,7 @@ abstract class Store implements Settling {
 }
 
 const content = new ByteWriter(1 << 16);
+const rowValue = new ByteWriter(1 << 10);
 
 class LevelSingleStore extends Store implements SingleStore {
   readonly table: MemorySingleTable;
@@ -642,7 +643,7 @@ class LevelSingleStore extends Store implements SingleStore {
     if (left !== undefined) this.table.write(left, row);
     content.reset();
     encodeInto(content, row.value);
-    const value = content.take();
+    const value = content.takeBriefly();
     row.flags = (row.flags | IN_FLIGHT) & ~DIRTY;
     const { at } = row;
     batch.put(Buffer.from(this.storeKey(row.key, row.hash)), value, row.bytes, () => this.saved(at));
@@ -672,7 +673,7 @@ class LevelSingleStore extends Store implements SingleStore {
   private keep(batch: Batch, row: MemoryRow): void {
     content.reset();
     encodeInto(content, row.value);
-    const value = content.take();
+    const value = content.takeBriefly();
     row.flags = (row.flags | IN_FLIGHT) & ~DIRTY;
     const { at } = row;
     batch.put(Buffer.from(this.storeKey(row.key, row.hash)), value, 0, () => {
@@ -837,15 +838,14 @@ class LevelGroupedStore extends Store implements GroupedStore {
     const { layout } = this.table.header;
     content.reset();
     content.varint(group.rows.length);
-    const value = new ByteWriter(256);
     for (const row of group.rows) {
       writeNamespace(content, layout, row.ns);
-      value.reset();
-      encodeInto(value, row.value);
-      content.varint(value.at);
-      content.raw(value.bytes.subarray(0, value.at));
+      rowValue.reset();
+      encodeInto(rowValue, row.value);
+      content.varint(rowValue.at);
+      content.raw(rowValue.bytes.subarray(0, rowValue.at));
     }
-    return content.take();
+    return content.takeBriefly();
   }
 
   settle(batch: Batch, from: number, deadline: number): number {
@@ -923,7 +923,7 @@ class LevelTimers implements TimerStore, Settling {
     out.f64(time);
     out.f64(ns);
     writeKey(out, key);
-    return out.take();
+    return out.takeBriefly();
   }
 
   settle(batch: Batch, from: number, deadline: number): number {

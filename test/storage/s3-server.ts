@@ -51,6 +51,8 @@ if ('missing' in found) {
 /** For describe.skipIf. */
 export const NO_SERVER = 'missing' in found;
 
+const HALF_WRITTEN = /-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
 export class S3Server {
   readonly endpoint: string;
   readonly bucket = 'checkpoints';
@@ -107,7 +109,10 @@ export class S3Server {
     }
   }
 
-  /** By its process id, without a warning. */
+  /**
+   * By its process id, without a warning. What it was writing then lies beside the objects under their names and a UUID, and it would list it as another object; of a
+   * request that has not been carried out S3 shows nothing.
+   */
   async kill(): Promise<void> {
     const child = this.#process;
     this.#process = undefined;
@@ -115,6 +120,7 @@ export class S3Server {
     const over = new Promise((resolve) => child.once('exit', resolve));
     child.kill('SIGKILL');
     await over;
+    for (const name of await this.objects('')) if (HALF_WRITTEN.test(name)) await rm(join(this.#folder, 'objects', this.bucket, name));
   }
 
   async close(): Promise<void> {
