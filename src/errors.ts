@@ -68,6 +68,7 @@ export const CODES = {
   FILE_UNREADABLE: { retryable: true },
   FILE_EXISTS: { retryable: false },
   MARKER_LOST: { retryable: false },
+  TOPIC_RECREATED: { retryable: false },
   BUCKET_INVALID: { retryable: false },
   DIRECTORY_UNWRITABLE: { retryable: true },
   // command line and control door

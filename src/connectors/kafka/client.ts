@@ -65,6 +65,8 @@ export interface WantedPartition {
   readonly topic: string;
   readonly partition: number;
   readonly offset: bigint;
+  /** Of the topic that the offset belongs to, where it is known: of another one under that name nothing is given, the partition is `gone`. */
+  readonly id?: string | undefined;
 }
 
 export interface FetchOptions {
