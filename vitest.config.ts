@@ -18,6 +18,7 @@ export default defineConfig({
   },
   test: {
     include: ['test/**/*.test.ts'],
+    globalSetup: ['test/services/global-setup.ts'],
     testTimeout: 180_000,
     hookTimeout: 180_000,
     // Tests wait for processes and disks as well as they work.

@@ -71,6 +71,13 @@ export const CODES = {
   TOPIC_RECREATED: { retryable: false },
   BUCKET_INVALID: { retryable: false },
   DIRECTORY_UNWRITABLE: { retryable: true },
+  // services and their packages
+  PACKAGE_MISSING: { retryable: false },
+  REDIS_UNREACHABLE: { retryable: true },
+  REDIS_REFUSED: { retryable: false },
+  STREAM_TRIMMED: { retryable: false },
+  POSTGRES_UNREACHABLE: { retryable: true },
+  POSTGRES_REFUSED: { retryable: false },
   // command line and control door
   MODULE_NOT_FOUND: { retryable: false },
   MODULE_FAILED: { retryable: false },
