@@ -20,7 +20,7 @@ while read -r word value; do
     removed) without "$folders" "$value"; folders=$kept ;;
   esac
 done
-for each in $groups; do kill -KILL -- "-$each" 2>/dev/null; done
+for each in $groups; do kill -s KILL -- "-$each" 2>/dev/null; done
 for each in $folders; do rm -rf -- "$each" || { sleep 1; rm -rf -- "$each"; }; done
 `;
 

@@ -21,7 +21,7 @@ function listens(port: number): Promise<boolean> {
 
 const portOf = (address: string): number => Number(/:(\d+)/.exec(address.replace(/^\w+:\/\//, ''))![1]);
 
-it.skip('a server ends with the process that started it, also when that is killed, and its folder with it', async () => {
+it.skipIf(NO_OWN_REDIS)('a server ends with the process that started it, also when that is killed, and its folder with it', async () => {
   const redis = fileURLToPath(new URL('./redis.ts', import.meta.url));
   const program = `
     const { RedisServer } = await import(${JSON.stringify(redis)});
