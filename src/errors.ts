@@ -78,6 +78,14 @@ export const CODES = {
   STREAM_TRIMMED: { retryable: false },
   POSTGRES_UNREACHABLE: { retryable: true },
   POSTGRES_REFUSED: { retryable: false },
+  // Kafka
+  KAFKA_UNREACHABLE: { retryable: true },
+  KAFKA_FORBIDDEN: { retryable: false },
+  KAFKA_TOPIC_MISSING: { retryable: false },
+  KAFKA_FENCED: { retryable: false },
+  KAFKA_RECORD_TOO_LARGE: { retryable: false },
+  KAFKA_MARKER_TOPIC: { retryable: false },
+  KAFKA_TRANSACTION_TIMEOUT: { retryable: false },
   // command line and control door
   MODULE_NOT_FOUND: { retryable: false },
   MODULE_FAILED: { retryable: false },

@@ -42,6 +42,8 @@ export interface SinkWriter<T> {
 /** Where records go, exactly once: the runtime keeps what was encoded in its checkpoints and commits it when they are complete. */
 export interface TransactionalSink<T, E = unknown> {
   readonly transactional: true;
+  /** Bytes of uncommitted segments beyond which, with more than two of them, a writer is given no more records until it has committed; 256 MiB by default. */
+  readonly pendingBytes?: number | undefined;
   /** Once for each writer and attempt. From then on, writers of older attempts must fail. */
   open(context: SinkContext): Promise<TransactionalWriter<T, E>>;
 }

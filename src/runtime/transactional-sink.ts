@@ -6,6 +6,7 @@
 //      for its marker before its pending segments are committed, which happens before the first record.
 //  K2  Segments are committed oldest first; `complete(n)` commits everything up to n and only raises the target while a commit runs.
 //  K3  An error out of `commit` has an unknown outcome: the task fails, and a new attempt begins again at the fence.
+//     Once uploaded, a segment is kept in memory only while HELD_BYTES last; the newest are given up first, since they are committed last, and are read back then.
 //  K4  A new segment with an id at or below the marker fails the job (COMMIT_ID_REUSED); only restored ones may be skipped.
 
 import { decode, encode } from '../../state-backends/index.ts';
@@ -17,15 +18,17 @@ import type { SegmentSnapshot, SnapshotStorage, WriterSnapshot } from './snapsho
 
 /** Records encoded together in a segment. */
 const CHUNK = 1024;
-/** Bytes of uncommitted segments beyond which, with more than two segments, no more records are taken. */
+/** Bytes of uncommitted segments beyond which, with more than two segments, no more records are taken, unless the sink says otherwise. */
 const PENDING_BYTES = 256 << 20;
+/** Bytes of segments that are kept in memory although they lie in the storage. */
+const HELD_BYTES = 64 << 20;
 
 interface Segment {
   readonly checkpoint: number;
   readonly records: number;
   readonly bytes: number;
-  /** In memory until committed, or to be read from its file after a restore. */
-  readonly chunks: readonly Uint8Array[] | undefined;
+  /** Undefined: to be read from its file. */
+  chunks: readonly Uint8Array[] | undefined;
   file: SegmentSnapshot['file'] | undefined;
 }
 
@@ -63,6 +66,7 @@ export class TransactionalSinkRunner implements SinkRunner {
   #closed = false;
   #own: Identity | undefined;
   #encode: ((value: unknown, timestamp: number) => unknown) | undefined;
+  readonly #pendingBytes: number;
   #records: unknown[] = [];
   #mark = 0;
   #chunks: Uint8Array[] = [];
@@ -79,6 +83,7 @@ export class TransactionalSinkRunner implements SinkRunner {
     this.#sink = sink;
     this.#ownName = String(subtask);
     this.#options = options;
+    this.#pendingBytes = sink.pendingBytes ?? PENDING_BYTES;
   }
 
   async open(): Promise<void> {
@@ -90,20 +95,15 @@ export class TransactionalSinkRunner implements SinkRunner {
   }
 
   async #openIdentities(): Promise<void> {
-    const { restored, restoredId, usedIds, io, lineage: current } = this.#options;
+    const { restored, restoredId, usedIds, lineage: current } = this.#options;
     const isOwn = (w: { writer: string; lineage: string }): boolean => w.writer === this.#ownName && w.lineage === current;
     const own = restored.find(isOwn) ?? { writer: this.#ownName, lineage: current, segments: [], data: undefined };
-    for (const before of [own, ...restored.filter((w) => !isOwn(w))]) {
+    const identities = [own, ...restored.filter((w) => !isOwn(w))];
+    // All at once: a writer may have to wait until what another one has left behind is over, which the fence of that one ends.
+    const opened = await Promise.all(identities.map((before) => this.#openWriter(before)));
+    for (const [index, before] of identities.entries()) {
       const { writer: name, lineage } = before;
-      await io.step('sink.open');
-      const writer = await this.#sink.open(this.#options.context(name, lineage, before.data));
-      this.#writers.add(writer);
-      if (this.#closed) {
-        // Nobody else closes what comes now.
-        await this.close();
-        throw new Error('its task ended while it was opened');
-      }
-      const marker = await writer.lastCommitted();
+      const { writer, marker } = opened[index]!;
       this.marker = Math.max(this.marker, marker);
       const used = marker > usedIds.after && marker <= usedIds.to;
       if (lineage === current && used && marker > restoredId) throw committedPast(this.#options, name, marker);
@@ -119,6 +119,18 @@ export class TransactionalSinkRunner implements SinkRunner {
     }
     this.#target = this.#options.restoredId;
     await this.#commitUpTo(true);
+  }
+
+  async #openWriter({ writer: name, lineage, data }: WriterSnapshot): Promise<{ readonly writer: Identity['writer']; readonly marker: number }> {
+    await this.#options.io.step('sink.open');
+    const writer = await this.#sink.open(this.#options.context(name, lineage, data));
+    this.#writers.add(writer);
+    if (this.#closed) {
+      // Nobody else closes what comes now.
+      await this.close();
+      throw new Error('its task ended while it was opened');
+    }
+    return { writer, marker: await writer.lastCommitted() };
   }
 
   records = 0;
@@ -138,7 +150,11 @@ export class TransactionalSinkRunner implements SinkRunner {
 
   get behind(): boolean {
     const uncommitted = this.#own!.segments;
-    return uncommitted.length > 2 && uncommitted.reduce((sum, s) => sum + s.bytes, 0) + this.#chunkBytes > PENDING_BYTES;
+    return uncommitted.length > 2 && this.#uncommittedBytes() > this.#pendingBytes;
+  }
+
+  #uncommittedBytes(): number {
+    return this.#own!.segments.reduce((sum, s) => sum + s.bytes, 0) + this.#chunkBytes;
   }
 
   drain(): void {
@@ -191,8 +207,19 @@ export class TransactionalSinkRunner implements SinkRunner {
         }
         snapshots.push({ writer: identity.name, lineage: identity.lineage, segments: stored, data });
       }
+      this.#letGo();
       return { writers: snapshots };
     };
+  }
+
+  /** What lies in the storage need not be in memory, too. */
+  #letGo(): void {
+    let held = 0;
+    for (const segment of this.#own!.segments) {
+      if (segment.chunks === undefined || segment.file === undefined) continue;
+      held += segment.bytes;
+      if (held > HELD_BYTES) segment.chunks = undefined;
+    }
   }
 
   complete(id: number): Promise<void> {

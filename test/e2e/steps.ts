@@ -60,6 +60,9 @@ export const STEPS: readonly Step[] = [
 /** Not reached by the trials, which make no savepoint: processes are killed at them in test/checkpoint/savepoints-killed.test.ts, and savepoints.test.ts lets them fail. */
 export const SAVEPOINT_STEPS: readonly string[] = ['savepoint.file', 'savepoint.metadata', 'savepoint.written', 'savepoint.remove', 'restore.import'];
 
+/** Not reached by these trials, which write files: processes are killed at them in test/e2e/kafka.test.ts and test/chaos/kafka.test.ts. */
+export { KAFKA_SINK_STEPS } from '../../src/connectors/kafka/transactional-writer.ts';
+
 /** Where a first run must end to leave something for a step of a restore: a registered checkpoint with a segment that is not committed, or orphans. */
 export function preludeOf(step: string): string {
   if (step === 'sweep.remove') return 'checkpoint.metadata.copy=kill@4';

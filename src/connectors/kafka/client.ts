@@ -126,8 +126,11 @@ export interface Producer {
 export interface TransactionalProducer {
   /** C4: before anything else, and again after an error. */
   fence(): Promise<void>;
-  /** All of them in one transaction, or none (C5). */
-  commit(records: readonly OutgoingRecord[]): Promise<void>;
+  /**
+   * All of them in one transaction, or none (C5). `ending` is called when all are stored and the transaction has not been ended yet: it may wait, and what it throws
+   * fails the commit.
+   */
+  commit(records: readonly OutgoingRecord[], ending?: () => Promise<void> | undefined): Promise<void>;
   close(): Promise<void>;
 }
 
