@@ -86,6 +86,13 @@ export const CODES = {
   KAFKA_RECORD_TOO_LARGE: { retryable: false },
   KAFKA_MARKER_TOPIC: { retryable: false },
   KAFKA_TRANSACTION_TIMEOUT: { retryable: false },
+  // formats and connections
+  FORMAT_NOT_READY: { retryable: false },
+  SCHEMA_INVALID: { retryable: false },
+  REGISTRY_UNREACHABLE: { retryable: true },
+  REGISTRY_REFUSED: { retryable: false },
+  CONNECTION_FAILED: { retryable: true },
+  HTTP_REFUSED: { retryable: false },
   // command line and control door
   MODULE_NOT_FOUND: { retryable: false },
   MODULE_FAILED: { retryable: false },

@@ -89,8 +89,13 @@ export type {
 } from './api/streams.ts';
 export type { WindowContext, WindowProcess } from './api/window-process.ts';
 export type { OperatorEdit, SavepointEdit } from './checkpoint/metadata.ts';
+export { type AvroOptions, avro } from './connectors/avro.ts';
+export { type Change, debezium } from './connectors/debezium.ts';
 export { csv, type Format, json, msgpack, ndjson, type Schema, text } from './connectors/formats.ts';
 export { ingress } from './connectors/ingress.ts';
+export { type ProtobufOptions, protobuf } from './connectors/protobuf.ts';
+export type { RegistryOptions } from './connectors/registry.ts';
+export type { SubjectOptions, SubjectStrategy } from './connectors/registry-format.ts';
 export { type ErrorCode, MillraceError } from './errors.ts';
 export type { LogFn, Logger, Metrics } from './graph/context.ts';
 export type {

@@ -9,7 +9,7 @@ export class Arrivals<T> {
   readonly #capacity: number;
   #items: T[] = [];
   #wakeTaker: (() => void) | undefined;
-  #wakePusher: (() => void) | undefined;
+  #wakePushers: (() => void)[] = [];
   #ended = false;
 
   constructor(capacity: number) {
@@ -25,20 +25,16 @@ export class Arrivals<T> {
     this.#wakeTaker?.();
   }
 
-  /** Resolves when there is room, or at once when nobody takes any more. One waits at a time. */
+  /** Resolves when there is room, or at once when nobody takes any more. Several may wait: the first come finds room first. */
   async room(): Promise<void> {
-    while (this.full && !this.#ended) {
-      await new Promise<void>((resolve) => {
-        this.#wakePusher = resolve;
-      });
-    }
+    while (this.full && !this.#ended) await new Promise<void>((resolve) => void this.#wakePushers.push(resolve));
   }
 
   /** No more comes, and nobody waits any longer; what is there can still be taken. */
   end(): void {
     this.#ended = true;
     this.#wakeTaker?.();
-    this.#wakePusher?.();
+    this.#wakeAll();
   }
 
   /** What has come; empty: it has ended. */
@@ -51,7 +47,13 @@ export class Arrivals<T> {
     if (!this.full && !this.#ended) await new Promise((resolve) => setImmediate(resolve));
     const taken = this.#items;
     this.#items = [];
-    this.#wakePusher?.();
+    this.#wakeAll();
     return taken;
+  }
+
+  #wakeAll(): void {
+    const woken = this.#wakePushers;
+    this.#wakePushers = [];
+    for (const wake of woken) wake();
   }
 }

@@ -104,6 +104,7 @@ export function filesSink<T>(options: FilesSinkOptions<T>, io: Io = systemIo()):
   return {
     transactional: true,
     async open(context) {
+      await format.open?.();
       const files = new FilesWriter({ directory, extension, prefix: prefix === undefined || prefix === '' ? '' : `${prefix}-`, roll: roll ?? {}, context, io });
       await files.open();
       return {

@@ -20,8 +20,9 @@ import { MillraceError, messageOf } from '../errors.ts';
 import type { ReadContext, Source, SourceBatch, SourceContext, WithoutTimestamps } from '../graph/source.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
 import { type Format, lineCodecOf, ndjson } from './formats.ts';
-import { decodeFrames, decodeLines, Framer, pieces, type Region } from './framing.ts';
+import { decodeFrames, decodeLines, Framer, pieces, preparedFrames, type Region } from './framing.ts';
 import { filesOf } from './globs.ts';
+import { pause } from './pause.ts';
 
 /** What `files.source()` reads. */
 export interface FilesSourceOptions<T> {
@@ -122,19 +123,6 @@ async function look(path: string, seen: Map<string, number>, context: SourceCont
   seen.set(path, size);
 }
 
-function pause(ms: number, signal: AbortSignal, io: Io): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = (): void => {
-      io.clock.clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = io.clock.setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
-}
-
 async function* read<T>(
   path: string,
   format: Format<T>,
@@ -169,6 +157,7 @@ async function* read<T>(
     const region = framer.push(block);
     if (region === undefined) continue;
     if (codec === undefined) {
+      await preparedFrames(region.bytes, format);
       yield decode(region);
     } else {
       for (const piece of pieces(region, BATCH_BYTES)) {
@@ -180,7 +169,9 @@ async function* read<T>(
   }
   if (context.signal.aborted) return;
   const rest = framer.rest();
-  if (rest !== undefined) yield decode(rest);
+  if (rest === undefined) return;
+  if (codec === undefined) await preparedFrames(rest.bytes, format);
+  yield decode(rest);
 }
 
 /** The next block is read while this one is decoded. */

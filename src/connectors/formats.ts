@@ -9,6 +9,8 @@
 //     SCHEMA_IS_ASYNC, which no source may keep as a dead letter, when the program is wrong.
 // F2  a line that a `LineCodec` encodes has no line feed: what is written is read back as one record.
 // F3  a format built from one of these (`{ ...json(), decode }`) keeps its framing; its own `decode` and `encode` are used.
+// F4  `decode` and `encode` are synchronous. What has to be fetched first (a schema) is fetched by `prepare` and `open`, which connectors await
+//     outside of the loop over records; a format without them costs nothing for it.
 
 import { Packr } from 'msgpackr';
 import { MillraceError, messageOf } from '../errors.ts';
@@ -20,6 +22,15 @@ export interface Format<T> {
   encode(value: T): Uint8Array;
   /** The ending of files in this format, without a dot. */
   readonly extension?: string;
+  /**
+   * Called by sources with the bytes of each record before they decode it: undefined where `decode` can do it at once, which is so but for the first record of
+   * each schema. The promise resolves when `decode` can; it rejects with a retryable error where what is needed cannot be had at present.
+   */
+  prepare?(bytes: Uint8Array): Promise<void> | undefined;
+  /** Awaited by sinks when they open, before the first `encode`. */
+  open?(): Promise<void>;
+  /** The same for the records of one topic, where what it writes depends on that: sources and sinks of topics use what it gives. */
+  ofTopic?(topic: string): Format<T>;
 }
 
 /** The part of Standard Schema (zod, valibot, arktype …) that a format uses. */
@@ -71,7 +82,22 @@ export function lineCodecOf<T>(format: Format<T>): LineCodec<T> | undefined {
 
 /** Whether the error says that the program is wrong rather than the record (F1): it must not become a dead letter. */
 export function isFormatMisuse(error: unknown): boolean {
-  return error instanceof MillraceError && error.code === 'SCHEMA_IS_ASYNC';
+  return error instanceof MillraceError && (error.code === 'SCHEMA_IS_ASYNC' || error.code === 'FORMAT_NOT_READY');
+}
+
+/** Resolves when the format can decode all of them; undefined: at once. */
+export function prepared<T>(format: Format<T>, records: readonly Uint8Array[]): Promise<void> | undefined {
+  if (format.prepare === undefined) return undefined;
+  for (let i = 0; i < records.length; i += 1) {
+    const fetching = format.prepare(records[i]!);
+    if (fetching !== undefined) return preparedFrom(format, records, i + 1, fetching);
+  }
+  return undefined;
+}
+
+async function preparedFrom<T>(format: Format<T>, records: readonly Uint8Array[], from: number, first: Promise<void>): Promise<void> {
+  await first;
+  for (let i = from; i < records.length; i += 1) await format.prepare!(records[i]!);
 }
 
 /**
@@ -272,12 +298,12 @@ function sentence(issue: { message: string; path?: readonly unknown[] }): string
   return `${path}: ${issue.message}`;
 }
 
-function undecodable(format: string, reason: string, cause?: unknown): MillraceError {
+export function undecodable(format: string, reason: string, cause?: unknown): MillraceError {
   return new MillraceError('RECORD_UNDECODABLE', `The record does not decode (${format}): ${reason}.`, { cause });
 }
 
-function unencodable(reason: string): MillraceError {
-  return new MillraceError('RECORD_UNENCODABLE', reason);
+export function unencodable(reason: string, cause?: unknown): MillraceError {
+  return new MillraceError('RECORD_UNENCODABLE', reason, { cause });
 }
 
 function withoutLineFeed(line: string): string {

@@ -10,7 +10,7 @@
 // R3  a record that does not decode is handed to `onBad` with its own bytes (a copy), in its place in the order.
 
 import { asError, MillraceError } from '../errors.ts';
-import { type Format, isFormatMisuse, type LineCodec } from './formats.ts';
+import { type Format, isFormatMisuse, type LineCodec, prepared } from './formats.ts';
 
 const LINE_FEED = 10;
 const CARRIAGE_RETURN = 13;
@@ -147,6 +147,19 @@ export function decodeFrames<T>(region: Buffer, format: Format<T>, onBad: OnBad)
     at = end;
   }
   return values;
+}
+
+/** Resolves when the format can decode every frame of the region; undefined: at once. */
+export function preparedFrames<T>(region: Buffer, format: Format<T>): Promise<void> | undefined {
+  if (format.prepare === undefined) return undefined;
+  const records: Buffer[] = [];
+  for (let at = 0; at + 4 <= region.length; ) {
+    const end = at + 4 + region.readUInt32BE(at);
+    if (end > region.length) break;
+    records.push(region.subarray(at + 4, end));
+    at = end;
+  }
+  return prepared(format, records);
 }
 
 export function frame(bytes: Uint8Array): Buffer {

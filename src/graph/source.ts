@@ -47,7 +47,9 @@ export interface Source<T, Split = unknown, Position = unknown> {
   splitId(split: Split): string;
   /** From `position` on, or from the beginning where it is undefined. Never called twice at once for one split. */
   read(split: Split, from: Position | undefined, context: ReadContext): AsyncIterable<SourceBatch<T, Position>>;
-  /** After a checkpoint has completed: positions by split id of this instance. For monitoring only: it may be skipped. */
+  /**
+   * After a checkpoint has completed: the positions that it holds, by split id of this instance. It may be skipped for a checkpoint, and what it does is not waited for.
+   */
   onCheckpointComplete?(positions: Map<string, Position>): Promise<void>;
 }
 

@@ -282,8 +282,14 @@ export class SourceReader {
     }));
   }
 
+  /** As a snapshot taken now has them: behind the batch that is half emitted, whose rest goes into it. */
   positions(): Map<string, unknown> {
-    return new Map([...this.splits.values()].filter((r) => r.position !== undefined).map((r) => [r.id, r.position]));
+    const positions = new Map<string, unknown>();
+    for (const { id, values, position, next } of this.splits.values()) {
+      const stored = values === undefined ? position : next;
+      if (stored !== undefined) positions.set(id, stored);
+    }
+    return positions;
   }
 
   /** Ends every iterator. A read that is still pending settles when the source hears the signal; nobody waits for it. */

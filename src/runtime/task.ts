@@ -110,6 +110,8 @@ export class Task {
   // snapshots
   readonly #snapshots: TaskSnapshots;
   readonly #endedAt = new Map<number, boolean>();
+  /** By checkpoint: where the splits were at its barrier; of sources that want to hear of completed ones. */
+  readonly #positionsAt = new Map<number, Map<string, unknown>>();
   /** Questions from outside about keyed state, to be answered between two turns; false: they come too late. */
   readonly #looks = new Set<(there: boolean) => void>();
   #aborted = 0;
@@ -996,6 +998,8 @@ export class Task {
     }
     const { vertex, subtask } = this.#options;
     this.#endedAt.set(id, this.#ending === 'ended');
+    const head = vertex.head.step;
+    if (head.kind === 'source' && head.source.onCheckpointComplete !== undefined) this.#positionsAt.set(id, this.#reader!.positions());
     if (barrier.stop && this.#reader !== undefined) this.#reader.stopped = true;
     const { watermark, advancing } = this.#time;
     const time = { watermark, ...(advancing ? { advancing: true as const } : {}), processingTime: this.#time.now() };
@@ -1023,8 +1027,11 @@ export class Task {
       );
     const step = vertex.head.step;
     if (step.kind === 'source' && step.source.onCheckpointComplete !== undefined) {
-      // For monitoring only: an error is logged, nothing depends on it.
-      const told = async (): Promise<void> => step.source.onCheckpointComplete!(this.#reader!.positions());
+      // What that checkpoint holds, not what was read since: who is told may tell others that it is safe. An error is logged, nothing here depends on it.
+      const positions = this.#positionsAt.get(id);
+      for (const at of [...this.#positionsAt.keys()]) if (at <= id) this.#positionsAt.delete(at);
+      if (positions === undefined) return;
+      const told = async (): Promise<void> => step.source.onCheckpointComplete!(positions);
       told().catch((error) => this.#options.log.warn({ uid: nameOf(vertex.head), error: messageOf(error) }, 'onCheckpointComplete failed.'));
     }
   }
