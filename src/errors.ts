@@ -82,6 +82,7 @@ export const CODES = {
   KAFKA_UNREACHABLE: { retryable: true },
   KAFKA_FORBIDDEN: { retryable: false },
   KAFKA_TOPIC_MISSING: { retryable: false },
+  KAFKA_OFFSET_LOST: { retryable: false },
   KAFKA_FENCED: { retryable: false },
   KAFKA_RECORD_TOO_LARGE: { retryable: false },
   KAFKA_MARKER_TOPIC: { retryable: false },
