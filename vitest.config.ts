@@ -11,6 +11,7 @@ export default defineConfig({
       { find: 'millrace/testing', replacement: at('./src/testing/index.ts') },
       { find: 'millrace/actors', replacement: at('./actors/index.ts') },
       { find: 'millrace/state-backends', replacement: at('./state-backends/index.ts') },
+      { find: 'millrace/kafka', replacement: at('./src/connectors/kafka/index.ts') },
       { find: 'millrace/storage', replacement: at('./src/storage/index.ts') },
       { find: 'millrace/connectors', replacement: at('./src/connectors/index.ts') },
       { find: /^millrace$/, replacement: at('./src/index.ts') },

@@ -80,11 +80,18 @@ export const CODES = {
   POSTGRES_REFUSED: { retryable: false },
   // Kafka
   KAFKA_UNREACHABLE: { retryable: true },
+  KAFKA_AUTHENTICATION: { retryable: false },
   KAFKA_FORBIDDEN: { retryable: false },
   KAFKA_TOPIC_MISSING: { retryable: false },
   KAFKA_OFFSET_LOST: { retryable: false },
   KAFKA_FENCED: { retryable: false },
   KAFKA_RECORD_TOO_LARGE: { retryable: false },
+  KAFKA_COMPRESSION: { retryable: false },
+  KAFKA_CORRUPT: { retryable: true },
+  KAFKA_VERSION: { retryable: false },
+  KAFKA_REFUSED: { retryable: false },
+  KAFKA_FAILED: { retryable: true },
+  KAFKA_CLOSED: { retryable: false },
   KAFKA_MARKER_TOPIC: { retryable: false },
   KAFKA_TRANSACTION_TIMEOUT: { retryable: false },
   // formats and connections

@@ -11,6 +11,7 @@ import * as millrace from 'millrace';
 import * as actors from 'millrace/actors';
 import * as actorTesting from 'millrace/actors/testing';
 import * as connectors from 'millrace/connectors';
+import * as kafka from 'millrace/kafka';
 import * as stateBackends from 'millrace/state-backends';
 import * as storage from 'millrace/storage';
 import * as testing from 'millrace/testing';
@@ -25,6 +26,7 @@ import { below, ROOT } from './source-tree.ts';
 const ENTRIES = {
   millrace: 'src/index.ts',
   'millrace/connectors': 'src/connectors/index.ts',
+  'millrace/kafka': 'src/connectors/kafka/index.ts',
   'millrace/actors': 'actors/index.ts',
   'millrace/actors/testing': 'actors/testing.ts',
   'millrace/state-backends': 'state-backends/index.ts',
@@ -42,6 +44,7 @@ const NOT_RUN: Record<string, string> = {};
 const MODULES: Record<string, unknown> = {
   millrace,
   'millrace/connectors': connectors,
+  'millrace/kafka': kafka,
   'millrace/actors': actors,
   'millrace/actors/testing': actorTesting,
   'millrace/state-backends': stateBackends,

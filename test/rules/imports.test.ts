@@ -47,7 +47,7 @@ const PACKAGES: Record<string, readonly string[]> = {
   'src/cluster': ['msgpackr'],
   'src/testing': ['msgpackr'],
   'src/connectors': ['msgpackr'],
-  'src/connectors/kafka': ['kafkajs'],
+  'src/connectors/kafka': ['kafkajs', '@platformatic/kafka'],
   'src/cluster/zookeeper': ['node-zookeeper-client'],
   'src/connectors/redis': ['redis'],
   'src/connectors/postgres': ['pg'],

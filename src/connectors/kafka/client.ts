@@ -12,8 +12,8 @@
 //      behind everything that was looked at, so that gaps of control and aborted records are passed.
 //  C4  `fence()` has initialised the transactional id when it resolves: whoever held it before can commit nothing more. It comes before every marker that is read.
 //  C5  An error out of a transaction's `commit` has an unknown outcome: the producer is of no use any more and is closed.
-//  C6  Keys, values and headers are bytes. Compression of what is read is the library's affair; a codec that this Node version lacks is KAFKA_COMPRESSION.
-//  C7  `close()` ends every socket and timer of the cluster, also with calls under way, which then throw; it never waits longer than a fetch's `maxWaitMs`.
+//  C6  Keys, values and headers are bytes. A codec that this Node version lacks is KAFKA_COMPRESSION.
+//  C7  `close()` ends every socket and timer of the cluster, also with calls under way, which then throw KAFKA_CLOSED; it waits for nothing.
 
 import type { Logger } from '../../graph/context.ts';
 
