@@ -15,9 +15,9 @@ import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { DirectoryStorage } from '../../src/storage/directory.ts';
 import { chainOf } from '../../state-backends/index.ts';
+import { bundled } from '../bundled.ts';
 import { kept } from '../e2e/kept.ts';
 import { SAVEPOINT_STEPS, STEPS } from '../e2e/steps.ts';
-import { typescript } from '../e2e/trial.ts';
 import { Random } from '../random.ts';
 import { ANSWERED, KEYS, Oracle, SPLITS } from './state-model.ts';
 import type { Settings } from './state-process.ts';
@@ -156,7 +156,7 @@ export class Lane {
   // ── a process ──
 
   async #run(settings: Settings, faults: string, patience: Patience | undefined): Promise<{ by: 'itself' | 'us' | 'end'; wrong: string[] }> {
-    const child = spawn(process.execPath, ['--import', typescript, program, JSON.stringify(settings)], {
+    const child = spawn(process.execPath, [bundled(program), JSON.stringify(settings)], {
       env: { ...process.env, MILLRACE_FAULTS: faults },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

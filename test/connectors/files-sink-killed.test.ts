@@ -1,16 +1,16 @@
 import { spawnSync } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { FILES_SINK_STEPS } from '../../src/connectors/files-sink.ts';
+import { bundled } from '../bundled.ts';
 import { temporaryFolder } from './reading.ts';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const typescript = pathToFileURL(join(here, '../../scripts/typescript.mjs')).href;
 
 function write(directory: string, attempt: number, faults: string): NodeJS.Signals | number | null {
-  const { signal, status, stderr } = spawnSync(process.execPath, ['--import', typescript, join(here, 'killed-writer.ts'), directory, String(attempt)], {
+  const { signal, status, stderr } = spawnSync(process.execPath, [bundled(join(here, 'killed-writer.ts')), directory, String(attempt)], {
     env: { ...process.env, MILLRACE_FAULTS: faults },
     encoding: 'utf8',
   });

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { typescript } from './trial.ts';
+import { bundled } from '../bundled.ts';
 
 export interface Counted {
   readonly status: string;
@@ -25,7 +25,7 @@ export function countKeys({ keys, heapMb, cacheBytes }: { keys: number; heapMb: 
   try {
     const { status, signal, stdout, stderr } = spawnSync(
       process.execPath,
-      [`--max-old-space-size=${heapMb}`, '--import', typescript, program, String(keys), directory, String(cacheBytes)],
+      [`--max-old-space-size=${heapMb}`, bundled(program), String(keys), directory, String(cacheBytes)],
       { encoding: 'utf8' },
     );
     if (status !== 0 || stderr !== '') throw new Error(`The process ended with ${signal ?? status}.\n${stderr}`);

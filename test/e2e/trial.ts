@@ -4,16 +4,15 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { s3 as storageS3 } from 'millrace/storage';
+import { bundled } from '../bundled.ts';
 import type { Settings } from './job-process.ts';
 import { kept } from './kept.ts';
 import { canonical, expectedOf, inputOf, referenceOf, updatesOf } from './oracle.ts';
 import { outputsOf, type Workload } from './workloads.ts';
 
 const program = fileURLToPath(new URL('./job-process.ts', import.meta.url));
-/** For `node --import`. */
-export const typescript = pathToFileURL(fileURLToPath(new URL('../../scripts/typescript.mjs', import.meta.url))).href;
 
 /** Child processes run what is built. */
 export function ensureBuilt(): void {
@@ -94,7 +93,7 @@ export class Trial {
 
   /** Runs the job in a process of its own, with faults set. */
   begin(settings: Partial<Settings> = {}, faults = ''): { process: ChildProcess; ended: Promise<Ended> } {
-    const child = spawn(process.execPath, ['--import', typescript, program, JSON.stringify({ ...this.settings, ...settings })], {
+    const child = spawn(process.execPath, [bundled(program), JSON.stringify({ ...this.settings, ...settings })], {
       env: { ...process.env, MILLRACE_FAULTS: faults },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

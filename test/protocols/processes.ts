@@ -3,12 +3,12 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
+import { bundled } from '../bundled.ts';
 import { Conditions } from './lab.ts';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const typescript = pathToFileURL(join(here, '../../scripts/typescript.mjs')).href;
 
 export class Child {
   readonly lines: string[] = [];
@@ -18,7 +18,7 @@ export class Child {
   readonly ended: Promise<NodeJS.Signals | number>;
 
   constructor(program: string, args: readonly string[], faults = '') {
-    this.process = spawn(process.execPath, ['--import', typescript, join(here, program), ...args], {
+    this.process = spawn(process.execPath, [bundled(join(here, program)), ...args], {
       env: { ...process.env, MILLRACE_FAULTS: faults },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
