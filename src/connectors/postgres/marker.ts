@@ -1,0 +1,165 @@
+// The marker of a Postgres writer: one row that says what the writer has committed, changed in the transaction of the rows themselves.
+//
+//   <markerTable> (uid, lineage, writer → checkpoint, attempt)
+//
+// Invariants:
+//  M1  `open` raises `attempt`, waiting for whoever holds the row: a transaction of an older attempt is over before the marker is read. One that does not end is
+//      ended: its connection is closed by the server, which knows it by its name (protocols 18).
+//  M2  The first statement of a commit is the update of the row, on the condition that it says what this attempt read and that no newer attempt was here. One row, or
+//      everything is rolled back: of two attempts that commit the same checkpoint one waits for the other, and then finds nothing to update.
+//  M3  A row is made once in the life of an identity. A writer that a snapshot knows and that has no row has lost it: MARKER_LOST.
+
+import { createHash } from 'node:crypto';
+import { MillraceError } from '../../errors.ts';
+import type { SinkContext } from '../../graph/sink.ts';
+import { type Connection, quoted, sqlStateOf } from './connection.ts';
+
+export interface Kept {
+  /** Database and table: another one has no marker to lose. */
+  readonly target: string;
+  readonly committed: number;
+}
+
+const LOCK_MS = 1000;
+const SAID_EVERY = 10;
+
+/** How the server lists the connection of a writer: by it older attempts are found. */
+export function connectionName({ uid, lineage, writer, attempt }: SinkContext): string {
+  return `${namePrefix({ uid, lineage, writer })}${attempt}`;
+}
+
+function namePrefix({ uid, lineage, writer }: Pick<SinkContext, 'uid' | 'lineage' | 'writer'>): string {
+  const of = createHash('sha256')
+    .update(JSON.stringify([uid, lineage, writer]))
+    .digest('hex');
+  return `millrace-${of.slice(0, 16)}-`;
+}
+
+export class Marker {
+  readonly #connection: Connection;
+  readonly #table: string;
+  readonly #context: SinkContext;
+
+  constructor(connection: Connection, table: string, context: SinkContext) {
+    this.#connection = connection;
+    this.#table = table;
+    this.#context = context;
+  }
+
+  get #identity(): [string, string, string] {
+    return [this.#context.uid, this.#context.lineage, this.#context.writer];
+  }
+
+  /** The newest checkpoint that is committed, behind the fence (M1). `born`: a snapshot knows of this writer. */
+  async open(born: boolean): Promise<number> {
+    await this.#ensureTable();
+    for (;;) {
+      const raised = await this.#raise();
+      if (raised !== undefined) return raised;
+      const there = await this.#read();
+      if (there !== undefined) throw this.#fenced(there.attempt);
+      if (born) throw this.#lost('its row is gone');
+      await this.#connection.query(
+        `INSERT INTO ${quoted(this.#table)} (uid, lineage, writer, checkpoint, attempt) VALUES ($1, $2, $3, 0, $4) ON CONFLICT DO NOTHING`,
+        [...this.#identity, this.#context.attempt],
+      );
+    }
+  }
+
+  async #raise(): Promise<number | undefined> {
+    const { attempt, log, uid } = this.#context;
+    for (let tries = 1; ; tries++) {
+      await this.#connection.query('BEGIN');
+      try {
+        await this.#connection.query(`SET LOCAL lock_timeout = ${LOCK_MS}`);
+        const rows = await this.#connection.query(
+          `UPDATE ${quoted(this.#table)} SET attempt = $4 WHERE uid = $1 AND lineage = $2 AND writer = $3 AND attempt <= $4 RETURNING checkpoint`,
+          [...this.#identity, attempt],
+        );
+        await this.#connection.query('COMMIT');
+        return rows.length === 0 ? undefined : Number(rows[0]!.checkpoint);
+      } catch (error) {
+        if (sqlStateOf(error) !== '55P03') throw error;
+        await this.#connection.query('ROLLBACK');
+        const ended = await this.#endOlder();
+        if (ended > 0) log.warn(`The sink '${uid}' has closed ${ended} connection(s) of an older attempt that held its marker.`);
+        else if (tries % SAID_EVERY === 0) log.warn(`The sink '${uid}' waits for its row in ${this.#table}, which another transaction holds.`);
+      }
+    }
+  }
+
+  /** How many. */
+  async #endOlder(): Promise<number> {
+    const prefix = namePrefix(this.#context);
+    const rows = await this.#connection.query(
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE pid <> pg_backend_pid()
+         AND CASE WHEN left(application_name, $1::int) = $2 AND substr(application_name, $1::int + 1) ~ '^[0-9]{1,18}$'
+             THEN substr(application_name, $1::int + 1)::bigint < $3 ELSE false END`,
+      [prefix.length, prefix, this.#context.attempt],
+    );
+    return rows.length;
+  }
+
+  /** The first statement of a commit (M2), inside of its transaction. False: nothing may be committed. */
+  async advance(from: number, to: number): Promise<boolean> {
+    const rows = await this.#connection.query(
+      `UPDATE ${quoted(this.#table)} SET checkpoint = $4, attempt = $5
+       WHERE uid = $1 AND lineage = $2 AND writer = $3 AND checkpoint = $6 AND attempt <= $5 RETURNING 1`,
+      [...this.#identity, to, this.#context.attempt, from],
+    );
+    return rows.length === 1;
+  }
+
+  /** Why `advance` was refused; asked outside of that transaction. */
+  async refusal(from: number): Promise<MillraceError> {
+    const there = await this.#read();
+    if (there === undefined) return this.#lost('its row is gone');
+    if (there.attempt > this.#context.attempt) return this.#fenced(there.attempt);
+    return this.#lost(`its row says ${there.checkpoint} instead of ${from}`);
+  }
+
+  /** What a snapshot says that was committed is (M3). */
+  check(kept: Kept | undefined, target: string, committed: number): void {
+    if (kept !== undefined && kept.target === target && committed < kept.committed) {
+      throw this.#lost(`its row says ${committed}, and ${kept.committed} was committed`);
+    }
+  }
+
+  async #read(): Promise<{ checkpoint: number; attempt: number } | undefined> {
+    const rows = await this.#connection.query(
+      `SELECT checkpoint, attempt FROM ${quoted(this.#table)} WHERE uid = $1 AND lineage = $2 AND writer = $3`,
+      this.#identity,
+    );
+    return rows.length === 0 ? undefined : { checkpoint: Number(rows[0]!.checkpoint), attempt: Number(rows[0]!.attempt) };
+  }
+
+  async #ensureTable(): Promise<void> {
+    const [there] = await this.#connection.query('SELECT to_regclass($1) IS NOT NULL AS here', [quoted(this.#table)]);
+    if (there!.here === true) return;
+    try {
+      await this.#connection.query(
+        `CREATE TABLE IF NOT EXISTS ${quoted(this.#table)} (uid text, lineage text, writer text, checkpoint bigint NOT NULL, attempt bigint NOT NULL,
+         PRIMARY KEY (uid, lineage, writer))`,
+      );
+    } catch (error) {
+      // Another writer was making it: IF NOT EXISTS looks before it makes.
+      const state = sqlStateOf(error);
+      if (state !== '23505' && state !== '42P07') throw error;
+    }
+  }
+
+  #fenced(attempt: number): MillraceError {
+    return new MillraceError('WRITER_FENCED', `Attempt ${attempt} writes as '${this.#identity.join('/')}', and this is ${this.#context.attempt}.`, {
+      todo: 'Stop this process: another one has taken over.',
+      uid: this.#context.uid,
+    });
+  }
+
+  #lost(why: string): MillraceError {
+    return new MillraceError('MARKER_LOST', `What the sink has committed as '${this.#identity.join('/')}' is not known: ${why} (table ${this.#table}).`, {
+      todo: `Put the row back with the checkpoint that was committed last, or begin anew with restore none.`,
+      uid: this.#context.uid,
+    });
+  }
+}
