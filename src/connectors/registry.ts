@@ -8,9 +8,10 @@
 //      REGISTRY_REFUSED at once. That it has no such schema is an answer, and no error.
 //  G4  Several addresses are those of one registry: each try goes to the next.
 
-import { MillraceError, messageOf } from '../errors.ts';
+import { MillraceError } from '../errors.ts';
 import { type Io, systemIo } from '../runtime/io.ts';
 import { DEFAULT_WAITS, waitBefore } from '../time/backoff.ts';
+import { RETRIED_STATUSES, reasonOf } from './http-answers.ts';
 
 /** Where a schema registry is, and how it is asked. */
 export interface RegistryOptions {
@@ -49,7 +50,6 @@ interface Answer {
 }
 
 const ABSENT_FOR_MS = 60_000;
-const RETRIED = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 export class SchemaRegistry {
   readonly #addresses: readonly { readonly base: string; readonly authorization: string | undefined }[];
@@ -163,7 +163,7 @@ export class SchemaRegistry {
       try {
         const answer = await this.#send(tried, path, body);
         if (answer.status === 404 || (answer.status >= 200 && answer.status <= 299)) return answer;
-        if (!RETRIED.has(answer.status)) throw this.#refused(answer, `${body === undefined ? 'GET' : 'POST'} ${path}`);
+        if (!RETRIED_STATUSES.has(answer.status)) throw this.#refused(answer, `${body === undefined ? 'GET' : 'POST'} ${path}`);
         failure = `it answered ${answer.status} ${answer.body.message ?? ''}`.trim();
       } catch (error) {
         if (error instanceof MillraceError) throw error;
@@ -232,16 +232,6 @@ function registeredIn(body: Answer['body']): RegisteredSchema {
 
 function bodyOf({ schema, type, references }: RegistrySchema): string {
   return JSON.stringify({ schema, ...(type === 'AVRO' ? {} : { schemaType: type }), ...(references.length === 0 ? {} : { references }) });
-}
-
-/** Of `fetch`, which puts what happened into the cause. */
-export function reasonOf(error: unknown): string {
-  const { cause } = error as { cause?: unknown };
-  if (!(cause instanceof Error)) return messageOf(error);
-  const { code } = cause as { code?: unknown };
-  return cause.message === '' || cause.message.includes(String(code))
-    ? cause.message || String(code)
-    : `${cause.message}${code === undefined ? '' : ` (${String(code)})`}`;
 }
 
 function registryInvalid(url: string, cause?: unknown): MillraceError {
