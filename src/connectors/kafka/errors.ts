@@ -124,8 +124,8 @@ export function notConnected(error: unknown, { host, port }: Address): KafkaErro
   const at = `${host}:${port}`;
   const chain = causes(error);
   const tls = chain.find((one) => typeof codeOf(one) === 'string' && TLS_CODES.test(codeOf(one) as string));
-  if (tls !== undefined || chain.some((one) => /TLS/.test(messageOf(one)))) {
-    return new KafkaError('KAFKA_UNREACHABLE', `No encrypted connection to ${at} came about: ${messageOf(tls ?? chain.at(-1))}.`, {
+  if (tls !== undefined) {
+    return new KafkaError('KAFKA_UNREACHABLE', `No encrypted connection to ${at} came about: ${messageOf(tls)}.`, {
       cause: error,
       retryable: false,
       todo: 'Look at `ssl`: whether the listener speaks TLS, and whether `ca`, `cert`, `key` and the name of the host fit.',

@@ -41,6 +41,14 @@ interface Connection {
   send(call: { request: unknown; response: { decode(payload: Buffer): Promise<Buffer>; parse(payload: Buffer): Promise<Buffer> } }): Promise<Buffer>;
 }
 
+/** What kafkajs asks of who opens its sockets. */
+interface Wanted {
+  readonly host: string;
+  readonly port: number;
+  readonly ssl: object | boolean | null;
+  readonly onConnect: () => void;
+}
+
 interface Encoder {
   writeBufferInternal(bytes: Buffer): void;
 }
@@ -100,14 +108,14 @@ class KafkajsLink implements Link {
       host,
       port,
       clientId: settings.clientId,
-      ssl: settings.ssl === false ? undefined : settings.ssl,
+      ssl: settings.ssl ?? null,
       // It writes into what it is given.
       sasl: settings.sasl === undefined ? undefined : { ...settings.sasl },
       logger: silent,
       connectionTimeout: timeoutMs,
       requestTimeout: timeoutMs,
       enforceRequestTimeout: false,
-      socketFactory: (given: { host: string; port: number; ssl: object | boolean | undefined; onConnect: () => void }) => this.#open(given),
+      socketFactory: (wanted: Wanted) => this.#open(wanted),
     };
     const connection = new Connection(options);
     connection.requestQueue.scheduleCheckPendingRequests = () => {};
@@ -171,9 +179,9 @@ class KafkajsLink implements Link {
     this.#socket?.destroy();
   }
 
-  #open({ host, port, ssl, onConnect }: { host: string; port: number; ssl: object | boolean | undefined; onConnect: () => void }): net.Socket {
+  #open({ host, port, ssl, onConnect }: Wanted): net.Socket {
     const named = net.isIP(host) === 0 ? { servername: host } : {};
-    const encrypted = ssl === undefined || ssl === false ? undefined : { host, port, ...named, ...(ssl === true ? {} : (ssl as object)) };
+    const encrypted = ssl === null || ssl === false ? undefined : { host, port, ...named, ...(ssl === true ? {} : ssl) };
     const socket = encrypted === undefined ? net.connect({ host, port }, onConnect) : tls.connect(encrypted, onConnect);
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 60_000);
