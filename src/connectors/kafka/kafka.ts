@@ -33,7 +33,7 @@ export const kafka = {
   /**
    * The same with whole records: key, headers, topic, partition, offset, timestamp; the value of a tombstone is null.
    *
-   * @throws As `kafka.source()`.
+   * @throws OPTION_INVALID, and in the job what `kafka.source()` throws.
    * @example
    * const source = kafka.records<{ total: number }>({ brokers: ['localhost:9092'], topic: ['orders', 'returns'], from: 'latest' });
    * assert.equal(source.bounded, false);
