@@ -10,6 +10,7 @@
 //   restore.load=stall:5000        wait 5 s there, once
 //   commit.marker=fail@2           throw FAULT_INJECTED the second time
 //   commit.marker=fail*            … every time
+//   sink.kafka.commit=stop         SIGSTOP to this process, which goes on from there when it is sent SIGCONT
 
 import { promises as fs } from 'node:fs';
 import { MillraceError } from '../errors.ts';
@@ -57,7 +58,7 @@ export function systemIo(): Io {
 }
 
 interface Fault {
-  readonly action: 'kill' | 'stall' | 'fail';
+  readonly action: 'kill' | 'stall' | 'fail' | 'stop';
   readonly ms: number;
   readonly at: number;
   readonly always: boolean;
@@ -68,10 +69,10 @@ export function withFaults(io: Io, description: string): Io {
   const faults = new Map<string, Fault>();
   for (const part of description.split(/[,\s]+/)) {
     if (part === '') continue;
-    const match = /^([\w.-]+)=(kill|stall|fail)(?::(\d+))?(?:@(\d+)|(\*))?$/.exec(part);
+    const match = /^([\w.-]+)=(kill|stall|fail|stop)(?::(\d+))?(?:@(\d+)|(\*))?$/.exec(part);
     if (match === null)
       throw new MillraceError('OPTION_INVALID', `'${part}' is no fault.`, {
-        todo: 'Write name=kill|stall:ms|fail, with @n for the n-th time or * for every time.',
+        todo: 'Write name=kill|stall:ms|fail|stop, with @n for the n-th time or * for every time.',
       });
     faults.set(match[1]!, {
       action: match[2] as Fault['action'],
@@ -92,6 +93,9 @@ export function withFaults(io: Io, description: string): Io {
         case 'kill':
           process.kill(process.pid, 'SIGKILL');
           return new Promise(() => {});
+        case 'stop':
+          process.kill(process.pid, 'SIGSTOP');
+          return new Promise((resolve) => void setImmediate(resolve));
         case 'stall':
           return new Promise((resolve) => void setTimeout(resolve, fault.ms));
         case 'fail':

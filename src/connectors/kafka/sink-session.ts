@@ -11,22 +11,18 @@
 import { codeOf, MillraceError, messageOf } from '../../errors.ts';
 import type { Logger } from '../../graph/context.ts';
 import type { Cluster, Compression, KafkaAdapter, OutgoingRecord, ProducerOptions, TransactionalProducer } from './client.ts';
+import { connectTo, type KafkaConnection } from './connection.ts';
 import { Topics } from './topics.ts';
 
 /** As long as the Java client lets a transaction be open, ms. */
 const TRANSACTION_TIMEOUT_MS = 60_000;
-/** How long a call goes on trying: longer than a broker needs to end a transaction that was left open. */
-const CALL_TIMEOUT_MS = 90_000;
 const MARKER_PARTITIONS = 8;
 /** Of one request for a partition, where a topic's limit is not known. */
 const REQUEST_BYTES = 768 * 1024;
 
 export interface SessionOptions {
   readonly adapter: KafkaAdapter;
-  readonly brokers: readonly string[];
-  readonly clientId: string;
-  readonly ssl: boolean | object | undefined;
-  readonly sasl: { readonly mechanism: string; readonly [option: string]: unknown } | undefined;
+  readonly connection: KafkaConnection;
   /** Undefined: each record has its own. */
   readonly topic: string | undefined;
   /** Undefined: at least once, without markers. */
@@ -54,8 +50,8 @@ export class SinkSession {
 
   /** S1. */
   static async open(options: SessionOptions): Promise<SinkSession> {
-    const { adapter, brokers, clientId, ssl, sasl, topic, markerTopic, compression, uid, log } = options;
-    const cluster = await adapter.connect({ brokers, clientId, ssl, sasl, timeoutMs: CALL_TIMEOUT_MS, log });
+    const { adapter, connection, topic, markerTopic, compression, uid, log } = options;
+    const cluster = await connectTo(adapter, connection, log);
     try {
       const topics = new Topics(cluster, log);
       if (topic !== undefined) await topics.refresh([topic], uid);

@@ -6,24 +6,15 @@ import { MillraceError } from '../../errors.ts';
 import type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWriter } from '../../graph/sink.ts';
 import { type Io, systemIo } from '../../runtime/io.ts';
 import { type Format, json } from '../formats.ts';
-import { type Compression, isAdapter, type KafkaAdapter, type KafkaClient } from './client.ts';
+import type { Compression, KafkaAdapter } from './client.ts';
+import { adapterOf, type KafkaConnection } from './connection.ts';
 import { KafkaPlainWriter } from './plain-writer.ts';
 import { type KafkaRow, type RowOptions, Rows } from './rows.ts';
 import { SinkSession } from './sink-session.ts';
 import { KafkaTransactionalWriter, type OnMarkerLost } from './transactional-writer.ts';
 
 /** What `kafka.sink()` writes, and where. */
-export interface KafkaSinkOptions<T> {
-  /** Addresses `host:port` of some brokers; the others are found through them. */
-  brokers: string[];
-  /** What brokers call us in their logs; 'millrace' by default. */
-  clientId?: string;
-  /** TLS: true, or the options of `tls.connect`. */
-  ssl?: boolean | object;
-  /** `{ mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512', username, password }`. */
-  sasl?: { mechanism: string; [option: string]: unknown };
-  /** The library that speaks to Kafka: `kafkajs()` by default. */
-  client?: KafkaClient;
+export interface KafkaSinkOptions<T> extends KafkaConnection {
   /** The topic, or that of each record. It must exist. */
   topic: string | ((value: T) => string);
   /** Decides on the partition as every other client does, and on what a compacted topic keeps; none by default. */
@@ -65,7 +56,7 @@ export interface KafkaSinkPorts {
 
 export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts): Sink<T> | TransactionalSink<T, KafkaRow> {
   const { topic, key, headers, tombstone, partitioner, compression, markerTopic = MARKER_TOPIC } = options;
-  const adapter = adapterOf(options.client, ports.client);
+  const adapter = adapterOf('kafka.sink()', options, ports.client);
   check(options);
   const io = ports.io ?? systemIo();
   const rowOptions: RowOptions<T> = {
@@ -81,10 +72,7 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
   const sessions = new Sessions((context) =>
     SinkSession.open({
       adapter,
-      brokers: options.brokers,
-      clientId: options.clientId ?? 'millrace',
-      ssl: options.ssl,
-      sasl: options.sasl,
+      connection: options,
       topic: typeof topic === 'string' ? topic : undefined,
       markerTopic: exactlyOnce ? markerTopic : undefined,
       transactionTimeout: options.transactionTimeout,
@@ -176,16 +164,8 @@ class Sessions {
   }
 }
 
-function adapterOf(client: KafkaClient | undefined, byDefault: () => KafkaAdapter): KafkaAdapter {
-  if (client === undefined) return byDefault();
-  if (isAdapter(client)) return client;
-  throw new MillraceError('OPTION_INVALID', "client of kafka.sink() is none of Millrace's.", { todo: 'Give kafkajs() or platformatic(), of millrace/kafka.' });
-}
-
 function check<T>(options: KafkaSinkOptions<T>): void {
-  const { brokers, topic, markerTopic, guarantee, onMarkerLost } = options;
-  if (!Array.isArray(brokers) || brokers.length === 0 || !brokers.every((broker) => typeof broker === 'string' && broker !== ''))
-    throw invalid('kafka.sink() needs brokers.', "Give a list of addresses, such as ['localhost:9092'].");
+  const { topic, markerTopic, guarantee, onMarkerLost } = options;
   if (typeof topic !== 'function' && (typeof topic !== 'string' || topic === ''))
     throw invalid('kafka.sink() needs a topic.', 'Give its name, or a function of the record.');
   if (markerTopic !== undefined && markerTopic === topic)
