@@ -13,7 +13,7 @@ import { endsOf, type KafkaSplit, mayPass, type Until } from './discovery.ts';
 import type { Fetcher, Taken } from './fetcher.ts';
 import { gone, type LossPolicy, outOfRange, recreated } from './offset-loss.ts';
 import type { Pause } from './pause.ts';
-import type { Decode } from './records.ts';
+import type { Decoder } from './records.ts';
 
 /** Plain data: where a split goes on. */
 export interface KafkaPosition {
@@ -28,7 +28,7 @@ export interface KafkaPosition {
 export interface ReadSettings<T> {
   readonly until: Until | undefined;
   readonly policy: LossPolicy;
-  readonly decode: Decode<T>;
+  readonly decoder: Decoder<T>;
 }
 
 /** Pure: where a read begins. `offset` undefined: at the earliest record. A stored end holds only for a read that is bounded still. */
@@ -85,7 +85,7 @@ export class PartitionRead<T> {
 
   async *batches(lag: (behind: () => number) => void): AsyncGenerator<SourceBatch<T, KafkaPosition>> {
     const { topic, partition } = this.#split;
-    const { until, decode } = this.#settings;
+    const { until, decoder } = this.#settings;
     const { signal, deadLetter } = this.#context;
     if (until !== undefined && this.#end === undefined) await this.#resolveEnd(until);
     const subscription = this.#fetcher.subscribe(topic, partition, this.#offset, this.#id);
@@ -105,9 +105,11 @@ export class PartitionRead<T> {
         this.#fromEarliest = false;
         this.#outOfRange = 0;
         const { records, next } = taken;
+        await decoder.prepare(records);
+        if (signal.aborted) return;
         let at = 0;
         do {
-          const piece = decode(this.#split, records, at, this.#end, onBad);
+          const piece = decoder.decode(this.#split, records, at, this.#end, onBad);
           const ended = piece.at >= records.length;
           at = piece.at;
           // Records from the end on were not looked at, whatever the rest of the batch is.

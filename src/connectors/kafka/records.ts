@@ -6,7 +6,7 @@
 //  V3  What is handed over keeps nothing of the answer it came in alive, other than what a format gives: keys and headers are copies.
 
 import { asError, MillraceError, messageOf } from '../../errors.ts';
-import { type Format, isFormatMisuse } from '../formats.ts';
+import { type Format, isFormatMisuse, prepared } from '../formats.ts';
 import type { FetchedRecord } from './client.ts';
 
 /** A record of a topic as `kafka.records()` gives it. */
@@ -31,8 +31,15 @@ export interface Piece<T> {
 
 export type OnBad = (bytes: Uint8Array, error: Error) => void;
 
-/** Of one batch of a partition, from `at` on: a piece of it. Records from `end` on are left out. */
-export type Decode<T> = (place: Place, records: readonly FetchedRecord[], at: number, end: bigint | undefined, onBad: OnBad) => Piece<T>;
+export interface Decoder<T> {
+  /** Before a batch is decoded: resolves when its format can; undefined: at once. */
+  prepare(records: readonly FetchedRecord[]): Promise<void> | undefined;
+  /** Of one batch of a partition, from `at` on: a piece of it. Records from `end` on are left out. */
+  decode(place: Place, records: readonly FetchedRecord[], at: number, end: bigint | undefined, onBad: OnBad): Piece<T>;
+}
+
+/** What a source makes of the records of a topic. */
+export type DecoderOf<T> = (topic: string) => Decoder<T>;
 
 export interface Place {
   readonly topic: string;
@@ -44,7 +51,30 @@ const PIECE_RECORDS = 1024;
 const PIECE_BYTES = 64 * 1024;
 
 /** Of `kafka.source()`: tombstones are passed over. */
-export function valuesOf<T>(format: Format<T>): Decode<T> {
+export function valuesOf<T>(given: Format<T>): DecoderOf<T> {
+  return (topic) => {
+    const format = given.ofTopic?.(topic) ?? given;
+    return { prepare: (records) => preparation(format, records), decode: decodeValues(format) };
+  };
+}
+
+/** Of `kafka.records()`. */
+export function recordsOf<T>(given: Format<T>): DecoderOf<KafkaRecord<T | null>> {
+  return (topic) => {
+    const format = given.ofTopic?.(topic) ?? given;
+    return { prepare: (records) => preparation(format, records), decode: decodeRecords(format) };
+  };
+}
+
+function preparation<T>(format: Format<T>, records: readonly FetchedRecord[]): Promise<void> | undefined {
+  if (format.prepare === undefined) return undefined;
+  return prepared(
+    format,
+    records.flatMap(({ value }) => (value === null ? [] : [value])),
+  );
+}
+
+function decodeValues<T>(format: Format<T>): Decoder<T>['decode'] {
   return (place, records, start, end, onBad) => {
     const values: T[] = [];
     const timestamps: number[] = [];
@@ -67,8 +97,7 @@ export function valuesOf<T>(format: Format<T>): Decode<T> {
   };
 }
 
-/** Of `kafka.records()`. */
-export function recordsOf<T>(format: Format<T>): Decode<KafkaRecord<T | null>> {
+function decodeRecords<T>(format: Format<T>): Decoder<KafkaRecord<T | null>>['decode'] {
   return (place, records, start, end, onBad) => {
     const { topic, partition } = place;
     const values: KafkaRecord<T | null>[] = [];

@@ -18,7 +18,7 @@ import { SharedConnection } from './lease.ts';
 import type { LossPolicy } from './offset-loss.ts';
 import { Pause } from './pause.ts';
 import { type KafkaPosition, PartitionRead } from './reader.ts';
-import { type Decode, type KafkaRecord, recordsOf, valuesOf } from './records.ts';
+import { type DecoderOf, type KafkaRecord, recordsOf, valuesOf } from './records.ts';
 
 /** What `kafka.source()` and `kafka.records()` read. */
 export interface KafkaSourceOptions<T> extends KafkaConnection {
@@ -63,7 +63,12 @@ function formatOf<T>({ format }: KafkaSourceOptions<T>): Format<T> {
   return format ?? (json() as Format<T>);
 }
 
-function sourceOf<T>(who: string, options: KafkaSourceOptions<unknown>, decode: Decode<T>, ports: KafkaSourcePorts): Source<T, KafkaSplit, KafkaPosition> {
+function sourceOf<T>(
+  who: string,
+  options: KafkaSourceOptions<unknown>,
+  decoderOf: DecoderOf<T>,
+  ports: KafkaSourcePorts,
+): Source<T, KafkaSplit, KafkaPosition> {
   const io = ports.io ?? systemIo();
   const adapter = adapterOf(who, options, ports.client);
   const reading = readingOf(who, options);
@@ -105,7 +110,11 @@ function sourceOf<T>(who: string, options: KafkaSourceOptions<unknown>, decode: 
       committed?.speaksWith(context);
       const pause = new Pause(io.clock, context.signal);
       try {
-        const read = new PartitionRead(split, from, { until, policy, decode }, context, { cluster: lease.cluster, fetcher: lease.fetcher, pause });
+        const read = new PartitionRead(split, from, { until, policy, decoder: decoderOf(split.topic) }, context, {
+          cluster: lease.cluster,
+          fetcher: lease.fetcher,
+          pause,
+        });
         yield* read.batches((behind) => context.metrics.gauge(`lag.${splitId(split)}`, behind));
       } finally {
         pause.end();

@@ -1,4 +1,4 @@
-import { json, type Source, text } from 'millrace';
+import { type Format, json, type Source, text } from 'millrace';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { KafkaSplit } from '../../../src/connectors/kafka/discovery.ts';
 import type { KafkaPosition } from '../../../src/connectors/kafka/reader.ts';
@@ -180,6 +180,17 @@ describe('records', () => {
     const kafka = new ReadableKafka().create('t', 1).append('t', 0, '1');
     const source = kafkaSource({ brokers: ['memory'], topic: 't', until: 'end', format: json(later) }, { client: () => kafka });
     await expect(valuesOf(source, (await splitsOf(source))[0]!)).rejects.toMatchObject({ code: 'SCHEMA_IS_ASYNC' });
+  });
+
+  it('are decoded when their format has what it needs for them, and as records of their topic', async () => {
+    const kafka = new ReadableKafka().create('t', 1).append('t', 0, 'a', { value: null }, 'b');
+    const ready = new Set<string>();
+    const ofTopic = (topic: string): Format<string> => ({
+      ...text(),
+      prepare: (bytes) => (ready.has(String(bytes)) ? undefined : new Promise((resolve) => setImmediate(() => resolve(void ready.add(String(bytes)))))),
+      decode: (bytes) => (ready.has(String(bytes)) ? `${topic}: ${bytes}` : 'too early'),
+    });
+    expect(await everything(sourceOf(kafka, { until: 'end', format: { ...text(), ofTopic } }))).toEqual(['t: a', 't: b']);
   });
 
   it('come in pieces that are small enough for a snapshot, each with its own position', async () => {
