@@ -177,6 +177,7 @@ describe.skipIf(NO_POSTGRES)('postgres.sink()', () => {
         restarts: { max: 200, within: 60_000, backoff: { initial: 50, max: 200, factor: 1, jitter: 0 } },
       });
       expect(status).toBe('finished');
+      expect(killed).toBeDefined();
       await killed;
       own = await Database.open(server.url);
       expect(await own.numbers('numbers')).toEqual(numbers);

@@ -1,0 +1,52 @@
+// Lookups in Redis for `asyncMap`: the values of keys, remembered for a while (../lookup.ts). Keys asked for at the same time go out as one MGET.
+
+import { type Format, json } from '../formats.ts';
+import { type Lookup, type LookupCache, lookupOf } from '../lookup.ts';
+import { type Connection, connect } from './connection.ts';
+import { needs } from './sinks.ts';
+
+/** What `redis.lookup()` asks. */
+export interface RedisLookupOptions<R> {
+  /** `redis://user:password@host:port/database`, or `rediss://` for TLS. */
+  url: string;
+  /** In front of each key; nothing by default. */
+  prefix?: string;
+  /** Of the values; json() by default. */
+  format?: Format<R>;
+  /** What is remembered, and for how long; 10,000 keys for a minute by default. */
+  cache?: LookupCache;
+}
+
+const TIMEOUT_MS = 10_000;
+
+export function redisLookup<R>({ url, prefix = '', format = json<R>(), cache }: RedisLookupOptions<R>): Lookup<string | number, R> {
+  needs('redis.lookup()', url, {});
+  let connecting: Promise<Connection> | undefined;
+  const current = async (): Promise<Connection> => {
+    connecting ??= connect({ url, timeoutMs: TIMEOUT_MS }).then((connection) => {
+      connection.unref();
+      return connection;
+    });
+    try {
+      const connection = await connecting;
+      if (!connection.lost) return connection;
+    } catch (error) {
+      connecting = undefined;
+      throw error;
+    }
+    connecting = undefined;
+    return current();
+  };
+  return lookupOf<string | number, R>({
+    cache,
+    async load(keys) {
+      const values = (await (await current()).commandForBytes('MGET', ...keys.map((key) => prefix + key))) as (Buffer | null)[];
+      return new Map(keys.flatMap((key, i) => (values[i] === null ? [] : [[String(key), format.decode(values[i]!)] as const])));
+    },
+    async close() {
+      const open = connecting;
+      connecting = undefined;
+      if (open !== undefined) (await open).close();
+    },
+  });
+}
