@@ -185,8 +185,12 @@ describe('the suites', () => {
       for (let n = from; n < 12 && !signal.aborted; n += 4) yield { values: numbers.slice(n, n + 4), position: n + 4 };
     },
   };
-  const tried = (source: object): Promise<string[]> =>
-    failing(sourceConformance<number>(() => ({ source: () => source as Source<number>, expected: numbers }), { patience: 500 }));
+  const tried = (source: object, which = /./): Promise<string[]> =>
+    failing(
+      sourceConformance<number>(() => ({ source: () => source as Source<number>, expected: numbers }), { patience: 500 }).filter(({ name }) =>
+        which.test(name),
+      ),
+    );
 
   it('find nothing wrong with a source that is right', async () => {
     expect(await tried(good)).toEqual([]);
@@ -206,7 +210,7 @@ describe('the suites', () => {
         for (let n = from?.() ?? 0; n < 12; n += 4) yield { values: numbers.slice(n, n + 4), position: () => n + 4 };
       },
     };
-    expect(await tried(odd)).toContain('gives positions that are');
+    expect(await tried(odd, /positions/)).toContain('gives positions that are');
   });
 
   it('find a source that loses a record, that shares its arrays, and that never ends its waits', async () => {
@@ -216,7 +220,7 @@ describe('the suites', () => {
         yield { values: numbers.slice(1), position: 12 };
       },
     };
-    expect(await tried(losing)).toContain('gives every record once,');
+    expect(await tried(losing, /every record once,/)).toContain('gives every record once,');
     const shared: number[] = [];
     const sharing = {
       ...good,
@@ -227,7 +231,7 @@ describe('the suites', () => {
         }
       },
     };
-    expect(await tried(sharing)).toContain('does not change a');
+    expect(await tried(sharing, /change/)).toContain('does not change a');
     const deaf = {
       ...good,
       bounded: false,
@@ -256,9 +260,9 @@ describe('the suites', () => {
       }) as TransactionalSink<number>;
     const unfenced = (store: Store<number>): TransactionalSink<number> =>
       ({ transactional: true, open: (context) => store.open({ ...context, attempt: 1 }) }) as TransactionalSink<number>;
-    expect(await failing(sinkConformance('transactional', open(unfenced)))).toContain('lets an attempt that');
+    expect(await failing(sinkConformance('transactional', open(unfenced)).filter(({ name }) => name.includes('overtaken')))).toContain('lets an attempt that');
     const forgetful = withWriter(() => ({ lastCommitted: async () => 0 }));
-    expect(await failing(sinkConformance('transactional', open(forgetful)))).toContain('knows of no commit');
+    expect(await failing(sinkConformance('transactional', open(forgetful)).filter(({ name }) => name.includes('knows')))).toContain('knows of no commit');
     const piecemeal = withWriter((writer, store) => ({
       commit: async (id: number, records: Iterable<number>) => {
         let part = 0;
@@ -270,8 +274,14 @@ describe('the suites', () => {
       },
       lastCommitted: async () => Math.floor(await writer.lastCommitted()),
     }));
-    expect(await failing(sinkConformance('transactional', open(piecemeal)))).toContain('commits nothing of records');
+    expect(await failing(sinkConformance('transactional', open(piecemeal)).filter(({ name }) => name.includes('cannot be read')))).toContain(
+      'commits nothing of records',
+    );
     const losing: Sink<number> = { open: async () => ({ write() {}, async flush() {}, async close() {} }) };
-    expect(await failing(sinkConformance('plain', () => ({ sink: () => losing, values: numbers, written: () => [] })))).toContain('has written what was');
+    expect(
+      await failing(
+        sinkConformance('plain', () => ({ sink: () => losing, values: numbers, written: () => [] })).filter(({ name }) => name.includes('flush has')),
+      ),
+    ).toContain('has written what was');
   });
 });

@@ -10,7 +10,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ROOT } from '../rules/source-tree.ts';
 
 // Programs of these pages say themselves what they give: they are run as they stand.
-const PAGES = ['docs/processes.md', 'docs/joins.md', 'docs/inspection.md', 'docs/state-processor.md'];
+const PAGES = ['docs/processes.md', 'docs/joins.md', 'docs/inspection.md', 'docs/state-processor.md', 'docs/connector-kit.md'];
 const MODULES: Record<string, unknown> = { millrace, 'millrace/connectors': connectors, 'millrace/testing': testing };
 
 const require = createRequire(import.meta.url);

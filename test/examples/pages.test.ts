@@ -16,6 +16,10 @@ const PAGES = [
   'docs/joins.md',
   'docs/inspection.md',
   'docs/state-processor.md',
+  'docs/connector-kit.md',
+  'docs/connectors-http.md',
+  'docs/connectors-tcp.md',
+  'docs/formats-records.md',
 ];
 const programs = new Map<string, string>();
 for (const page of PAGES) {
