@@ -32,7 +32,7 @@ export function platformatic(): KafkaClient {
 interface Connection {
   readonly socket: net.Socket | undefined;
   on(event: string, listener: (error?: Error) => void): void;
-  emit(event: string): void;
+  emit(event: string, error: Error): void;
   connect(host: string, port: number): Promise<void>;
   close(): Promise<void>;
   send(
@@ -97,7 +97,7 @@ class PlatformaticLink implements Link {
     this.#library = library;
     this.#connection = connection;
     this.#place = place;
-    connection.on('error', () => this.close());
+    connection.on('error', () => this.#end());
     connection.on('close', () => this.close());
   }
 
@@ -132,12 +132,18 @@ class PlatformaticLink implements Link {
 
   close(): void {
     if (this.#closed) return;
+    this.#end();
+    // Ends who waits for the connection, and the timer of that: a socket that was never connected does not tell.
+    this.#connection.emit('error', new Error('It was closed.'));
+  }
+
+  /** Who waits for the connection hears by itself what ended it. */
+  #end(): void {
+    if (this.#closed) return;
     this.#closed = true;
     const { socket } = this.#connection;
     socket?.on('error', () => {});
     socket?.destroy();
-    // Ends what waits for the connection, and its timer with it; a socket that was never connected does not tell.
-    this.#connection.emit('close');
     void this.#connection.close();
     for (const fail of [...this.#waiting]) fail(new MillraceError('KAFKA_CLOSED', 'It was closed.'));
   }
