@@ -254,8 +254,10 @@ function meets(a: KeyGroupRange, b: KeyGroupRange): boolean {
   return a.from <= b.to && b.from <= a.to;
 }
 
-/** Known splits are dealt out anew in order of their ids, unfinished ones first to the instance with the fewest. */
-function dealSplits(splits: readonly SplitSnapshot[], parallelism: number): SplitSnapshot[][] {
+/** Known splits are dealt out anew in order of their ids, unfinished ones first to the instance with the fewest. One that was on its way to its instance is there once. */
+function dealSplits(all: readonly SplitSnapshot[], parallelism: number): SplitSnapshot[][] {
+  const arrived = new Set(all.flatMap(({ id, handed }) => (handed === true ? [] : [id])));
+  const splits = all.filter(({ id, handed }) => handed !== true || !arrived.has(id));
   const shares = Array.from({ length: parallelism }, () => [] as SplitSnapshot[]);
   const counts = new Array<number>(parallelism).fill(0);
   for (const split of [...splits].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))) {

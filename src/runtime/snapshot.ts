@@ -18,6 +18,8 @@ export interface SplitSnapshot {
   /** Records of the batch that ends at `position` and were not emitted yet; they come first after a restore (protocols 19). */
   readonly rest: { readonly values: readonly unknown[]; readonly timestamps: readonly number[] | undefined } | undefined;
   readonly time: SplitTime | undefined;
+  /** Dealt to another instance, whose snapshot of the same checkpoint may have been taken before it heard of it. Where that has the split, its word counts. */
+  readonly handed?: true;
 }
 
 export interface SegmentSnapshot {

@@ -7,6 +7,8 @@
 //  S1  `position` is where reading resumes after all of a batch; a batch that is half emitted is stored as the rest of it.
 //  S2  One `next()` a split is pending at most, and none while its batch is not consumed. A barrier never waits for it.
 //  S3  Discovery runs in instance 0; a new split goes to the instance with the fewest, ties to the lowest. A finished split is remembered as such.
+//      What has been dealt to another instance is in the next snapshot of instance 0 too: a barrier may reach the other one before its share does, and what the source
+//      has decided about a split (where it begins) must not be decided anew after a restore.
 //  S4  What a read says of undecodable records counts with the batch that it gives next, since `position` stands behind both.
 //  S5  An instance that has not heard of its share of the first splits holds event time back; one that has none, or none any more, is idle at once.
 //  S6  The clock of idleness stands still while the task takes no records, and while alignment pauses the split (semantics 4).
@@ -84,6 +86,8 @@ export class SourceReader {
   /** The task takes no records now. */
   #held = false;
   #turn: SplitReading[] = [];
+  /** Dealt to others since the last snapshot (S3). */
+  #handed: SplitSnapshot[] = [];
 
   constructor(options: ReaderOptions) {
     this.#options = options;
@@ -139,6 +143,8 @@ export class SourceReader {
         const least = counts.indexOf(Math.min(...counts));
         counts[least]! += 1;
         shares[least]!.push(split);
+        if (least !== this.#options.subtask)
+          this.#handed.push({ id, split, position: undefined, finished: false, rest: undefined, time: undefined, handed: true });
       }
       shares.forEach((share, instance) => {
         if (share.length > 0 || last || first) assign(instance, share, last);
@@ -272,14 +278,18 @@ export class SourceReader {
   }
 
   snapshot(): SplitSnapshot[] {
-    return [...this.splits.values()].map((reading) => ({
-      id: reading.id,
-      split: reading.split,
-      position: reading.values === undefined ? reading.position : reading.next,
-      finished: reading.finished,
-      rest: reading.values === undefined ? undefined : { values: reading.values.slice(reading.at), timestamps: reading.timestamps?.slice(reading.at) },
-      time: this.#options.strategy === undefined ? undefined : reading.clock.store(),
-    }));
+    const own = [...this.splits.values()].map(
+      (reading): SplitSnapshot => ({
+        id: reading.id,
+        split: reading.split,
+        position: reading.values === undefined ? reading.position : reading.next,
+        finished: reading.finished,
+        rest: reading.values === undefined ? undefined : { values: reading.values.slice(reading.at), timestamps: reading.timestamps?.slice(reading.at) },
+        time: this.#options.strategy === undefined ? undefined : reading.clock.store(),
+      }),
+    );
+    // The barrier of any later snapshot leaves behind the shares.
+    return own.concat(this.#handed.splice(0));
   }
 
   /** As a snapshot taken now has them: behind the batch that is half emitted, whose rest goes into it. */

@@ -89,6 +89,18 @@ describe('what a new task takes over', () => {
     expect(restored.known).toEqual(new Set(['a', 'b', 'c', 'd']));
   });
 
+  it('a source: a split that was on its way to its instance at the barrier is taken over once, as that instance had it', () => {
+    const handed = (id: string): SplitSnapshot => ({ ...split(id), position: undefined, handed: true });
+    const old = [task('in', 0, 2, { operators: source([split('a'), handed('b'), handed('c')]) }), task('in', 1, 2, { operators: source([split('c')]) })];
+    const restored = restoreVertex(vertexOf(1, 'in'), metadata(old), MAX);
+    expect(restored.tasks[0]!.operators['in']!.splits!.map(({ id, position }) => [id, position])).toEqual([
+      ['a', 1],
+      ['b', undefined],
+      ['c', 1],
+    ]);
+    expect(restored.known).toEqual(new Set(['a', 'b', 'c']));
+  });
+
   it('a source: the least watermark of the old owners of its splits, not that of the instance of its number', () => {
     const old = [task('in', 0, 2, { operators: source([split('a'), split('b')]) }), task('in', 1, 2, { operators: source([split('c')]) })];
     expect(restoreVertex(vertexOf(2, 'in'), metadata(old), MAX).tasks.map((t) => t.watermark)).toEqual([100, 100]);
