@@ -1,6 +1,6 @@
 import { job, sum, tumbling } from 'millrace';
 import { describe, expect, it } from 'vitest';
-import { checkpointsIn, ends, Feed, RESTARTS, rejection, Seen, Store, temporaryFolder, Watch } from '../protocols/lab.ts';
+import { checkpointsIn, ends, Feed, jobOn, RESTARTS, rejection, Seen, Store, temporaryFolder, Watch } from '../protocols/lab.ts';
 
 describe('fromArray', () => {
   for (const parallelism of [1, 2, 3]) {
@@ -119,6 +119,28 @@ describe('a source', () => {
     await running.checkpoint();
     await running.stop();
     expect(told.slice(0, 2)).toEqual([[['all', 1]], [['all', 2]]]);
+  });
+
+  it('is told the positions that the checkpoint holds, and not what was read while it completed', async () => {
+    const folder = await temporaryFolder();
+    const told: [string, number][][] = [];
+    const feed = new Feed<number>({ bounded: false });
+    const source = Object.assign(feed, {
+      async onCheckpointComplete(positions: Map<string, number>) {
+        told.push([...positions]);
+      },
+    });
+    let between = async (): Promise<void> => {};
+    const slow = jobOn((name) => (name === 'checkpoint.register' ? between() : undefined));
+    const running = ends(await slow('told', (env) => void env.source('in', source).forEach('out', () => {})).start({ checkpoints: checkpointsIn(folder) }));
+    await feed.push([1]).taken();
+    between = async () => {
+      between = async () => {};
+      await feed.push([2]).push([3]).taken();
+    };
+    await running.checkpoint();
+    await running.stop();
+    expect(told).toEqual([[['all', 1]], [['all', 3]]]);
   });
 
   it('finds splits while it runs and deals them to the instance with the fewest, ties to the lowest', async () => {

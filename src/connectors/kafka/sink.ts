@@ -59,13 +59,15 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
   const adapter = adapterOf('kafka.sink()', options, ports.client);
   check(options);
   const io = ports.io ?? systemIo();
+  const given = options.format ?? (json() as Format<T>);
+  const format = typeof topic === 'string' ? (given.ofTopic?.(topic) ?? given) : given;
   const rowOptions: RowOptions<T> = {
     topic,
     key,
     headers,
     tombstone,
     partitioner,
-    format: options.format ?? (json() as Format<T>),
+    format,
     compressed: compression !== undefined,
   };
   const exactlyOnce = options.guarantee !== 'at-least-once';
@@ -84,6 +86,7 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
   if (!exactlyOnce) {
     return {
       async open(context): Promise<SinkWriter<T>> {
+        await format.open?.();
         const { session, release } = await sessions.take(context);
         try {
           const rows = new Rows(rowOptions, session.topics, context.uid, Number(context.writer));
@@ -100,6 +103,7 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
     transactional: true,
     pendingBytes: options.pendingBytes,
     async open(context): Promise<TransactionalWriter<T, KafkaRow>> {
+      await format.open?.();
       const { session, release } = await sessions.take(context);
       const writer = new KafkaTransactionalWriter<T>({
         session,

@@ -8,7 +8,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf, MillraceError } from '../../errors.ts';
 import type { ReadContext, Source, SourceBatch } from '../../graph/source.ts';
-import { type Format, isFormatMisuse, json } from '../formats.ts';
+import { type Format, isFormatMisuse, json, prepared } from '../formats.ts';
 import { type Connection, connect, quoted } from './connection.ts';
 
 /** What `postgres.notifications()` listens to. */
@@ -75,6 +75,10 @@ async function* listen<T>(url: string, channel: string, format: Format<T>, from:
       const taken = heard;
       heard = [];
       if (taken.length > 0) {
+        await prepared(
+          format,
+          taken.map(({ payload }) => Buffer.from(payload)),
+        );
         count += taken.length;
         const batch: { values: T[]; timestamps: number[]; position: number } = { values: [], timestamps: [], position: count };
         for (const { payload, at } of taken) {

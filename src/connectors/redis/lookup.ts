@@ -1,6 +1,6 @@
 // Lookups in Redis for `asyncMap`: the values of keys, remembered for a while (../lookup.ts). Keys asked for at the same time go out as one MGET.
 
-import { type Format, json } from '../formats.ts';
+import { type Format, json, prepared } from '../formats.ts';
 import { type Lookup, type LookupCache, lookupOf } from '../lookup.ts';
 import { type Connection, connect } from './connection.ts';
 import { needs } from './sinks.ts';
@@ -41,6 +41,10 @@ export function redisLookup<R>({ url, prefix = '', format = json<R>(), cache }: 
     cache,
     async load(keys) {
       const values = (await (await current()).commandForBytes('MGET', ...keys.map((key) => prefix + key))) as (Buffer | null)[];
+      await prepared(
+        format,
+        values.filter((value) => value !== null),
+      );
       return new Map(keys.flatMap((key, i) => (values[i] === null ? [] : [[String(key), format.decode(values[i]!)] as const])));
     },
     async close() {

@@ -47,7 +47,13 @@ export function redisKeys<T>({ url, key, format = json<T>(), expire, remove }: R
   needs('redis.keys()', url, { key });
   if (expire !== undefined && !(expire >= 1)) throw new MillraceError('OPTION_INVALID', "redis.keys() needs an 'expire' of at least 1 ms.");
   const expiring = expire === undefined ? [] : ['PX', String(Math.floor(expire))];
-  return sinkOf(url, (value) => (remove?.(value) === true ? ['DEL', key(value)] : ['SET', key(value), bytesOf(format.encode(value)), ...expiring]));
+  const sink = sinkOf<T>(url, (value) => (remove?.(value) === true ? ['DEL', key(value)] : ['SET', key(value), bytesOf(format.encode(value)), ...expiring]));
+  return {
+    async open(context) {
+      await format.open?.();
+      return sink.open(context);
+    },
+  };
 }
 
 export function redisHashes<T>({ url, key, fields }: RedisHashesOptions<T>): Sink<T> {

@@ -7,7 +7,7 @@
 
 import { MillraceError } from '../../errors.ts';
 import type { ReadContext, Source, SourceBatch, SourceContext } from '../../graph/source.ts';
-import { type Format, isFormatMisuse, json } from '../formats.ts';
+import { type Format, isFormatMisuse, json, prepared } from '../formats.ts';
 import { type Connection, connect, type Reply } from './connection.ts';
 import { compareIds, countAt, lostSince, START, type StreamFacts, type StreamPosition } from './trimmed.ts';
 
@@ -53,17 +53,34 @@ export interface StreamSplit {
 /** What becomes of an entry; throws where it is no record. */
 type Decode<T> = (stream: string, id: string, fields: readonly Buffer[]) => T;
 
+/** Fetches what `decode` needs for the entries; undefined: it needs nothing. */
+type Prepare = (entries: readonly Entry[]) => Promise<void> | undefined;
+
 const WAIT_MS = 1000;
 const TIMEOUT_MS = 30_000;
 
 export function redisSource<T>(options: RedisSourceOptions<T>): Source<T, StreamSplit, StreamPosition> {
   const { field = 'value', format = json<T>() } = options;
-  return streamsSource(options, 'redis.source()', (_stream, id, fields) => {
-    for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toString() === field) return format.decode(fields[i + 1]!);
+  const recordOf = (fields: readonly Buffer[]): Buffer | undefined => {
+    for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toString() === field) return fields[i + 1]!;
+    return undefined;
+  };
+  const prepare: Prepare = (entries) => {
+    if (format.prepare === undefined) return undefined;
+    const records = entries.map(([, fields]) => recordOf(fields));
+    return prepared(
+      format,
+      records.filter((record) => record !== undefined),
+    );
+  };
+  const decode: Decode<T> = (_stream, id, fields) => {
+    const record = recordOf(fields);
+    if (record !== undefined) return format.decode(record);
     throw new MillraceError('RECORD_UNDECODABLE', `The entry ${id} has no field '${field}'.`, {
       todo: 'Name the field, or read the entries with redis.entries().',
     });
-  });
+  };
+  return streamsSource(options, 'redis.source()', decode, prepare);
 }
 
 export function redisEntries(options: RedisStreamsOptions): Source<RedisEntry, StreamSplit, StreamPosition> {
@@ -74,7 +91,12 @@ export function redisEntries(options: RedisStreamsOptions): Source<RedisEntry, S
   });
 }
 
-function streamsSource<T>(options: RedisStreamsOptions, name: string, decode: Decode<T>): Source<T, StreamSplit, StreamPosition> {
+function streamsSource<T>(
+  options: RedisStreamsOptions,
+  name: string,
+  decode: Decode<T>,
+  prepare: Prepare = () => undefined,
+): Source<T, StreamSplit, StreamPosition> {
   const { url, from = 'earliest', until, onTrimmed = 'fail', batch = 1000 } = options;
   const streams = typeof options.stream === 'string' ? [options.stream] : [...(options.stream ?? [])];
   const wrong = (what: string): MillraceError => new MillraceError('OPTION_INVALID', `${name} needs ${what}.`, { todo: 'Look at its options.' });
@@ -87,7 +109,7 @@ function streamsSource<T>(options: RedisStreamsOptions, name: string, decode: De
     bounded: until === 'end',
     splits: (context) => found(url, streams, from, until === 'end', context),
     splitId: (split) => split.stream,
-    read: (split, position, context) => read({ url, onTrimmed, batch: Math.floor(batch), decode }, split, position, context),
+    read: (split, position, context) => read({ url, onTrimmed, batch: Math.floor(batch), decode, prepare }, split, position, context),
   };
 }
 
@@ -119,10 +141,11 @@ interface Reading<T> {
   readonly onTrimmed: 'fail' | 'continue';
   readonly batch: number;
   readonly decode: Decode<T>;
+  readonly prepare: Prepare;
 }
 
 async function* read<T>(
-  { url, onTrimmed, batch, decode }: Reading<T>,
+  { url, onTrimmed, batch, decode, prepare }: Reading<T>,
   { stream, from, end }: StreamSplit,
   position: StreamPosition | undefined,
   context: ReadContext,
@@ -154,6 +177,7 @@ async function* read<T>(
       if (facts !== undefined && !begun && at.id === START && facts.added !== undefined) at = { id: START, count: facts.added - facts.length };
       if (facts !== undefined) begun = true;
       if (facts !== undefined && entries.length > 0) {
+        await prepare(entries);
         const taken: SourceBatch<T, StreamPosition> = { values: [], timestamps: [], position: at };
         for (const [id, fields] of entries) {
           try {

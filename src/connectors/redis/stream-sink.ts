@@ -93,6 +93,7 @@ export function redisStream<T>(options: RedisStreamOptions<T>, io: Io = systemIo
   return {
     transactional: true,
     async open(context) {
+      await format.open?.();
       await io.step('sink.redis.open');
       const connection = await connect({ url, uid: context.uid, timeoutMs: TIMEOUT_MS, signal: context.signal });
       try {
