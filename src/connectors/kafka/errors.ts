@@ -107,7 +107,8 @@ export function answered(number: number, what: string, explained?: string | null
 }
 
 export function unreachable(said: string, cause: unknown): KafkaError {
-  return new KafkaError('KAFKA_UNREACHABLE', said, { cause, again: 'metadata' });
+  // Also where the cause is a dial that we gave up ourselves.
+  return new KafkaError('KAFKA_UNREACHABLE', said, { cause, again: 'metadata', retryable: true });
 }
 
 export function closed(): KafkaError {
