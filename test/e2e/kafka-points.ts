@@ -3,7 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { KafkaBroker } from '../services/kafka.ts';
-import { KafkaTrial, stopped } from './kafka-trial.ts';
+import { type KafkaEnded, KafkaTrial, stopped } from './kafka-trial.ts';
 
 /** Of transactions in these trials, ms: brokers end what is open for longer within half a second. */
 export const TRANSACTION_TIMEOUT = 5_000;
@@ -16,6 +16,16 @@ export interface Point {
   /** Kills the broker, so that it cannot be shared. */
   readonly ownBroker?: true;
   readonly options?: ConstructorParameters<typeof KafkaTrial>[1];
+}
+
+/** Goes on until it ends: each sink counts its steps by itself, so that a process may be stopped several times. */
+async function goesOn({ process, ended }: ReturnType<KafkaTrial['begin']>): Promise<KafkaEnded> {
+  const waking = setInterval(() => process.kill('SIGCONT'), 50);
+  try {
+    return await ended;
+  } finally {
+    clearInterval(waking);
+  }
 }
 
 /** Killed at these steps in runs one after another, each at another parallelism, then finished. */
@@ -60,11 +70,10 @@ export function stoppedAt(step: string): Point {
     async run(trial) {
       trial.produce(LOAD);
       const [name, at = '1'] = step.split('@');
-      const { process, ended } = trial.begin({}, `${name}=stop@${at}`);
-      await stopped(process);
+      const begun = trial.begin({}, `${name}=stop@${at}`);
+      await stopped(begun.process);
       await sleep(TRANSACTION_TIMEOUT + 1_500);
-      process.kill('SIGCONT');
-      const { code, errors, said } = await ended;
+      const { code, errors, said } = await goesOn(begun);
       const wrong = code === 0 && said?.status === 'finished' ? [] : [`the process that was stopped ended with ${code}\n${errors}`];
       return [...wrong, ...(await trial.complaints())];
     },
@@ -83,8 +92,7 @@ export function zombieAt(step: string, parallelism: readonly [number, number]): 
       await stopped(zombie.process);
       const checkpoints = trial.copyCheckpoints('taken-over');
       const wrong = await trial.finish({ parallelism: parallelism[1], checkpoints });
-      zombie.process.kill('SIGCONT');
-      const { code, signal, errors } = await zombie.ended;
+      const { code, signal, errors } = await goesOn(zombie);
       if (signal !== null || code === 0) wrong.push(`the zombie ended with ${signal ?? code}\n${errors}`);
       return [...wrong, ...(await trial.complaints())];
     },
@@ -99,13 +107,13 @@ export function brokerKilledAt(step: string, broker: () => KafkaBroker): Point {
     async run(trial) {
       trial.produce(LOAD);
       const [name, at = '1'] = step.split('@');
-      const { process, ended } = trial.begin({}, `${name}=stop@${at}`);
-      await stopped(process);
+      const begun = trial.begin({}, `${name}=stop@${at}`);
+      await stopped(begun.process);
       await broker().kill();
-      process.kill('SIGCONT');
+      const going = goesOn(begun);
       await sleep(300);
       await broker().up();
-      const { code, errors, said } = await ended;
+      const { code, errors, said } = await going;
       const wrong = code === 0 && said?.status === 'finished' ? [] : [`the process ended with ${code}\n${errors}`];
       return [...wrong, ...(await trial.complaints())];
     },

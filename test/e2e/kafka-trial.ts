@@ -209,16 +209,26 @@ function difference(name: string, got: readonly string[], wanted: readonly strin
   return wrong;
 }
 
+/** A record as kafkajs decodes it, before it decides who is given it. */
+interface RawRecord {
+  readonly offset: string;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly isControlRecord: boolean;
+  readonly batchContext: { readonly producerId: string; readonly inTransaction: boolean };
+}
+
 /**
- * The values of whole topics, as a consumer of plain kafkajs with read_committed is given them. Where a partition ends is said by a record that is written behind what
- * is there: control records at an end are given to nobody.
+ * The values of whole topics, read with plain kafkajs. It is given everything that lies in the log, and what is committed is decided here by the control records of each
+ * producer: kafkajs itself takes the broker's list of aborted transactions for sorted by first offset, which it is not, and then gives records that were aborted.
+ * Where a partition ends is said by a record that is written behind what is there.
  */
 export async function readCommitted(kafka: Kafka, topics: readonly string[]): Promise<Map<string, string[]>> {
   const end = `end-${randomBytes(6).toString('hex')}`;
-  const values = new Map<string, string[]>(topics.map((topic) => [topic, []]));
+  const logs = new Map<string, { readonly topic: string; readonly records: RawRecord[] }>();
   const admin = kafka.admin();
   const producer = kafka.producer();
-  const consumer = kafka.consumer({ groupId: end, readUncommitted: false, maxWaitTimeInMs: 100 });
+  const consumer = kafka.consumer({ groupId: end, readUncommitted: true, maxWaitTimeInMs: 100 });
   await Promise.all([admin.connect(), producer.connect(), consumer.connect()]);
   const { topics: found } = await admin.fetchTopicMetadata({ topics: [...topics] });
   let left = 0;
@@ -232,16 +242,46 @@ export async function readCommitted(kafka: Kafka, topics: readonly string[]): Pr
       // A new broker loads its first group for a while; the consumer begins again by itself then.
       if (!payload.restart) reject(payload.error);
     });
-    const eachMessage = async ({ topic, message: { key, value } }: { topic: string; message: { key: Buffer | null; value: Buffer | null } }): Promise<void> => {
-      // Another reading's end is no row either.
-      if (String(key) !== 'end') values.get(topic)!.push(String(value));
-      else if (String(value) === end) left -= 1;
-      if (left === 0) resolve();
-    };
-    consumer.run({ autoCommit: false, eachMessage }).catch(reject);
+    consumer
+      .run({
+        autoCommit: false,
+        eachBatch: async ({ batch }) => {
+          const name = `${batch.topic} ${batch.partition}`;
+          const log = logs.get(name) ?? { topic: batch.topic, records: [] };
+          logs.set(name, log);
+          const last = BigInt(log.records.at(-1)?.offset ?? -1);
+          // Begun again, it reads again.
+          const fresh = (batch as unknown as { readonly rawMessages: readonly RawRecord[] }).rawMessages.filter(({ offset }) => BigInt(offset) > last);
+          log.records.push(...fresh);
+          if (fresh.some(({ value }) => String(value) === end)) left -= 1;
+          if (left === 0) resolve();
+        },
+      })
+      .catch(reject);
   });
   await consumer.disconnect();
   await admin.deleteGroups([end]).catch(() => {});
   await Promise.all([admin.disconnect(), producer.disconnect()]);
+  const values = new Map<string, string[]>(topics.map((topic) => [topic, []]));
+  for (const { topic, records } of logs.values()) values.get(topic)!.push(...committedOf(records));
+  return values;
+}
+
+/** Of one partition: a control record decides on everything that its producer has written in front of it. */
+function committedOf(records: readonly RawRecord[]): string[] {
+  const open = new Map<string, string[]>();
+  const values: string[] = [];
+  for (const { key, value, isControlRecord, batchContext } of records) {
+    const { producerId, inTransaction } = batchContext;
+    if (isControlRecord) {
+      // Version and type, 16 bits each; type 1: commit.
+      if (key!.readInt16BE(2) === 1) values.push(...(open.get(producerId) ?? []));
+      open.delete(producerId);
+    } else if (inTransaction) {
+      const held = open.get(producerId);
+      if (held === undefined) open.set(producerId, [String(value)]);
+      else held.push(String(value));
+    } else if (String(key) !== 'end') values.push(String(value));
+  }
   return values;
 }
