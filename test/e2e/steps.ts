@@ -1,6 +1,9 @@
 // Every step at which a process can be killed, with how it is reached. A rule test holds this list against the sources, so that no step is forgotten.
 
 import { FILES_SINK_STEPS } from '../../src/connectors/files-sink.ts';
+import { KAFKA_SINK_STEPS } from '../../src/connectors/kafka/transactional-writer.ts';
+import { POSTGRES_SINK_STEPS } from '../../src/connectors/postgres/sink.ts';
+import { REDIS_STREAM_STEPS } from '../../src/connectors/redis/stream-sink.ts';
 import type { Query } from './workloads.ts';
 
 /** Reached in the first run of a job; the number is the time it is killed at, late enough that something lies behind it. */
@@ -60,8 +63,8 @@ export const STEPS: readonly Step[] = [
 /** Not reached by the trials, which make no savepoint: processes are killed at them in test/checkpoint/savepoints-killed.test.ts, and savepoints.test.ts lets them fail. */
 export const SAVEPOINT_STEPS: readonly string[] = ['savepoint.file', 'savepoint.metadata', 'savepoint.written', 'savepoint.remove', 'restore.import'];
 
-/** Not reached by these trials, which write files: processes are killed at them in test/e2e/kafka.test.ts and test/chaos/kafka.test.ts. */
-export { KAFKA_SINK_STEPS } from '../../src/connectors/kafka/transactional-writer.ts';
+/** Not reached by the trials, which write files: processes are killed at them where these connectors are tested, as in test/e2e/kafka.test.ts. */
+export const CONNECTOR_STEPS: readonly string[] = [...KAFKA_SINK_STEPS, ...POSTGRES_SINK_STEPS, ...REDIS_STREAM_STEPS];
 
 /** Where a first run must end to leave something for a step of a restore: a registered checkpoint with a segment that is not committed, or orphans. */
 export function preludeOf(step: string): string {
