@@ -30,8 +30,8 @@ export interface Lookup<K extends string | number, R> {
 
 /** How answers are got, and for how long they hold. */
 export interface LookupOptions<K extends string | number, R> {
-  /** The answers of many keys, by the key's text; a key without an answer is missing. */
-  load(keys: readonly K[]): Promise<ReadonlyMap<string, R>>;
+  /** The answers of many keys, by the key's text; a key without an answer is missing, an Error is that key's alone. */
+  load(keys: readonly K[]): Promise<ReadonlyMap<string, R | Error>>;
   cache?: LookupCache | undefined;
   close?(): Promise<void>;
   /** Milliseconds of a clock that does not go back. */
@@ -123,8 +123,12 @@ class CachedLookup<K extends string | number, R> implements Lookup<K, R> {
         const answers = await this.#options.load(part.map(({ key }) => key));
         for (const each of part) {
           const value = answers.get(String(each.key));
-          if (this.#settled(each)) this.#keep(each.key, value);
-          each.resolve(value);
+          const current = this.#settled(each);
+          if (value instanceof Error) each.reject(value);
+          else {
+            if (current) this.#keep(each.key, value);
+            each.resolve(value);
+          }
         }
       } catch (error) {
         for (const each of part) {

@@ -16,6 +16,8 @@ import { fileURLToPath } from 'node:url';
 
 const COPIER = 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies';
 const FETCH_MS = 600_000;
+/** Held by whoever runs Maven. */
+export const FETCHING = 'maven.fetching';
 
 interface Locked {
   readonly path: string;
@@ -45,7 +47,7 @@ export function jarsOf(name: string): Found {
   if (existsSync(place)) return { folder: place };
   const java = javaMissing();
   if (java !== undefined) return { missing: java };
-  return exclusively(`${name}.fetching`, () => {
+  return exclusively(FETCHING, () => {
     if (existsSync(place)) return { folder: place };
     const made = mkdtempSync(join(cacheFolder(), `${name}.part-`));
     try {

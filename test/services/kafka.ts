@@ -39,6 +39,8 @@ const found = jarsOf(`kafka-${NEWEST}`);
 
 /** For describe.skipIf. */
 export const NO_KAFKA = 'missing' in found && process.env.KAFKA_BROKERS === undefined;
+/** For tests that start, kill or pause their own. */
+export const NO_OWN_KAFKA = 'missing' in found;
 if (NO_KAFKA && 'missing' in found) notHad(`Kafka ${NEWEST}`, found.missing);
 
 /** What secured listeners need: `brokers` for TLS alone, for SASL alone, and for both. */

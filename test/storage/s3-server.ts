@@ -10,6 +10,7 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { exclusively, FETCHING } from '../services/artifacts.ts';
 
 const VERSION = '4.1.0';
 const CLASSIFIER = 'jar-with-dependencies';
@@ -28,9 +29,11 @@ function archive(): { readonly path: string } | { readonly missing: string } {
   }
   if (!existsSync(path)) {
     try {
-      execFileSync('mvn', ['-q', '-B', FETCHER, `-Dartifact=org.gaul:s3proxy:${VERSION}:jar:${CLASSIFIER}`, '-Dtransitive=false'], {
-        stdio: 'ignore',
-        timeout: 300_000,
+      exclusively(FETCHING, () => {
+        execFileSync('mvn', ['-q', '-B', FETCHER, `-Dartifact=org.gaul:s3proxy:${VERSION}:jar:${CLASSIFIER}`, '-Dtransitive=false'], {
+          stdio: 'ignore',
+          timeout: 300_000,
+        });
       });
     } catch {
       return { missing: 'Maven could not fetch it' };

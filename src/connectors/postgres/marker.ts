@@ -88,17 +88,22 @@ export class Marker {
     }
   }
 
-  /** How many. */
+  /** How many. None where our role may not: the server then lets go of an idle transaction itself (sink.ts, S3). */
   async #endOlder(): Promise<number> {
     const prefix = namePrefix(this.#context);
-    const rows = await this.#connection.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-       WHERE pid <> pg_backend_pid()
-         AND CASE WHEN left(application_name, $1::int) = $2 AND substr(application_name, $1::int + 1) ~ '^[0-9]{1,18}$'
-             THEN substr(application_name, $1::int + 1)::bigint < $3 ELSE false END`,
-      [prefix.length, prefix, this.#context.attempt],
-    );
-    return rows.length;
+    try {
+      const rows = await this.#connection.query(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE pid <> pg_backend_pid()
+           AND CASE WHEN left(application_name, $1::int) = $2 AND substr(application_name, $1::int + 1) ~ '^[0-9]{1,18}$'
+               THEN substr(application_name, $1::int + 1)::bigint < $3 ELSE false END`,
+        [prefix.length, prefix, this.#context.attempt],
+      );
+      return rows.length;
+    } catch (error) {
+      if (sqlStateOf(error) !== '42501') throw error;
+      return 0;
+    }
   }
 
   /** The first statement of a commit (M2), inside of its transaction. False: nothing may be committed. */

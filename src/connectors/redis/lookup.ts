@@ -1,5 +1,6 @@
 // Lookups in Redis for `asyncMap`: the values of keys, remembered for a while (../lookup.ts). Keys asked for at the same time go out as one MGET.
 
+import { asError } from '../../errors.ts';
 import { type Format, json, prepared } from '../formats.ts';
 import { type Lookup, type LookupCache, lookupOf } from '../lookup.ts';
 import { type Connection, connect } from './connection.ts';
@@ -45,7 +46,7 @@ export function redisLookup<R>({ url, prefix = '', format = json<R>(), cache }: 
         format,
         values.filter((value) => value !== null),
       );
-      return new Map(keys.flatMap((key, i) => (values[i] === null ? [] : [[String(key), format.decode(values[i]!)] as const])));
+      return new Map(keys.flatMap((key, i) => (values[i] === null ? [] : [[String(key), decoded(format, values[i]!)] as const])));
     },
     async close() {
       const open = connecting;
@@ -53,4 +54,13 @@ export function redisLookup<R>({ url, prefix = '', format = json<R>(), cache }: 
       if (open !== undefined) (await open).close();
     },
   });
+}
+
+/** What does not decode is the failure of its key, and of no other. */
+function decoded<R>(format: Format<R>, bytes: Buffer): R | Error {
+  try {
+    return format.decode(bytes);
+  } catch (error) {
+    return asError(error);
+  }
 }

@@ -3,6 +3,7 @@ import { job } from 'millrace';
 import { postgres } from 'millrace/connectors';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { postgresSink } from '../../../src/connectors/postgres/sink.ts';
+import { type Io, systemIo } from '../../../src/runtime/io.ts';
 import { checkpointsIn, rejection } from '../../protocols/lab.ts';
 import { NO_OWN_POSTGRES, NO_POSTGRES, PostgresServer } from '../../services/postgres.ts';
 import { sinkContext, temporaryFolder } from '../reading.ts';
@@ -148,6 +149,42 @@ describe.skipIf(NO_POSTGRES)('postgres.sink()', () => {
       }).run();
     }
     expect(await database.query(`SELECT * FROM ${table} ORDER BY n`)).toEqual([1, 2, 3].map((n) => ({ n, word: 'two' })));
+  });
+
+  it.skipIf(NO_OWN_POSTGRES)('a server that stands still in the middle of a commit leaves an outcome that the next attempt asks for', async () => {
+    const server = await PostgresServer.start();
+    try {
+      const own = await Database.open(server.url);
+      await own.query('CREATE TABLE numbers (n int)');
+      const of = lineage();
+      const paused = (name: string): Io => ({
+        ...systemIo(),
+        step(reached) {
+          if (reached === name) server.pause();
+          return undefined;
+        },
+      });
+      let attempt = 0;
+      for (const step of ['sink.postgres.begin', 'sink.postgres.marked', 'sink.postgres.commit']) {
+        const open = (io = systemIo()) => {
+          attempt += 1;
+          return postgresSink<{ n: number }>({ url: server.url, table: 'numbers', timeout: 300 }, io).open(sinkContext({ lineage: of, attempt }));
+        };
+        const writer = await open(paused(step));
+        const checkpoint = (await writer.lastCommitted()) + 1;
+        expect(await rejection(writer.commit(checkpoint, [{ n: checkpoint }]))).toMatchObject({ code: 'POSTGRES_UNREACHABLE', retryable: true });
+        await writer.close();
+        server.resume();
+        const next = await open();
+        if ((await next.lastCommitted()) < checkpoint) await next.commit(checkpoint, [{ n: checkpoint }]);
+        await next.close();
+      }
+      expect(await own.numbers('numbers')).toEqual([1, 2, 3]);
+      await own.close();
+    } finally {
+      server.resume();
+      await server.close();
+    }
   });
 
   it.skipIf(NO_OWN_POSTGRES)('a job whose server is killed and comes back has written every row once', async () => {

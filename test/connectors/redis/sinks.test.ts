@@ -124,7 +124,17 @@ describe.skipIf(NO_REDIS)('Redis sinks', () => {
       if (signal === null && status !== 0) throw new Error(stderr);
       return signal ?? status;
     };
-    expect([run(1, `${step}=kill@3`), run(2, '')]).toEqual(['SIGKILL', 0]);
+    expect(run(1, `${step}=kill@3`)).toBe('SIGKILL');
+    const writer = await redisStream<number>({ url: server.url, stream }).open(sinkContext({ lineage: of, attempt: 2 }));
+    expect(await writer.lastCommitted()).toBe(1);
+    for (const checkpoint of [2, 3]) {
+      const numbers = Array.from({ length: 600 }, (_, i) => (checkpoint - 1) * 600 + i);
+      await writer.commit(
+        checkpoint,
+        numbers.map((n) => writer.encode!(n, Number.NaN)),
+      );
+    }
+    await writer.close();
     expect(await numbersIn(server, stream)).toEqual(Array.from({ length: 1800 }, (_, n) => n));
   });
 

@@ -152,6 +152,9 @@ describe.skipIf(NO_REDIS)('redis.source()', () => {
     await server.command('SET', `${prefix}7`, '{"name":"mill"}');
     const customers = redis.lookup<{ name: string }>({ url: server.url, prefix });
     expect(await Promise.all([customers.get(7), customers.get('7'), customers.get('nobody')])).toEqual([{ name: 'mill' }, { name: 'mill' }, undefined]);
+    await server.command('SET', `${prefix}8`, 'no json');
+    const [bad, good] = await Promise.allSettled([customers.get(8), customers.get(9)]);
+    expect([bad, good]).toMatchObject([{ reason: { code: 'RECORD_UNDECODABLE' } }, { value: undefined }]);
     await customers.close();
     const nowhere = redis.lookup({ url: 'redis://127.0.0.1:1' });
     expect(await rejection(nowhere.get(1))).toMatchObject({ code: 'REDIS_UNREACHABLE' });
