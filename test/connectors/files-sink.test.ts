@@ -128,6 +128,27 @@ describe('what a file sink writes', () => {
     }
   });
 
+  it('is packed where that is asked for, over checkpoints, attempts and rolls, and read back by the source', async () => {
+    for (const roll of [undefined, late, { bytes: 100_000 }]) {
+      const directory = await temporaryFolder();
+      const options: Options = { directory, format: csv(), gzip: true, ...(roll === undefined ? {} : { roll }) };
+      const values = Array.from({ length: 60_000 }, (_, n) => ({ n: String(n), t: `ü${(n * 7919) % 60_013}` }));
+      const first = await open(options);
+      await commit(first, 1, ...values.slice(0, 20_000));
+      await commit(first, 2, ...values.slice(20_000, 20_010));
+      const second = await open(options, { attempt: 2 });
+      await commit(second, 3, ...values.slice(20_010));
+      await second.finish?.();
+      const names = Object.keys(await published(directory));
+      expect(names.every((name) => name.endsWith('.csv.gz'))).toBe(true);
+      expect(names.length > 1).toBe(roll !== late);
+      const source = files.source<(typeof values)[0]>({ path: directory, format: csv() });
+      const read: (typeof values)[0][] = [];
+      for (const split of await splitsOf(source)) read.push(...(await valuesOf(source, split)));
+      expect(read.sort((a, b) => Number(a.n) - Number(b.n))).toEqual(values);
+    }
+  });
+
   it('does not meet what other sinks and writers write in the same directory', async () => {
     const directory = await temporaryFolder();
     const identities = [{ writer: '0' }, { writer: '1' }, { uid: 'other' }, { lineage: 'def' }];
