@@ -5,6 +5,7 @@
 
 import type { AddressInfo, Server } from 'node:net';
 import { MillraceError, messageOf } from '../errors.ts';
+import type { Logger } from '../graph/context.ts';
 import type { Io } from '../runtime/io.ts';
 import { pause } from './pause.ts';
 
@@ -21,7 +22,7 @@ const TRY_EVERY_MS = 100;
 export async function listening(
   server: Server,
   address: ListeningAddress,
-  { uid, signal }: { readonly uid: string; readonly signal: AbortSignal },
+  { uid, signal, log }: { readonly uid: string; readonly signal: AbortSignal; readonly log: Logger },
   io: Pick<Io, 'clock'>,
 ): Promise<ListeningAddress | undefined> {
   signal.addEventListener('abort', () => void server.close());
@@ -40,6 +41,8 @@ export async function listening(
         server.on('close', settle);
         server.listen(address.port, address.host);
       });
+      // One connection that cannot be accepted (too many open files) must not end the process: the sender sees it, and so does the log.
+      server.on('error', (error) => log.warn({ uid, error: error.message }, 'A connection could not be accepted.'));
       const bound = server.address() as AddressInfo | null;
       return bound === null ? undefined : { host: bound.address, port: bound.port };
     } catch (error) {

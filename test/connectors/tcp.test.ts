@@ -5,8 +5,10 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { csv, msgpack, ndjson, text } from '../../src/connectors/formats.ts';
 import { frame } from '../../src/connectors/framing.ts';
 import { tcp } from '../../src/connectors/index.ts';
+import { listening } from '../../src/connectors/listening.ts';
 import { tcpSink } from '../../src/connectors/tcp-sink.ts';
 import { type TcpSourceOptions, tcpSource } from '../../src/connectors/tcp-source.ts';
+import { SILENT } from '../../src/graph/context.ts';
 import { type Io, systemIo } from '../../src/runtime/io.ts';
 import { ends, Seen } from '../protocols/lab.ts';
 import { type Letter, readContext, sinkContext, valuesOf } from './reading.ts';
@@ -201,6 +203,19 @@ describe('a source that listens', () => {
     }
     await expect(valuesOf(tcpSource({ host: HOST, port, listen: true }, hasty().io), 'tcp')).rejects.toMatchObject({ code: 'PORT_IN_USE', retryable: true });
     attempts[1]!.abort();
+  });
+
+  it('goes on where a connection cannot be accepted, and says so', async () => {
+    const server = createServer();
+    const attempt = new AbortController();
+    const said: unknown[] = [];
+    const log = { ...SILENT, warn: (fields: unknown) => void said.push(fields) };
+    const address = await listening(server, { host: HOST, port: 0 }, { uid: 'in', signal: attempt.signal, log }, systemIo());
+    expect(address?.port).toBeGreaterThan(0);
+    server.emit('error', new Error('accept EMFILE'));
+    expect(said).toEqual([{ uid: 'in', error: 'accept EMFILE' }]);
+    attempt.abort();
+    expect(server.listening).toBe(false);
   });
 
   it('goes on in a job that restarts', async () => {
