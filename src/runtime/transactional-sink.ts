@@ -117,6 +117,7 @@ export class TransactionalSinkRunner implements SinkRunner {
         this.#encode = writer.encode === undefined ? undefined : (value, timestamp) => writer.encode!(value, timestamp);
       }
     }
+    this.#options.context(this.#ownName, current, undefined).metrics.gauge('pendingBytes', () => this.#uncommittedBytes());
     this.#target = this.#options.restoredId;
     await this.#commitUpTo(true);
   }

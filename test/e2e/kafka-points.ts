@@ -123,9 +123,9 @@ export function brokerKilledAt(step: string, broker: () => KafkaBroker): Point {
 /** On the brokers: what is wrong, with the folder that is kept then. */
 export async function runPoint(point: Point, brokers: string[], options: Point['options'] = {}): Promise<string[]> {
   const trial = new KafkaTrial(brokers, { ...point.options, ...options });
-  await trial.createTopics();
   let wrong: string[];
   try {
+    await trial.createTopics();
     wrong = await point.run(trial);
   } catch (error) {
     wrong = [error instanceof Error ? (error.stack ?? error.message) : String(error)];

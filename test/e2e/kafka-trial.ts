@@ -60,12 +60,23 @@ export class KafkaTrial {
     await admin.connect();
     const { metrics, cpu, memory } = this.topics;
     await admin.createTopics({
+      waitForLeaders: false,
       topics: [
         { topic: metrics, numPartitions: PARTITIONS },
         { topic: cpu, numPartitions: 3 },
         { topic: memory, numPartitions: 2 },
       ],
     });
+    // A broker may not have heard of them yet, and kafkajs does not wait for that.
+    for (let left = 200; ; left--) {
+      try {
+        await admin.fetchTopicMetadata({ topics: [metrics, cpu, memory] });
+        break;
+      } catch (error) {
+        if (left === 0) throw error;
+        await sleep(50);
+      }
+    }
     await admin.disconnect();
   }
 
