@@ -29,7 +29,7 @@ function pointOf(turn: number, random: () => number, broker: () => KafkaBroker):
     () => killedAt(['sink.kafka.fence', 'sink.kafka.born']),
     () => killedAt(['sink.commit@3', 'restore.commit']),
     () => killedAt(['checkpoint.segment.upload@3', 'checkpoint.registered@2']),
-    () => killedAt(['sink.committed@2', 'restore.committed'], [2, 2, 2]),
+    () => killedAt(['sink.commit@3', 'restore.committed'], [2, 2, 2]),
     () => killedAt(['sink.kafka.send@4', 'sink.kafka.commit'], [3, 2, 1]),
     () => killedAt(['checkpoint.ack@6', 'sink.kafka.fence'], [1, 3, 2]),
     () => zombieAt('sink.kafka.send@4', [2, 4]),

@@ -7,15 +7,27 @@ import { type KafkaEnded, KafkaTrial, stopped } from './kafka-trial.ts';
 
 /** Of transactions in these trials, ms: brokers end what is open for longer within half a second. */
 export const TRANSACTION_TIMEOUT = 5_000;
-/** In which samples are produced, ms: as long as that, the job is under load. */
-const LOAD = 1_500;
+/** In which samples are produced, ms: as long as that, the job is under load. Longer where a run was over before it came to its step. */
+const LOADS = [1_500, 5_000, 15_000];
+
+/** A run was over before it came to the step, as on a busy machine: that says nothing. */
+class NotReached extends Error {}
 
 export interface Point {
   readonly name: string;
-  readonly run: (trial: KafkaTrial) => Promise<string[]>;
+  readonly run: (trial: KafkaTrial, load: number) => Promise<string[]>;
   /** Kills the broker, so that it cannot be shared. */
   readonly ownBroker?: true;
   readonly options?: ConstructorParameters<typeof KafkaTrial>[1];
+}
+
+async function reached({ process, ended }: ReturnType<KafkaTrial['begin']>): Promise<void> {
+  try {
+    await stopped(process);
+  } catch (error) {
+    if ((await ended).code === 0) throw new NotReached('the run was over before it came to its step');
+    throw error;
+  }
 }
 
 /** Goes on until it ends: each sink counts its steps by itself, so that a process may be stopped several times. */
@@ -33,11 +45,12 @@ export function killedAt(steps: readonly string[], parallelism: readonly number[
   return {
     name: `SIGKILL at ${steps.join(', then at ')}`,
     options,
-    async run(trial) {
-      trial.produce(LOAD);
+    async run(trial, load) {
+      trial.produce(load);
       for (const [index, step] of steps.entries()) {
         const [name, at = '1'] = step.split('@');
         const { signal, code, errors } = await trial.begin({ parallelism: parallelism[index]! }, `${name}=kill@${at}`).ended;
+        if (code === 0) throw new NotReached(`run ${index + 1} was over before it came to ${step}`);
         if (signal !== 'SIGKILL') return [`run ${index + 1} was not killed at ${step}, it ended with ${code}\n${errors}`];
       }
       return [...(await trial.finish({ parallelism: parallelism[steps.length]! })), ...(await trial.complaints())];
@@ -49,8 +62,8 @@ export function killedAt(steps: readonly string[], parallelism: readonly number[
 export function killedAfter(delays: readonly [number, number], parallelism: readonly [number, number, number]): Point {
   return {
     name: `SIGKILL after ${delays.map(Math.round).join(' ms and ')} ms`,
-    async run(trial) {
-      trial.produce(LOAD);
+    async run(trial, load) {
+      trial.produce(load);
       for (const [index, delay] of delays.entries()) {
         const { process, ended } = trial.begin({ parallelism: parallelism[index]! });
         await Promise.race([sleep(delay), ended]);
@@ -67,11 +80,11 @@ export function stoppedAt(step: string): Point {
   return {
     name: `SIGSTOP at ${step} for longer than a transaction lasts`,
     options: { transactionTimeout: TRANSACTION_TIMEOUT },
-    async run(trial) {
-      trial.produce(LOAD);
+    async run(trial, load) {
+      trial.produce(load);
       const [name, at = '1'] = step.split('@');
       const begun = trial.begin({}, `${name}=stop@${at}`);
-      await stopped(begun.process);
+      await reached(begun);
       await sleep(TRANSACTION_TIMEOUT + 1_500);
       const { code, errors, said } = await goesOn(begun);
       const wrong = code === 0 && said?.status === 'finished' ? [] : [`the process that was stopped ended with ${code}\n${errors}`];
@@ -84,12 +97,12 @@ export function stoppedAt(step: string): Point {
 export function zombieAt(step: string, parallelism: readonly [number, number]): Point {
   return {
     name: `a zombie from ${step}, ${parallelism[0]} writers, over a rescale to ${parallelism[1]}`,
-    async run(trial) {
-      trial.produce(LOAD);
+    async run(trial, load) {
+      trial.produce(load);
       const [name, at = '1'] = step.split('@');
       // What is fenced may not begin again: in a cluster it would not be the leader.
       const zombie = trial.begin({ parallelism: parallelism[0], restarts: 0 }, `${name}=stop@${at}`);
-      await stopped(zombie.process);
+      await reached(zombie);
       const checkpoints = trial.copyCheckpoints('taken-over');
       const wrong = await trial.finish({ parallelism: parallelism[1], checkpoints });
       const { code, signal, errors } = await goesOn(zombie);
@@ -104,11 +117,11 @@ export function brokerKilledAt(step: string, broker: () => KafkaBroker): Point {
   return {
     name: `the broker killed at ${step}`,
     ownBroker: true,
-    async run(trial) {
-      trial.produce(LOAD);
+    async run(trial, load) {
+      trial.produce(load);
       const [name, at = '1'] = step.split('@');
       const begun = trial.begin({}, `${name}=stop@${at}`);
-      await stopped(begun.process);
+      await reached(begun);
       await broker().kill();
       const going = goesOn(begun);
       await sleep(300);
@@ -120,16 +133,21 @@ export function brokerKilledAt(step: string, broker: () => KafkaBroker): Point {
   };
 }
 
-/** On the brokers: what is wrong, with the folder that is kept then. */
-export async function runPoint(point: Point, brokers: string[], options: Point['options'] = {}): Promise<string[]> {
-  const trial = new KafkaTrial(brokers, { ...point.options, ...options });
-  let wrong: string[];
-  try {
-    await trial.createTopics();
-    wrong = await point.run(trial);
-  } catch (error) {
-    wrong = [error instanceof Error ? (error.stack ?? error.message) : String(error)];
+/** On the brokers: what is wrong. */
+export async function runPoint(point: Point, brokers: string[]): Promise<string[]> {
+  let wrong: string[] = [];
+  for (const load of LOADS) {
+    const trial = new KafkaTrial(brokers, point.options);
+    let again = false;
+    try {
+      await trial.createTopics();
+      wrong = await point.run(trial, load);
+    } catch (error) {
+      again = error instanceof NotReached;
+      wrong = [error instanceof Error ? (error.stack ?? error.message) : String(error)];
+    }
+    await trial.remove();
+    if (!again) break;
   }
-  await trial.remove();
   return wrong.map((sentence) => `${point.name}: ${sentence}`);
 }
