@@ -15,6 +15,7 @@
 //  T4  A task that has seen its last record lives on until a checkpoint begun after that is complete and its commits have resolved (protocols 20).
 //  T5  What was in flight when the restored snapshot was taken comes before anything that upstream sends (restored-lanes.ts).
 
+import { setMaxListeners } from 'node:events';
 import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
 import { groupOf, type Looking, type StateStats, type TaskState } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
@@ -129,6 +130,8 @@ export class Task {
   constructor(options: TaskOptions) {
     const { vertex, restore } = options;
     this.#options = options;
+    // Each split that is read listens, and whatever a connector waits for.
+    setMaxListeners(0, this.#abort.signal);
     this.name = `${vertex.id}-${options.subtask}`;
     this.#nodes = vertex.nodes;
     this.#quiet = restore?.ended ?? false;

@@ -9,6 +9,7 @@
 //  N2  after `close` there is no socket and no timer, and whatever was under way throws KAFKA_CLOSED.
 //  N3  addresses come from the newest metadata, and the ones that the user gave stay for when none of them answers.
 
+import { setMaxListeners } from 'node:events';
 import { MillraceError } from '../../errors.ts';
 import type { ClientSettings } from './client.ts';
 import { closed, KafkaError, unreachable } from './errors.ts';
@@ -38,6 +39,8 @@ export class Brokers {
 
   constructor(dial: Dial, settings: ClientSettings) {
     this.#dial = dial;
+    // Every pause before another try listens.
+    setMaxListeners(0, this.#closing.signal);
     this.#settings = settings;
     this.#given = settings.brokers.map(addressOf);
     if (this.#given.length === 0)
