@@ -9,7 +9,6 @@ const LONG = [
   'e2e/straight',
   'state-backends/properties',
   'cli/run',
-  'e2e/large-state',
   'e2e/nexmark-ways',
   'protocols/01-snapshots',
   'connectors/files-sink-killed',

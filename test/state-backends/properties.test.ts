@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, test } from 'vitest';
 import { level, memory } from '../../state-backends/index.ts';
+import { LONG } from '../long.ts';
 import { linking } from './model.ts';
 import { holdsForAllHistories } from './properties.ts';
 
@@ -12,8 +13,8 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 describe('random histories of changes, aborted checkpoints, sweeps, restores and rescales agree with a plain Map', () => {
   test('memory()', () => holdsForAllHistories(() => memory(), 300));
   test('level() with room for everything', () => holdsForAllHistories(() => level({ directory }), 60));
-  test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), 200, { empties: true }));
-  test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), 200));
+  test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), LONG ? 200 : 80, { empties: true }));
+  test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), LONG ? 200 : 80));
   test('level() whose bases are linked, with room for nothing', () =>
     holdsForAllHistories(() => linking(level({ directory, cacheBytes: 1 })), 12, { empties: true }));
   test('level() whose bases are linked, with room for a few rows', () => holdsForAllHistories(() => linking(level({ directory, cacheBytes: 3000 })), 12));
