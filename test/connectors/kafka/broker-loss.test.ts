@@ -3,13 +3,14 @@ import { Kafka, logLevel } from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { kafkajs } from '../../../src/connectors/kafka/kafkajs-client.ts';
 import { platformatic } from '../../../src/connectors/kafka/platformatic-client.ts';
+import { LONG } from '../../long.ts';
 import { KafkaBroker, NO_KAFKA } from '../../services/kafka.ts';
 import { throughTrouble } from './broker-loss.ts';
 import { codeThrown, connect, type fetchOne, freshTopic, leaderOf, record } from './client-contract.ts';
 
 const CLIENTS = [kafkajs(), platformatic()];
 
-describe.skipIf(NO_KAFKA)('Both clients', () => {
+describe.skipIf(NO_KAFKA || !LONG)('Both clients', () => {
   let broker: KafkaBroker;
   beforeAll(async () => {
     broker = await KafkaBroker.start();
