@@ -1,7 +1,7 @@
 // The last line of .ci/run, from the JSON reports of the tests: `N passed, N failed`. Exits with 1 unless everything was well.
 //
 // Arguments: number of failed checks, then for each run of tests whether it ended well (1 or 0) and its report. A test file that could not even be loaded, a run that
-// broke off, and each failed check count as one failure.
+// broke off, and each failed check count as one failure. What failed is said again here, with its reason: of a long log often only the end is kept.
 
 import { readFileSync } from 'node:fs';
 
@@ -17,8 +17,10 @@ for (let at = 0; at < runs.length; at += 2) {
     passedHere = report.numPassedTests;
     failedHere = report.numFailedTests;
     for (const file of report.testResults) {
-      if (file.status !== 'failed' || file.assertionResults.some(({ status }) => status === 'failed')) continue;
-      console.error(`${file.name}: ${file.message}`);
+      const failures = file.assertionResults.filter(({ status }) => status === 'failed');
+      for (const { fullName, failureMessages } of failures) console.error(`FAILED ${file.name}: ${fullName}\n${failureMessages.join('\n')}`);
+      if (file.status !== 'failed' || failures.length > 0) continue;
+      console.error(`FAILED ${file.name}: ${file.message}`);
       failedHere += 1;
     }
   } catch (error) {

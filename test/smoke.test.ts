@@ -1,7 +1,7 @@
 import { mkdtemp, readdir, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { job, level, memory, seconds, sum, tumbling, type Windowed } from 'millrace';
+import { job, seconds, sum, tumbling, type Windowed } from 'millrace';
 import { collect, files } from 'millrace/connectors';
 import { describe, expect, it } from 'vitest';
 

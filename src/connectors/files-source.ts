@@ -100,7 +100,7 @@ async function* watched(patterns: readonly string[], context: SourceContext, io:
     for (const { path } of fresh) await look(path, seen, context, io);
     if (fresh.length > 0) yield fresh;
     for (const path of [...seen.keys()].slice(0, SIZES_AT_ONCE)) await look(path, seen, context, io);
-    await pause(WATCH_EVERY_MS, context.signal, io);
+    await pause(WATCH_EVERY_MS, context.signal, io.clock);
   }
 }
 

@@ -130,7 +130,7 @@ async function* listened<T>(
       throw new MillraceError('CONNECTION_FAILED', `${url} cannot be reached: ${failure}.`, { todo: 'Does it run, and is the url right?', uid, cause });
     wait = Math.min(Math.max(wait, retryMs ?? 0, waitBefore(tried, DEFAULT_WAITS, io.random())), Math.max(giveUpAfter - away, 0));
     log.warn({ uid, failure }, `${url} gives no events at present; it is asked again in ${Math.ceil(wait)} ms.`);
-    await pause(wait, signal, io);
+    await pause(wait, signal, io.clock);
   }
 }
 

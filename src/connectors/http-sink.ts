@@ -202,7 +202,7 @@ class HttpWriter<T> implements SinkWriter<T> {
         });
       wait = Math.max(wait, waitBefore(tried + 1, DEFAULT_WAITS, this.#io.random()));
       log.warn({ uid, failure }, `${url} does not take a request; it is tried again in ${Math.ceil(wait)} ms.`);
-      await pause(wait, this.#ended.signal, this.#io);
+      await pause(wait, this.#ended.signal, this.#io.clock);
     }
   }
 
@@ -253,7 +253,7 @@ class HttpWriter<T> implements SinkWriter<T> {
     const now = this.#io.clock.now();
     const at = Math.max(now, this.#next);
     this.#next = at + 1000 / perSecond;
-    if (at > now) await pause(at - now, this.#ended.signal, this.#io);
+    if (at > now) await pause(at - now, this.#ended.signal, this.#io.clock);
   }
 
   #usable(): void {

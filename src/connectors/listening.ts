@@ -49,7 +49,7 @@ export async function listening(
       const { code } = error as NodeJS.ErrnoException;
       if (code !== 'EADDRINUSE' || tried === TRIES) throw refused(address, uid, error);
     }
-    await pause(TRY_EVERY_MS, signal, io);
+    await pause(TRY_EVERY_MS, signal, io.clock);
   }
   return undefined;
 }

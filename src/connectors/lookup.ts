@@ -38,6 +38,47 @@ export interface LookupOptions<K extends string | number, R> {
   now?(): number;
 }
 
+/** One connection for all lookups, made when it is first needed and again after it was lost; it holds no process up. */
+export class LookupConnection<C extends { unref(): void; close(): Promise<void> | void }> {
+  readonly #connect: () => Promise<C>;
+  readonly #isLost: (connection: C) => boolean;
+  #connecting: Promise<C> | undefined;
+
+  constructor(connect: () => Promise<C>, isLost: (connection: C) => boolean) {
+    this.#connect = connect;
+    this.#isLost = isLost;
+  }
+
+  async current(): Promise<C> {
+    for (;;) {
+      this.#connecting ??= this.#connect().then((connection) => {
+        connection.unref();
+        return connection;
+      });
+      const connecting = this.#connecting;
+      try {
+        const connection = await connecting;
+        if (!this.#isLost(connection)) return connection;
+        this.#forget(connecting);
+      } catch (error) {
+        this.#forget(connecting);
+        throw error;
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    const open = this.#connecting;
+    this.#connecting = undefined;
+    if (open !== undefined) await (await open).close();
+  }
+
+  /** Unless another caller has begun anew already. */
+  #forget(connecting: Promise<C>): void {
+    if (this.#connecting === connecting) this.#connecting = undefined;
+  }
+}
+
 interface Answer<R> {
   readonly value: R | undefined;
   readonly until: number;

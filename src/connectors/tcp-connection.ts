@@ -52,7 +52,7 @@ export async function connected({ host, port, giveUpAfter = 60_000 }: TcpAddress
       }
       const wait = Math.min(waitBefore(tried, DEFAULT_WAITS, io.random()), giveUpAfter - away);
       log.warn({ uid, error: messageOf(error) }, `${host}:${port} does not answer; it is tried again in ${Math.ceil(wait)} ms.`);
-      await pause(wait, signal, io);
+      await pause(wait, signal, io.clock);
     }
   }
   return undefined;

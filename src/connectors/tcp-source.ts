@@ -83,7 +83,7 @@ async function* asked<T>(options: TcpSourceOptions<T>, format: Format<T>, contex
     }
     if (context.signal.aborted || (untilClosed && inOrder)) return;
     context.log.warn({ uid: context.uid }, `The connection to ${host}:${port} has ended; it is opened again.`);
-    await pause(waitBefore(barren + 1, DEFAULT_WAITS, io.random()), context.signal, io);
+    await pause(waitBefore(barren + 1, DEFAULT_WAITS, io.random()), context.signal, io.clock);
   }
 }
 

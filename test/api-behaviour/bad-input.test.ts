@@ -9,7 +9,7 @@ const keyed = (env: StreamEnvironment) => numbers(env).keyBy(() => 'k');
 
 describe('a program that cannot be planned', () => {
   const cases: [string, string, (env: StreamEnvironment) => unknown][] = [
-    ['a uid used twice', 'UID_DUPLICATE', (env) => (numbers(env), env.fromArray('in', [1]))],
+    ['a uid used twice', 'UID_DUPLICATE', (env) => [numbers(env), env.fromArray('in', [1])]],
     ['a sink with the uid of a source', 'UID_DUPLICATE', (env) => numbers(env).sink('in', new Store())],
     ...(['', 'Upper', 'with space', 'dot.ted', 'ünder', 'a/b', undefined, 7] as string[]).map((uid): [string, string, (env: StreamEnvironment) => unknown] => [
       `the uid ${String(uid)}`,

@@ -169,7 +169,6 @@ async function restore(directory: string, options: Options, parallelism: number)
     bounded: false,
     splits: async () => ['items'],
     splitId: (split) => split,
-    // biome-ignore lint/correctness/useYield: there is nothing more to read
     async *read() {
       await new Promise(() => {});
     },

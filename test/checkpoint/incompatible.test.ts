@@ -24,7 +24,7 @@ import { collect } from 'millrace/connectors';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { VERIFY } from '../../src/api/job.ts';
 import type { Verdict } from '../../src/checkpoint/verify.ts';
-import { checkpointsIn, ends, Feed, Store } from '../protocols/lab.ts';
+import { checkpointsIn, Feed, Store } from '../protocols/lab.ts';
 
 // Each kind of change that a program cannot take over a snapshot with: `state verify` and a start say the same, in a sentence that says what to do. What verify.test.ts
 // has of values, lists and maps is not repeated here.

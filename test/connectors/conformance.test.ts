@@ -28,7 +28,7 @@ async function fileTrial(watch: boolean): Promise<SourceTrial<Value>> {
     source: () => files.source<Value>({ path, watch }),
     expected: values,
     letters: 1,
-    ...(watch ? { add: async () => (await writeFile(join(path, 'd.ndjson'), lines([later])), [later]) } : {}),
+    ...(watch ? { add: () => writeFile(join(path, 'd.ndjson'), lines([later])).then(() => [later]) } : {}),
     close: () => rm(path, { recursive: true, force: true }),
   };
 }

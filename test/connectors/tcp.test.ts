@@ -276,7 +276,10 @@ describe('a sink of a TCP connection', () => {
   it('writes records in their order, framed as the format has it, and a last one before it closes', async () => {
     const into = received();
     const ended = new Promise<void>((resolve) => {
-      void serving((socket) => (into.take(socket), socket.on('end', resolve))).then(async ({ port }) => {
+      void serving((socket) => {
+        into.take(socket);
+        socket.on('end', resolve);
+      }).then(async ({ port }) => {
         const writer = await tcpSink<object>({ host: HOST, port, format: csv() }).open(sinkContext());
         await writer.write([{ a: 1 }, { a: 2 }], []);
         await writer.flush();

@@ -148,7 +148,7 @@ describe('timers', () => {
   it('of processing time fire by the clock, with their key and state', async () => {
     const feed = new Feed<string>({ bounded: false });
     const seen = new Seen<string>();
-    const running = ends(
+    ends(
       await job('clock', (env) => {
         env
           .source('in', feed)

@@ -21,7 +21,7 @@ import { type Certificate, certificate } from './certificate.ts';
 import { removeFolder, serverFolder } from './folders.ts';
 import { notHad } from './not-had.ts';
 import { freePorts } from './ports.ts';
-import { Server } from './server.ts';
+import { Server, Service } from './server.ts';
 import { shared } from './shared.ts';
 
 const run = promisify(execFile);
@@ -95,16 +95,15 @@ export async function startShared(): Promise<{ readonly value: SharedKafka; clos
 }
 
 /** One broker, alone or as a node of a `KafkaCluster`. */
-export class KafkaBroker {
+export class KafkaBroker extends Service {
   /** `host:port` of the plain listener. */
   readonly brokers: string[];
   readonly secured: SecuredKafka | undefined;
-  readonly #server: Server;
   readonly #classes: Classes | undefined;
 
   /** Of a broker that is configured already. */
   constructor(server: Server, port: number, secured: SecuredKafka | undefined, classes: Classes | undefined) {
-    this.#server = server;
+    super(server);
     this.#classes = classes;
     this.brokers = [`127.0.0.1:${port}`];
     this.secured = secured;
@@ -118,45 +117,13 @@ export class KafkaBroker {
     return broker;
   }
 
-  /** SIGKILL. */
-  kill(): Promise<void> {
-    return this.#server.kill();
-  }
-  /** SIGSTOP, until `resume`. */
-  pause(): void {
-    this.#server.pause();
-  }
-  resume(): void {
-    this.#server.resume();
-  }
-  /** Again, on the same ports and data; resolves when it answers. */
-  up(): Promise<void> {
-    return this.#server.up();
-  }
-  /** `up` without waiting. */
-  begin(): void {
-    this.#server.begin();
-  }
-  ready(): Promise<void> {
-    return this.#server.ready();
-  }
-  /** In order. */
-  stop(): Promise<void> {
-    return this.#server.stop();
-  }
   /** Killed, its data removed. */
-  async close(): Promise<void> {
-    if (this.#classes?.makes === true && this.#server.pid !== undefined) {
-      await this.#server.stop();
+  override async close(): Promise<void> {
+    if (this.#classes?.makes === true && this.pid !== undefined) {
+      await this.stop();
       this.#classes.keep();
     }
-    await this.#server.close();
-  }
-  get log(): string {
-    return this.#server.log;
-  }
-  get pid(): number | undefined {
-    return this.#server.pid;
+    await super.close();
   }
 }
 

@@ -12,7 +12,7 @@ import { delimiter, join } from 'node:path';
 import { removeFolder, serverFolder } from './folders.ts';
 import { notHad } from './not-had.ts';
 import { freePorts } from './ports.ts';
-import { Server } from './server.ts';
+import { Server, Service } from './server.ts';
 import { type Held, shared } from './shared.ts';
 
 const PACKAGED = '/usr/lib/postgresql';
@@ -45,12 +45,11 @@ export async function startShared(): Promise<Held<string>> {
   return { value: server.url, close: () => server.close() };
 }
 
-export class PostgresServer {
+export class PostgresServer extends Service {
   readonly url: string;
-  readonly #server: Server;
 
   private constructor(server: Server, port: number) {
-    this.#server = server;
+    super(server);
     this.url = `postgres://${USER}@127.0.0.1:${port}/postgres`;
   }
 
@@ -93,25 +92,25 @@ export class PostgresServer {
   }
 
   /** SIGKILL of all its processes. */
-  async kill(): Promise<void> {
+  override async kill(): Promise<void> {
     const pids = this.#pids();
-    await this.#server.kill();
+    await super.kill();
     this.#signal(pids, 'SIGKILL');
   }
   /** SIGSTOP of all its processes, until `resume`. */
-  pause(): void {
-    this.#server.pause();
+  override pause(): void {
+    super.pause();
     this.#signal(this.#pids(), 'SIGSTOP');
   }
-  resume(): void {
+  override resume(): void {
     this.#signal(this.#pids(), 'SIGCONT');
-    this.#server.resume();
+    super.resume();
   }
   /** Again, on the same port and data; resolves when it answers. */
-  async up(): Promise<void> {
+  override async up(): Promise<void> {
     for (let tries = 0; ; tries++) {
       try {
-        await this.#server.up();
+        await super.up();
         return;
       } catch (error) {
         // A process of the killed one still holds the shared memory.
@@ -119,18 +118,14 @@ export class PostgresServer {
       }
     }
   }
-  /** In order: connections are ended. */
-  stop(): Promise<void> {
-    return this.#server.stop();
-  }
   /** Killed, its data removed. */
-  async close(): Promise<void> {
+  override async close(): Promise<void> {
     await this.kill();
-    await this.#server.close();
+    await super.close();
   }
 
   #pids(): number[] {
-    const { pid } = this.#server;
+    const { pid } = this.server;
     if (pid === undefined) return [];
     try {
       return execFileSync('pgrep', ['-P', String(pid)], { encoding: 'utf8' })

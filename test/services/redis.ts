@@ -8,7 +8,7 @@ import { connect } from 'node:net';
 import { serverFolder } from './folders.ts';
 import { notHad } from './not-had.ts';
 import { freePorts } from './ports.ts';
-import { Server } from './server.ts';
+import { Server, Service } from './server.ts';
 import { type Held, shared } from './shared.ts';
 
 const COMMAND = 'redis-server';
@@ -42,14 +42,13 @@ export async function startShared(): Promise<Held<string>> {
   return { value: server.url, close: () => server.close() };
 }
 
-export class RedisServer {
+export class RedisServer extends Service {
   readonly url: string;
   /** Its data, until it is closed. */
   readonly folder: string;
-  readonly #server: Server;
 
   private constructor(server: Server, port: number, folder: string) {
-    this.#server = server;
+    super(server);
     this.folder = folder;
     this.url = `redis://127.0.0.1:${port}`;
   }
@@ -78,26 +77,6 @@ export class RedisServer {
     const redis = new RedisServer(server, port!, folder);
     await redis.up();
     return redis;
-  }
-
-  /** SIGKILL. */
-  kill(): Promise<void> {
-    return this.#server.kill();
-  }
-  /** SIGSTOP, until `resume`. */
-  pause(): void {
-    this.#server.pause();
-  }
-  resume(): void {
-    this.#server.resume();
-  }
-  /** Again, on the same port and data; resolves when it answers. */
-  up(): Promise<void> {
-    return this.#server.up();
-  }
-  /** Killed, its data removed. */
-  close(): Promise<void> {
-    return this.#server.close();
   }
 }
 

@@ -131,3 +131,49 @@ export class Server {
     return readFileSync(this.log, 'utf8').split('\n').slice(-40).join('\n');
   }
 }
+
+/** What the servers of the tests have in common for those who use them. */
+export abstract class Service {
+  protected readonly server: Server;
+
+  constructor(server: Server) {
+    this.server = server;
+  }
+
+  /** SIGKILL. */
+  kill(): Promise<void> {
+    return this.server.kill();
+  }
+  /** SIGSTOP, until `resume`. */
+  pause(): void {
+    this.server.pause();
+  }
+  resume(): void {
+    this.server.resume();
+  }
+  /** Again, on the same ports and data; resolves when it answers. */
+  up(): Promise<void> {
+    return this.server.up();
+  }
+  /** `up` without waiting. */
+  begin(): void {
+    this.server.begin();
+  }
+  ready(): Promise<void> {
+    return this.server.ready();
+  }
+  /** In order. */
+  stop(): Promise<void> {
+    return this.server.stop();
+  }
+  /** Killed, its data removed. */
+  close(): Promise<void> {
+    return this.server.close();
+  }
+  get log(): string {
+    return this.server.log;
+  }
+  get pid(): number | undefined {
+    return this.server.pid;
+  }
+}

@@ -10,7 +10,7 @@ import { jarsOf } from './artifacts.ts';
 import { serverFolder } from './folders.ts';
 import { notHad } from './not-had.ts';
 import { freePorts } from './ports.ts';
-import { Server } from './server.ts';
+import { Server, Service } from './server.ts';
 import { type Held, shared } from './shared.ts';
 
 const VERSION = '3.9.5';
@@ -39,14 +39,13 @@ export interface ZooKeeperOptions {
 }
 
 /** One server, alone or of a `ZooKeeperEnsemble`. */
-export class ZooKeeperServer {
+export class ZooKeeperServer extends Service {
   /** `host:port`. */
   readonly connect: string;
   readonly #port: number;
-  readonly #server: Server;
 
   private constructor(server: Server, port: number) {
-    this.#server = server;
+    super(server);
     this.#port = port;
     this.connect = `127.0.0.1:${port}`;
   }
@@ -106,37 +105,6 @@ export class ZooKeeperServer {
   async mode(): Promise<'standalone' | 'leader' | 'follower' | undefined> {
     const said = /\nMode: (\w+)/.exec(await word(this.#port, 'srvr'));
     return said?.[1] as 'standalone' | 'leader' | 'follower' | undefined;
-  }
-
-  /** SIGKILL. */
-  kill(): Promise<void> {
-    return this.#server.kill();
-  }
-  /** SIGSTOP, until `resume`. */
-  pause(): void {
-    this.#server.pause();
-  }
-  resume(): void {
-    this.#server.resume();
-  }
-  /** Again, on the same port and data; resolves when it answers. */
-  up(): Promise<void> {
-    return this.#server.up();
-  }
-  /** `up` without waiting. */
-  begin(): void {
-    this.#server.begin();
-  }
-  ready(): Promise<void> {
-    return this.#server.ready();
-  }
-  /** In order. */
-  stop(): Promise<void> {
-    return this.#server.stop();
-  }
-  /** Killed, its data removed. */
-  close(): Promise<void> {
-    return this.#server.close();
   }
 }
 

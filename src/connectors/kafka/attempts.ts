@@ -1,5 +1,6 @@
 // Trying again, until it works, cannot work, or has taken too long.
 
+import { pause } from '../pause.ts';
 import type { Brokers } from './brokers.ts';
 import { closed, KafkaError } from './errors.ts';
 
@@ -34,18 +35,4 @@ export async function persistently<T>(
 /** Doubling, with a fifth of chance, so that those who failed together do not come back together. */
 export function pauseBefore(tries: number): number {
   return Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** tries) * (0.8 + Math.random() * 0.4);
-}
-
-/** Ends early when the cluster is closed. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
 }

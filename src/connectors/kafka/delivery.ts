@@ -9,7 +9,8 @@
 //  D3  after an error that is not transient, or that lasted too long, nothing is sent any more: what is behind a gap in the sequence cannot be stored. Every `send`
 //      under way and to come throws it; a new producer begins anew.
 
-import { pause, pauseBefore } from './attempts.ts';
+import { pause } from '../pause.ts';
+import { pauseBefore } from './attempts.ts';
 import type { OutgoingRecord, ProducerOptions } from './client.ts';
 import { type Codec, codecOf } from './compression.ts';
 import type { Directory } from './directory.ts';

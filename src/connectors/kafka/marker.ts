@@ -13,6 +13,7 @@
 
 import { messageOf } from '../../errors.ts';
 import type { Logger } from '../../graph/context.ts';
+import { pause } from '../pause.ts';
 import type { Cluster, WantedPartition } from './client.ts';
 import { partitionOfKey } from './partitioner.ts';
 
@@ -182,16 +183,4 @@ function byLeader(topic: string, readings: readonly Reading[], leaders: Readonly
     else wanted.push({ topic, partition, offset: next });
   }
   return requests;
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
 }

@@ -1,8 +1,8 @@
 // Lookups in PostgreSQL for `asyncMap`: the row of a key, remembered for a while (../lookup.ts). Keys asked for at the same time go out as one query.
 
 import { MillraceError } from '../../errors.ts';
-import { type Lookup, type LookupCache, lookupOf } from '../lookup.ts';
-import { type Connection, connect } from './connection.ts';
+import { type Lookup, type LookupCache, LookupConnection, lookupOf } from '../lookup.ts';
+import { connect } from './connection.ts';
 
 /** What `postgres.lookup()` asks. */
 export interface PostgresLookupOptions {
@@ -25,36 +25,20 @@ export function postgresLookup<R>(options: PostgresLookupOptions): Lookup<string
   if (typeof url !== 'string' || url === '' || typeof query !== 'string' || !query.includes('$1') || typeof key !== 'string' || key === '') {
     throw new MillraceError('OPTION_INVALID', 'postgres.lookup() needs a url, a query with $1 and a key.', { todo: "Such as 'SELECT … WHERE id = ANY($1)'." });
   }
-  let connecting: Promise<Connection> | undefined;
-  const current = async (): Promise<Connection> => {
-    connecting ??= connect({ url, name: 'millrace lookup', timeoutMs: timeout }).then((connection) => {
-      connection.unref();
-      return connection;
-    });
-    try {
-      const connection = await connecting;
-      if (connection.lost === undefined) return connection;
-    } catch (error) {
-      connecting = undefined;
-      throw error;
-    }
-    connecting = undefined;
-    return current();
-  };
+  const connection = new LookupConnection(
+    () => connect({ url, name: 'millrace lookup', timeoutMs: timeout }),
+    ({ lost }) => lost !== undefined,
+  );
   return lookupOf<string | number, R>({
     cache,
     async load(keys) {
-      const rows = await (await current()).query(query, [keys]);
+      const rows = await (await connection.current()).query(query, [keys]);
       if (rows.length > 0 && !(key in rows[0]!)) {
         throw new MillraceError('POSTGRES_REFUSED', `The query of a lookup gives no column '${key}'.`, { todo: 'Select it, or correct the key.' });
       }
       // A bigint comes as text.
       return new Map(rows.map((row) => [String(row[key]), row as R]));
     },
-    async close() {
-      const open = connecting;
-      connecting = undefined;
-      if (open !== undefined) await (await open).close();
-    },
+    close: () => connection.close(),
   });
 }

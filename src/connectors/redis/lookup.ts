@@ -2,8 +2,8 @@
 
 import { asError } from '../../errors.ts';
 import { type Format, json, prepared } from '../formats.ts';
-import { type Lookup, type LookupCache, lookupOf } from '../lookup.ts';
-import { type Connection, connect } from './connection.ts';
+import { type Lookup, type LookupCache, LookupConnection, lookupOf } from '../lookup.ts';
+import { connect } from './connection.ts';
 import { needs } from './sinks.ts';
 
 /** What `redis.lookup()` asks. */
@@ -22,37 +22,21 @@ const TIMEOUT_MS = 10_000;
 
 export function redisLookup<R>({ url, prefix = '', format = json<R>(), cache }: RedisLookupOptions<R>): Lookup<string | number, R> {
   needs('redis.lookup()', url, {});
-  let connecting: Promise<Connection> | undefined;
-  const current = async (): Promise<Connection> => {
-    connecting ??= connect({ url, timeoutMs: TIMEOUT_MS }).then((connection) => {
-      connection.unref();
-      return connection;
-    });
-    try {
-      const connection = await connecting;
-      if (!connection.lost) return connection;
-    } catch (error) {
-      connecting = undefined;
-      throw error;
-    }
-    connecting = undefined;
-    return current();
-  };
+  const connection = new LookupConnection(
+    () => connect({ url, timeoutMs: TIMEOUT_MS }),
+    ({ lost }) => lost,
+  );
   return lookupOf<string | number, R>({
     cache,
     async load(keys) {
-      const values = (await (await current()).commandForBytes('MGET', ...keys.map((key) => prefix + key))) as (Buffer | null)[];
+      const values = (await (await connection.current()).commandForBytes('MGET', ...keys.map((key) => prefix + key))) as (Buffer | null)[];
       await prepared(
         format,
         values.filter((value) => value !== null),
       );
       return new Map(keys.flatMap((key, i) => (values[i] === null ? [] : [[String(key), decoded(format, values[i]!)] as const])));
     },
-    async close() {
-      const open = connecting;
-      connecting = undefined;
-      if (open !== undefined) (await open).close();
-    },
+    close: () => connection.close(),
   });
 }
 
