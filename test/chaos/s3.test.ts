@@ -3,7 +3,7 @@
 import { storageConformance } from 'millrace/testing';
 import { describe, expect, it } from 'vitest';
 import { S3Storage } from '../../src/storage/s3.ts';
-import { slowUntil, startHere } from '../e2e/run-here.ts';
+import { heldUntil, startHere } from '../e2e/run-here.ts';
 import { Random, SEED } from '../random.ts';
 import { type KillAt, killedAtRequests } from '../storage/killed-at-requests.ts';
 import { KEYS, NO_SERVER } from '../storage/s3-server.ts';
@@ -40,7 +40,7 @@ describe.skipIf(NO_SERVER || !ASKED_FOR)('S3, for longer', () => {
     const trial = trials.trial({ parallelism: 2, every: 10 });
     let checkpoints = 0;
     let restarts = 0;
-    const running = await startHere(trial, { pace: slowUntil(() => restarts > 0) }, (event) => {
+    const running = await startHere(trial, { pace: heldUntil(() => restarts > 0) }, (event) => {
       if (event.type === 'checkpoint') checkpoints += 1;
       // The next request of the next checkpoint fails, and what is tried again of it.
       if (event.type === 'checkpoint' && checkpoints === 2)

@@ -1,7 +1,7 @@
 // A run that is interrupted in every way but a kill: a function of the job throws behind a checkpoint, the job is stopped behind a later one, and another
 // run goes on at another parallelism.
 
-import { slowUntil, startHere } from './run-here.ts';
+import { heldUntil, startHere } from './run-here.ts';
 import type { Trial } from './trial.ts';
 
 /** Gives what is wrong, as sentences. */
@@ -14,7 +14,8 @@ export async function interrupted(trial: Trial, before: number, after: number): 
     thrownBehind = checkpoints;
     throw new Error('A function of the job throws.');
   };
-  const running = await startHere(trial, { parallelism: before, onRecord, pace: slowUntil(() => stopped) }, (event) => {
+  const pace = heldUntil(() => thrownBehind === 0 && checkpoints > 0);
+  const running = await startHere(trial, { parallelism: before, onRecord, pace }, (event) => {
     if (event.type !== 'checkpoint') return;
     checkpoints += 1;
     if (thrownBehind === 0 || checkpoints < thrownBehind + 2 || stopped) return;

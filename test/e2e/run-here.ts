@@ -30,12 +30,12 @@ export async function runHere(trial: Trial, settings: Partial<Settings> = {}): P
   return (await startHere(trial, settings)).finished;
 }
 
-/** The pace of a source that waits for something to happen, without stopping: at first a little, then longer. */
-export function slowUntil(done: () => boolean): () => number {
-  let batches = 0;
-  return () => {
-    batches += 1;
-    if (done()) return 0;
-    return batches < 40 ? 10 : 300;
+/** The pace of a source that reads no further batch before something has happened, however long that takes, or the attempt ends. */
+export function heldUntil(happened: () => boolean): (signal: AbortSignal) => Promise<void> {
+  return async (signal) => {
+    while (!happened() && !signal.aborted) await new Promise((resolve) => setTimeout(resolve, 5));
   };
 }
+
+/** Reads one batch of each split, and nothing more until the attempt ends. */
+export const HELD = heldUntil(() => false);

@@ -1,7 +1,7 @@
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { startHere } from './run-here.ts';
+import { HELD, startHere } from './run-here.ts';
 import { FOUR, Input, Trial } from './trial.ts';
 
 // One savepoint, taken at parallelism 1 with memory(); goes on with each backend, from a copy of what was published then, at parallelism 4, and from a savepoint of
@@ -14,7 +14,7 @@ describe.each(['wc', 'cpu', 'q4', 'q5'] as const)('%s', (workload) => {
   async function saved(trial: Trial, parallelism: number, restore?: string): Promise<string> {
     const folder = join(trial.folder, `saved-${parallelism}`);
     let stopping = false;
-    const settings = { parallelism, pace: () => (stopping ? 0 : 1500), ...(restore === undefined ? {} : { restore }) };
+    const settings = { parallelism, pace: HELD, ...(restore === undefined ? {} : { restore }) };
     const running = await startHere(trial, settings, (event) => {
       if (event.type !== 'checkpoint' || stopping) return;
       stopping = true;

@@ -1,8 +1,21 @@
+import type { JobResult } from 'millrace';
 import { afterAll, describe, expect, it } from 'vitest';
 import { LONG } from '../long.ts';
-import { slowUntil, startHere } from './run-here.ts';
+import { HELD, heldUntil, startHere } from './run-here.ts';
 import { FOUR, Input, Trial } from './trial.ts';
 import { WORKLOADS } from './workloads.ts';
+
+/** A run that is stopped behind its checkpoint of that number, when of each file only the beginning has been read. */
+async function stoppedBehind(count: number, trial: Trial, parallelism: number): Promise<JobResult> {
+  let checkpoints = 0;
+  let stopping = false;
+  const running = await startHere(trial, { parallelism, pace: HELD }, (event) => {
+    if (event.type !== 'checkpoint' || ++checkpoints < count || stopping) return;
+    stopping = true;
+    setImmediate(() => void running.stop());
+  });
+  return running.finished;
+}
 
 // The same output as straight through: with crashes of the job's own functions inside, and stopped and restored at another parallelism. Of half of the input: straight.test.ts
 // has the whole of it, and holds the plain computation against the reference that the outputs are compared with here.
@@ -22,7 +35,8 @@ describe.each(WORKLOADS)('%s', (workload) => {
           crashedBehind.push(checkpoints);
           throw new Error('A function of the job throws.');
         };
-        const running = await startHere(trial, { onRecord, pace: slowUntil(() => crashedBehind.length === 2) }, (event) => {
+        const pace = heldUntil(() => crashedBehind.length === 2 || checkpoints > (crashedBehind.at(-1) ?? 0));
+        const running = await startHere(trial, { onRecord, pace }, (event) => {
           if (event.type === 'checkpoint') checkpoints += 1;
         });
         expect(await running.finished).toMatchObject({ status: 'finished', restarts: 2 });
@@ -40,12 +54,7 @@ describe.each(WORKLOADS)('%s', (workload) => {
       ].slice(0, LONG ? 4 : 2) as [number, number][],
     )('gives the same output when it is stopped at parallelism %i and goes on at %i', async (before, after) => {
       const trial = new Trial(input, { backend, every: 20 });
-      let checkpoints = 0;
-      const running = await startHere(trial, { parallelism: before, pace: slowUntil(() => false) }, (event) => {
-        if (event.type === 'checkpoint') checkpoints += 1;
-        if (checkpoints === 3) setImmediate(() => void running.stop());
-      });
-      const stopped = await running.finished;
+      const stopped = await stoppedBehind(3, trial, before);
       expect(stopped.status).toBe('stopped');
       const again = await startHere(trial, { parallelism: after });
       expect(again.restoredFrom?.id).toBe(stopped.checkpoint?.id);
@@ -59,12 +68,7 @@ describe.each(WORKLOADS)('%s', (workload) => {
 it('goes on at the same parallelism when the source instance that finds the files had read its own to the end', async () => {
   const input = new Input('wc', { records: 20_000, files: [0.01, 0.99] });
   const trial = new Trial(input, { parallelism: 2, every: 20 });
-  let checkpoints = 0;
-  const running = await startHere(trial, { pace: slowUntil(() => false) }, (event) => {
-    if (event.type === 'checkpoint') checkpoints += 1;
-    if (checkpoints === 4) setImmediate(() => void running.stop());
-  });
-  expect((await running.finished).status).toBe('stopped');
+  expect((await stoppedBehind(4, trial, 2)).status).toBe('stopped');
   const again = await startHere(trial);
   expect((await again.finished).status).toBe('finished');
   expect(await trial.complaints()).toEqual([]);

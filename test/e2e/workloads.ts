@@ -43,7 +43,7 @@ export interface Places {
   /** The folder below which the outputs are written. */
   readonly output: string;
   /** Milliseconds between two batches of a file; none by default. A function is asked each time. */
-  readonly pace?: number | (() => number);
+  readonly pace?: number | ((signal: AbortSignal) => Promise<void>);
   /** Called for each record by a function of the job; may throw. */
   readonly onRecord?: () => void;
   /** Microseconds that a keyed operator takes for a record, in wc and cpu: with it records wait in channels. None by default. */
@@ -156,7 +156,7 @@ function paced<T>(source: Source<T>, pace: Places['pace']): Source<T> {
     async *read(split, from, context) {
       for await (const batch of source.read(split, from, context)) {
         yield batch;
-        await new Promise((resolve) => setTimeout(resolve, typeof pace === 'function' ? pace() : pace));
+        await (typeof pace === 'function' ? pace(context.signal) : new Promise((resolve) => setTimeout(resolve, pace)));
         if (context.signal.aborted) return;
       }
     },

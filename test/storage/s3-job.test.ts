@@ -8,7 +8,7 @@ import { snapshotAt } from '../../src/checkpoint/verification.ts';
 import { storedCheckpoint, storedCheckpoints } from '../../src/cli/stored-checkpoints.ts';
 import type { JobRun } from '../../src/execution/job-run.ts';
 import { systemIo } from '../../src/runtime/io.ts';
-import { runHere, slowUntil, startHere } from '../e2e/run-here.ts';
+import { HELD, heldUntil, runHere, startHere } from '../e2e/run-here.ts';
 import type { Trial } from '../e2e/trial.ts';
 import { jobOf } from '../e2e/workloads.ts';
 import { rejection } from '../protocols/lab.ts';
@@ -33,7 +33,7 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
     const events: JobEvent[] = [];
     const seen = (type: JobEvent['type']): number => events.filter((event) => event.type === type).length;
     let back = 0;
-    const running = await startHere(trial, { pace: slowUntil(() => back > 0 && seen('checkpoint') > back) }, (event) => void events.push(event));
+    const running = await startHere(trial, { pace: heldUntil(() => back > 0 && seen('checkpoint') > back) }, (event) => void events.push(event));
     await vi.waitFor(() => expect(seen('checkpoint')).toBeGreaterThan(1), { timeout: 30_000 });
     await trials.server.kill();
     trials.proxy.cutAll();
@@ -50,7 +50,7 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
   it('ends at once, with what is wrong, where another try cannot help', async () => {
     const trial = trials.trial({ every: 10 });
     let checkpoints = 0;
-    const running = await startHere(trial, { pace: 20 }, (event) => {
+    const running = await startHere(trial, { pace: HELD }, (event) => {
       if (event.type === 'checkpoint' && ++checkpoints === 1)
         trials.proxy.decide = ({ method }) => (method === 'PUT' ? { status: 403, code: 'AccessDenied' } : undefined);
     });
@@ -63,19 +63,16 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
   it('goes into savepoints there and elsewhere, which are looked into, made wider, claimed and restored at another parallelism', async () => {
     const trial = trials.trial({ parallelism: 2 });
     const storage = storageOf(trial);
-    const start = (more: Partial<RunOptions>, pace: number | (() => number) = 0): Promise<RunningJob> =>
+    const start = (more: Partial<RunOptions>, pace: number | typeof HELD = 0): Promise<RunningJob> =>
       jobOf('wc', { ...trial.settings, pace }).start({ checkpoints: { directory: trial.settings.checkpoints, storage, every: 20 }, ...more });
-    let done = false;
-    const first = await start({ parallelism: 2 }, () => (done ? 0 : 1500));
+    const first = await start({ parallelism: 2 }, HELD);
     const saved = await first.savepoint(`${storage.root}/saved`);
     expect(saved.path).toBe(`${storage.root}/saved`);
     expect(await rejection(first.savepoint(`${storage.root}/saved`))).toMatchObject({ code: 'SAVEPOINT_EXISTS' });
     const local = await first.savepoint(join(trial.folder, 'local'));
     const checkpoint = await (first as unknown as JobRun).checkpoint();
     expect(checkpoint.path).toMatch(new RegExp(`^${storage.root}/wc/checkpoints/chk-${checkpoint.id}-a1$`));
-    const stopping = first.stop();
-    done = true;
-    await stopping;
+    await first.stop();
 
     const there = await openSnapshot(saved.path, systemIo(), storage);
     expect((await there.list()).map(({ uid, state }) => `${uid}/${state}`)).toContain('count/value');
@@ -108,12 +105,9 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
 
   it('whose directory is lost goes on from them by their address', async () => {
     const trial = trials.trial({ parallelism: 2 });
-    let done = false;
-    const running = await startHere(trial, { pace: () => (done ? 0 : 1000) });
+    const running = await startHere(trial, { pace: HELD });
     await (running as unknown as JobRun).checkpoint();
-    const stopping = running.stop();
-    done = true;
-    const { checkpoint } = await stopping;
+    const { checkpoint } = await running.stop();
     const moved = { ...trial.settings, checkpoints: join(trial.folder, 'another machine') };
     const start = (restore?: RunOptions['restore']): Promise<RunningJob> =>
       jobOf('wc', { ...moved, pace: 0 }).start({
