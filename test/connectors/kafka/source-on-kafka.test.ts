@@ -1,4 +1,4 @@
-import { type DeadLetter, job, type RunOptions, type Source, seconds, text, tumbling } from 'millrace';
+import { job, type RunOptions, type Source, seconds, text, tumbling } from 'millrace';
 import { type KafkaRecord, type KafkaSourceOptions, kafka } from 'millrace/kafka';
 import { describe, expect, it } from 'vitest';
 import { checkpointsIn, ends, RESTARTS, rejection, Seen, Store, temporaryFolder, Watch } from '../../protocols/lab.ts';
@@ -160,46 +160,5 @@ describe.skipIf(NO_KAFKA)('a Kafka source', () => {
     // What an idle partition brings later is taken, too.
     await all.write(topic, [at('e', 200_000, 0), at('f', 200_000, 1), at('g', 200_000, 2)]);
     await seen.until((values) => values.includes('d') && values.includes('late for a global clock'));
-  });
-
-  it('keeps what does not decode as a dead letter with its bytes, and goes on', async () => {
-    const all = await topics();
-    const topic = await all.create(1);
-    await all.write(topic, ['{"n":1}', 'poison', '{"n":3}']);
-    const seen = new Seen<{ n: number }>();
-    const watch = new Watch();
-    const letters = new Seen<DeadLetter>();
-    await job('poisoned', (env) => {
-      const input = env.source('in', kafka.source<{ n: number }>({ brokers: all.brokers, topic, until: 'end' }));
-      input.sink('out', seen);
-      input.deadLetters().sink('letters', letters);
-    }).run({ onEvent: watch.onEvent });
-    expect(seen.values).toEqual([{ n: 1 }, { n: 3 }]);
-    expect(letters.values.map(({ record, error }) => [Buffer.from(record as Uint8Array).toString(), error.code])).toEqual([['poison', 'RECORD_UNDECODABLE']]);
-  });
-
-  it('fails where the records it wants next were deleted, and goes on where the policy says so', async () => {
-    const all = await topics();
-    const topic = await all.create(1);
-    await all.write(topic, numbered(10));
-    const folder = await temporaryFolder();
-    const store = new Store<string>();
-    const options: RunOptions = { checkpoints: { ...checkpointsIn(folder), every: 30 }, restarts: RESTARTS };
-    const define = async (given: Partial<KafkaSourceOptions<string>>) => {
-      const source = kafka.source(await optionsOf(topic, given));
-      return job('expired', (env) => void env.source('in', source).sink('out', store));
-    };
-    const first = ends(await (await define({})).start(options));
-    await store.until((r) => r.length >= 10);
-    await first.stop();
-    await all.write(topic, numbered(10, 10));
-    await all.deleteBefore(topic, 0, 15);
-    const failure = await rejection((await define({})).run(options));
-    expect(failure.code).toBe('KAFKA_OFFSET_LOST');
-    expect(failure.message).toContain('from offset 10 and holds 15 to 20');
-    const again = ends(await (await define({ onOffsetLost: 'earliest' })).start(options));
-    await store.until((r) => r.includes('v19'));
-    await again.stop();
-    expect(store.records).toEqual([...numbered(10), ...numbered(5, 15)]);
   });
 });

@@ -5,7 +5,7 @@ import { type Admin, CompressionTypes, Kafka, logLevel, type Message, type Produ
 import { afterAll } from 'vitest';
 
 export interface Written {
-  readonly value: string | null;
+  readonly value: string | Buffer | null;
   readonly key?: string;
   readonly partition?: number;
   /** Epoch ms. */
@@ -91,8 +91,10 @@ export class Topics {
   }
 
   /** As retention does. */
-  deleteBefore(topic: string, partition: number, offset: number): Promise<void> {
-    return this.admin.deleteTopicRecords({ topic, partitions: [{ partition, offset: String(offset) }] });
+  async deleteBefore(topic: string, partition: number, offset: number): Promise<void> {
+    // It knows the leaders of what it was asked about last.
+    await this.admin.fetchTopicMetadata({ topics: [topic] });
+    await this.admin.deleteTopicRecords({ topic, partitions: [{ partition, offset: String(offset) }] });
   }
 
   /** Deletes it, and creates another with that name. */
