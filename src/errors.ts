@@ -101,6 +101,10 @@ export const CODES = {
   REGISTRY_REFUSED: { retryable: false },
   CONNECTION_FAILED: { retryable: true },
   HTTP_REFUSED: { retryable: false },
+  // between hosts
+  LINK_LOST: { retryable: true },
+  LINK_CORRUPT: { retryable: true },
+  LINK_REFUSED: { retryable: false },
   // command line and control door
   MODULE_NOT_FOUND: { retryable: false },
   MODULE_FAILED: { retryable: false },

@@ -52,6 +52,8 @@ export class Channel {
   recorder: Recorder | undefined;
   /** The receiver's, told of what enters (H1). */
   entered: ((event: Event & { kind: 'barrier' | 'cancel' | 'end' }) => void) | undefined;
+  /** The sender's, told of each batch that is taken: where it is on another host, that gives its credit back. */
+  taken: (() => void) | undefined;
   readonly #wakeSender: () => void;
   readonly #wakeReceiver: () => void;
 
@@ -111,6 +113,7 @@ export class Channel {
     if (!('kind' in element)) {
       this.#batches -= 1;
       if (this.#batches === CREDIT - 1) this.#wakeSender();
+      this.taken?.();
     }
     return element;
   }

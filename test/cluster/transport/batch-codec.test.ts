@@ -1,0 +1,176 @@
+import { describe, expect, it } from 'vitest';
+import { FrameReader, FrameWriter } from '../../../src/cluster/transport/frame.ts';
+import { FRAME_MAX } from '../../../src/cluster/transport/link.ts';
+import { Batch, releaseBatch, takeBatch } from '../../../src/runtime/batch.ts';
+import { Random, rounds, SEED } from '../../random.ts';
+import { batch, columns, EVENTS } from './values.ts';
+
+function framesOf(sent: Batch, channel = 7, max = FRAME_MAX): Buffer[] {
+  const frames: Buffer[] = [];
+  new FrameWriter(max).batch(channel, sent, (frame) => void frames.push(Buffer.from(frame)));
+  return frames;
+}
+
+function read(frame: Buffer): Batch {
+  const reader = new FrameReader();
+  reader.open(frame);
+  expect(reader.channel).toBe(7);
+  return reader.batch();
+}
+
+function of(...values: unknown[]): Batch {
+  const out = new Batch(false, 512);
+  for (const v of values) out.add(v, 0);
+  return out;
+}
+
+describe('a batch', () => {
+  it('arrives as it was, whatever it holds', () => {
+    for (let round = 0; round < rounds(60); round++) {
+      const seed = SEED + round;
+      const sent = batch(new Random(seed));
+      const frames = framesOf(sent);
+      expect(frames.length, `seed ${seed}`).toBe(1);
+      expect(columns(read(frames[0]!)), `seed ${seed}`).toEqual(columns(sent));
+    }
+  });
+
+  it('shares nothing with the bytes that it came in', () => {
+    for (let round = 0; round < rounds(10); round++) {
+      const sent = batch(new Random(SEED + round));
+      const [frame] = framesOf(sent);
+      const arrived = read(frame!);
+      frame!.fill(0xff);
+      expect(columns(arrived), `seed ${SEED + round}`).toEqual(columns(sent));
+    }
+  });
+
+  it('comes in one of the pool, where nothing of what that held is left', () => {
+    const used = takeBatch(false);
+    for (let i = 0; i < 512; i++) used.add({ secret: i }, i);
+    releaseBatch(used);
+    const arrived = read(framesOf(of('one'))[0]!);
+    expect(arrived.size).toBe(1);
+    expect(arrived.values.filter((v) => v !== undefined)).toEqual(['one']);
+  });
+
+  it('with nothing in it arrives too', () => {
+    expect(columns(read(framesOf(new Batch(true, 4))[0]!))).toEqual({ keyed: true, values: [], timestamps: [], keys: [], hashes: [] });
+  });
+
+  it('of more than a megabyte arrives as several, in order', () => {
+    const sent = new Batch(true, 300);
+    for (let i = 0; i < 300; i++) sent.addKeyed({ i, text: 'x'.repeat(i % 7 === 0 ? 60_000 : 10) }, i, `k${i}`, i);
+    const frames = framesOf(sent);
+    expect(frames.length).toBeGreaterThan(2);
+    for (const frame of frames) expect(frame.length).toBeLessThan(1.2 * 2 ** 20);
+    const arrived = frames.map((frame) => columns(read(frame)));
+    expect(arrived.flatMap(({ values }) => values)).toEqual(columns(sent).values);
+    expect(arrived.flatMap(({ keys }) => keys)).toEqual(columns(sent).keys);
+    expect(arrived.flatMap(({ hashes, timestamps }) => hashes.map((h, i) => [h, timestamps[i]]))).toEqual(Array.from({ length: 300 }, (_, i) => [i, i]));
+  });
+
+  it('with a record nested as deeply as can be stored arrives', () => {
+    let deep: unknown = 1;
+    for (let i = 0; i < 1000; i++) deep = [deep];
+    expect(columns(read(framesOf(of(0, deep, 2))[0]!)).values).toEqual([0, deep, 2]);
+  });
+
+  class Account {
+    total = 1;
+  }
+  const cycle: unknown[] = [];
+  cycle.push(cycle);
+  for (const [what, bad] of [
+    ['a function', { f: () => 1 }],
+    ['a symbol', Symbol('s')],
+    ['an instance of a class', new Account()],
+    ['a value within itself', cycle],
+    ['a promise', Promise.resolve(1)],
+    ['a WeakMap', new WeakMap()],
+  ] as const) {
+    it(`that holds ${what} is refused, and the record is named`, () => {
+      const frames: Buffer[] = [];
+      const writer = new FrameWriter(FRAME_MAX);
+      const send = (frame: Buffer) => void frames.push(Buffer.from(frame));
+      expect(() => writer.batch(7, of(1, 2, bad, 4), send)).toThrow(
+        expect.objectContaining({ index: 2, cause: expect.objectContaining({ code: 'STATE_NOT_SERIALIZABLE' }) }),
+      );
+      expect(frames).toEqual([]);
+      // The writer is as it was.
+      writer.batch(7, of(1, 2), send);
+      expect(columns(read(frames[0]!)).values).toEqual([1, 2]);
+    });
+  }
+
+  it('with a record larger than a frame is refused, and the record is named', () => {
+    expect(() => framesOf(of('a', 'b'.repeat(2 << 20), 'c'), 7, 1 << 20)).toThrow(
+      expect.objectContaining({ index: 1, cause: expect.objectContaining({ code: 'RECORD_TOO_LARGE' }) }),
+    );
+  });
+});
+
+describe('an event', () => {
+  for (const event of EVENTS) {
+    it(`arrives as it was: ${JSON.stringify(event)}`, () => {
+      const reader = new FrameReader();
+      reader.open(new FrameWriter(FRAME_MAX).event(9, event));
+      expect([reader.channel, reader.event()]).toEqual([9, event]);
+    });
+  }
+});
+
+describe('a frame', () => {
+  const refused = (frame: Buffer, about: string) =>
+    expect(() => {
+      const reader = new FrameReader();
+      reader.open(frame);
+      reader.batch();
+    }, about).toThrow(expect.objectContaining({ code: 'LINK_CORRUPT' }));
+
+  it('with any bit turned is refused', () => {
+    const random = new Random(SEED);
+    for (let round = 0; round < rounds(2); round++) {
+      const [frame] = framesOf(batch(random, 5));
+      for (let bit = 0; bit < frame!.length * 8; bit++) {
+        frame![bit >> 3]! ^= 1 << (bit & 7);
+        const reader = new FrameReader();
+        let refusal: unknown;
+        try {
+          reader.open(frame!);
+        } catch (error) {
+          refusal = (error as { code?: unknown }).code;
+        }
+        if (refusal !== 'LINK_CORRUPT') expect.fail(`seed ${SEED}: bit ${bit} turned, and ${String(refusal)}`);
+        frame![bit >> 3]! ^= 1 << (bit & 7);
+      }
+    }
+  });
+
+  it('that is cut off or goes on is refused', () => {
+    const [frame] = framesOf(batch(new Random(SEED), 20));
+    for (let length = 0; length < frame!.length; length++) refused(frame!.subarray(0, length), `${length} bytes`);
+    refused(Buffer.concat([frame!, Buffer.alloc(1)]), 'one more');
+  });
+
+  it('whose checksum is right and whose content is none is refused, and nothing large is made for it', () => {
+    const writer = new FrameWriter(FRAME_MAX);
+    // What is none is sent under the name of a batch: mails are values of any form.
+    const random = new Random(SEED);
+    for (let round = 0; round < rounds(300); round++) {
+      const forged = Buffer.from(writer.mail(Buffer.from(Array.from({ length: random.below(40) }, () => random.below(256)))));
+      forged[4] = 1;
+      forged.writeUInt32LE(crc(forged), 0);
+      refused(forged, `seed ${SEED}, round ${round}`);
+    }
+  });
+});
+
+function crc(frame: Buffer): number {
+  let c = ~0;
+  for (const byte of frame.subarray(4)) {
+    c ^= byte;
+    for (let k = 0; k < 8; k++) c = (c >>> 1) ^ (0xedb88320 & -(c & 1));
+  }
+  return ~c >>> 0;
+}
