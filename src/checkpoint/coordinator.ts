@@ -21,7 +21,7 @@
 //      as those of an attempt that is over.
 
 import { type ActorRefFrom, createActor, setup } from 'xstate';
-import { type ActorContext, type ActorRef, type Behaviour, defineActor } from '../../actors/index.ts';
+import { type ActorContext, type Behaviour, defineActor } from '../../actors/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
 import type { CheckpointInfo, SavepointInfo } from '../graph/job.ts';
@@ -105,7 +105,7 @@ export type CoordinatorMail =
   | { readonly kind: 'savepoint'; readonly request: SavepointRequest };
 
 export interface CoordinatedTask extends Omit<TaskFacts, 'finished'> {
-  readonly ref: ActorRef<TaskMail>;
+  readonly tell: (mail: TaskMail) => void;
   readonly attempt: number;
 }
 
@@ -427,7 +427,7 @@ export class Coordinator {
       life: createActor(checkpointLifecycle).start(),
     };
     for (const name of triggerTargets(entries.map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream }))))
-      this.#tasks.get(name)!.task.ref.tell({ kind: 'trigger', barrier });
+      this.#tasks.get(name)!.task.tell({ kind: 'trigger', barrier });
     if (waiting.size === 0) this.#write();
   }
 
@@ -501,7 +501,7 @@ export class Coordinator {
     const facts = [...this.#tasks.values()].map((e) => ({ name: e.task.name, finished: e.finished, upstream: e.task.upstream }));
     for (const target of triggerTargets(facts)) {
       const { task } = this.#tasks.get(target)!;
-      if (task.upstream.includes(name) && pending.waiting.has(target)) task.ref.tell({ kind: 'trigger', barrier: pending.barrier });
+      if (task.upstream.includes(name) && pending.waiting.has(target)) task.tell({ kind: 'trigger', barrier: pending.barrier });
     }
   }
 
@@ -611,7 +611,7 @@ export class Coordinator {
       if (request.commits) this.#awaitingCommits.push({ id: checkpoint.id, request, checkpoint: checkpoint.path === '' ? undefined : checkpoint });
       else request.resolve(checkpoint);
     }
-    for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'complete', id: checkpoint.id });
+    for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.tell({ kind: 'complete', id: checkpoint.id });
     if (checkpoint.path !== '') {
       this.#options.onCompleted(checkpoint);
       this.#removeSuperseded();
@@ -701,7 +701,7 @@ export class Coordinator {
     this.#pending = undefined;
     this.#ended = remembered(this.#ended, pending.id);
     this.#options.io.clock.clearTimeout(pending.timer);
-    for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.ref.tell({ kind: 'abort', id: pending.id });
+    for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.tell({ kind: 'abort', id: pending.id });
     for (const snapshot of pending.snapshots) this.#abandonInFlight(snapshot);
     pending.savepoint?.reject(error);
     this.#failed(pending.id, error, pending.requests, failureCounts(kind, pending.savepoint !== undefined));

@@ -504,7 +504,7 @@ export class JobRun {
   #regionOpened(): void {
     const pending = this.#slots.filter((s) => !s.running);
     // A region that still goes down has the attempt that was open before: those that are back wait for its next one.
-    if (!pending.every((s) => !this.#restarting.has(s) && s.attempt !== undefined && s.attempt.markers.length === s.attempt.tasks.length)) return;
+    if (!pending.every((s) => !this.#restarting.has(s) && s.attempt !== undefined && s.attempt.markers.length === s.attempt.names.length)) return;
     const markers = this.#slots.flatMap((s) => s.attempt!.markers);
     for (const slot of pending) {
       slot.running = true;
@@ -573,7 +573,7 @@ export class JobRun {
     slot.restarts += 1;
     const plan = { afterMs, down: slot.ref === undefined, waited: false };
     this.#restarting.set(slot, plan);
-    if (slot.attempt !== undefined) this.#coordinatorRef!.tell({ kind: 'lost', tasks: slot.attempt.tasks.map((t) => t.name), attempt: slot.attempt.attempt });
+    if (slot.attempt !== undefined) this.#coordinatorRef!.tell({ kind: 'lost', tasks: slot.attempt.names, attempt: slot.attempt.attempt });
     if (slot.ref !== undefined) this.#context!.stop(slot.ref);
     this.#io.clock.setTimeout(
       () =>
@@ -648,7 +648,7 @@ export class JobRun {
 
   #taskFinished(slot: RegionSlot, task: string): void {
     slot.attempt!.finished.add(task);
-    if (this.#slots.every((s) => s.attempt !== undefined && s.attempt.finished.size === s.attempt.tasks.length))
+    if (this.#slots.every((s) => s.attempt !== undefined && s.attempt.finished.size === s.attempt.names.length))
       this.#end(this.#stopping === undefined ? 'finished' : 'stopped', undefined);
   }
 

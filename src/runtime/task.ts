@@ -385,6 +385,11 @@ export class Task {
     this.#context!.self.tell({ kind: 'run', fn });
   }
 
+  /** What it has sent cannot be carried to where it goes. */
+  fail(error: MillraceError): void {
+    this.#failLater(error);
+  }
+
   #failLater(error: unknown): void {
     this.#post(() => {
       throw error;

@@ -126,14 +126,14 @@ export class Coordinated {
   /** Tasks open in the attempt that is now; each sends to the next. */
   opens(...names: readonly string[]): void {
     const { attempt } = this;
-    const ref = (name: string) => ({
-      path: name,
-      tell: (mail: TaskMail) => void this.heard.push(`${name} ${toldOf(mail)}`),
-      ask: () => Promise.reject(new Error('asked')),
-    });
     const tasks = names.map((name) => {
       const before = this.#names[this.#names.indexOf(name) - 1];
-      return { name: `${name}-0`, ref: ref(name), attempt, upstream: before === undefined ? [] : [`${before}-0`] };
+      return {
+        name: `${name}-0`,
+        tell: (mail: TaskMail) => void this.heard.push(`${name} ${toldOf(mail)}`),
+        attempt,
+        upstream: before === undefined ? [] : [`${before}-0`],
+      };
     });
     this.#tell({ kind: 'tasks', tasks, markers: [], restoredId: 0 });
   }

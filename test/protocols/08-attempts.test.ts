@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { job, level, memory } from 'millrace';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { checkpointsIn, ends, Feed, RESTARTS, Store, temporaryFolder, Watch } from './lab.ts';
 
 describe('protocols 8: the old attempt is still alive in the same thread and in the same database', () => {
@@ -78,8 +78,8 @@ describe('protocols 8: the old attempt is still alive in the same thread and in 
     fuse.lit = true;
     left.push([10]);
     await watch.restarted();
+    await vi.waitFor(() => expect(left.reads).toHaveLength(2));
     expect(right.reads).toHaveLength(1);
-    expect(left.reads).toHaveLength(2);
     await running.checkpoint();
     left.push([100]).end();
     right.push([100]).end();

@@ -1,5 +1,5 @@
 import { job, type RunOptions, sum, tumbling, type Windowed } from 'millrace';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { checkpointsIn, ends, Feed, RESTARTS, Store, temporaryFolder, Watch } from './lab.ts';
 
 type Out = Windowed<string, number> | { late: number };
@@ -78,7 +78,7 @@ describe('protocols 13: watermark −∞ after restore: late records come back t
     fuse.lit = true;
     feed.push([30], undefined, 'a');
     await watch.restarted();
-    expect(feed.reads.slice(-3).map(({ split, subtask }) => `${split}→${subtask}`)).toEqual(['a→0', 'c→0', 'b→1']);
+    await vi.waitFor(() => expect(feed.reads.slice(-3).map(({ split, subtask }) => `${split}→${subtask}`)).toEqual(['a→0', 'c→0', 'b→1']));
     await feed.push([9000], undefined, 'a').taken();
     await feed.push([9000], undefined, 'c').taken();
     await feed.push([25], undefined, 'b').taken();

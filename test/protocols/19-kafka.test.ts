@@ -1,6 +1,6 @@
 import { job, type RunningJob, type RunOptions, text } from 'millrace';
 import { type KafkaSourceOptions, kafka } from 'millrace/kafka';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { topicsOf } from '../connectors/kafka/topics.ts';
 import { kafkaForTests, NO_KAFKA } from '../services/kafka.ts';
 import { checkpointsIn, ends, RESTARTS, rejection, Seen, Store, temporaryFolder } from './lab.ts';
@@ -21,7 +21,8 @@ describe.skipIf(NO_KAFKA)('protocols 19: Kafka as a source', () => {
     const store = new Store<string>();
     const options: RunOptions = { checkpoints: { ...checkpointsIn(folder), every: 30 }, restarts: RESTARTS };
     const first = ends(await (await define(topic, store, { from: 'latest' })).start(options));
-    // 'latest' was stored with the split by the first checkpoint, before there was a record.
+    // 'latest' is stored with the split by the first checkpoint that has it, before there is a record.
+    await vi.waitFor(async () => expect((await first.metrics()).map(({ name }) => name)).toContain(`lag.${topic}/0`), { timeout: 30_000 });
     await first.checkpoint();
     await first.stop();
     await all.write(topic, ['while it was down']);
