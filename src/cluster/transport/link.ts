@@ -10,7 +10,7 @@
 //  N3  `send` never waits and never refuses: whoever sends looks at `ready`, and is told by `drained` when it is true again.
 //  N4  What is sent within one turn leaves together, at the latest when the turn is over.
 
-import type { MillraceError } from '../../errors.ts';
+import { MillraceError } from '../../errors.ts';
 import { corrupt } from './frame.ts';
 
 export interface Link {
@@ -132,4 +132,11 @@ export class Scattered {
       }
     }
   }
+}
+
+export function linkLost(peer: string, why: string, cause?: unknown): MillraceError {
+  return new MillraceError('LINK_LOST', `The link to ${peer} is gone: ${why}`, {
+    cause,
+    todo: 'What went over it restarts from the newest checkpoint; look why that host was lost.',
+  });
 }

@@ -6,8 +6,8 @@
 // this bounds it in bytes.
 
 import type { MessagePort } from 'node:worker_threads';
-import { asError, codeOf, MillraceError } from '../../errors.ts';
-import { BUFFERED_MAX, FRAME_MAX, GATHERED, Gathered, type Link, Scattered } from './link.ts';
+import { asError, codeOf, type MillraceError } from '../../errors.ts';
+import { BUFFERED_MAX, FRAME_MAX, GATHERED, Gathered, type Link, linkLost, Scattered } from './link.ts';
 
 /** What was taken over is told at the latest when it is so much. */
 const TOLD_BYTES = BUFFERED_MAX / 4;
@@ -47,8 +47,8 @@ class ThreadLink implements Link {
     this.closed = new Promise((resolve) => {
       this.#settle = resolve;
     });
-    port.on('close', () => this.#end(lost(peer, 'its thread has ended')));
-    port.on('messageerror', (cause) => this.close(lost(peer, 'a message cannot be read', cause)));
+    port.on('close', () => this.#end(linkLost(peer, 'its thread has ended')));
+    port.on('messageerror', (cause) => this.close(linkLost(peer, 'a message cannot be read', cause)));
   }
 
   get buffered(): number {
@@ -83,7 +83,7 @@ class ThreadLink implements Link {
       if (typeof message === 'number') this.#told(message);
       else if (message instanceof ArrayBuffer) this.#took(frames, message);
       else {
-        this.#end(message.ended === undefined ? undefined : lost(this.peer, message.ended));
+        this.#end(message.ended === undefined ? undefined : linkLost(this.peer, message.ended));
         this.#port.close();
       }
     });
@@ -116,7 +116,7 @@ class ThreadLink implements Link {
     try {
       frames.push(Buffer.from(bytes));
     } catch (cause) {
-      this.close(codeOf(cause) === 'LINK_CORRUPT' ? (cause as MillraceError) : lost(this.peer, asError(cause).message, cause));
+      this.close(codeOf(cause) === 'LINK_CORRUPT' ? (cause as MillraceError) : linkLost(this.peer, asError(cause).message, cause));
       return;
     }
     this.#taken += bytes.byteLength;
@@ -129,11 +129,4 @@ class ThreadLink implements Link {
     this.#open = false;
     this.#settle(error);
   }
-}
-
-export function lost(peer: string, why: string, cause?: unknown): MillraceError {
-  return new MillraceError('LINK_LOST', `The link to ${peer} is gone: ${why}`, {
-    cause,
-    todo: 'The job goes on from its newest checkpoint; look why that host was lost.',
-  });
 }
