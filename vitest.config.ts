@@ -12,6 +12,7 @@ export default defineConfig({
       { find: 'millrace/actors', replacement: at('./actors/index.ts') },
       { find: 'millrace/state-backends', replacement: at('./state-backends/index.ts') },
       { find: 'millrace/kafka', replacement: at('./src/connectors/kafka/index.ts') },
+      { find: 'millrace/zookeeper', replacement: at('./src/cluster/zookeeper/index.ts') },
       { find: 'millrace/storage', replacement: at('./src/storage/index.ts') },
       { find: 'millrace/connectors', replacement: at('./src/connectors/index.ts') },
       { find: /^millrace$/, replacement: at('./src/index.ts') },

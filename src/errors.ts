@@ -94,6 +94,16 @@ export const CODES = {
   KAFKA_CLOSED: { retryable: false },
   KAFKA_MARKER_TOPIC: { retryable: false },
   KAFKA_TRANSACTION_TIMEOUT: { retryable: false },
+  // ZooKeeper and the cluster
+  ZOOKEEPER_UNREACHABLE: { retryable: true },
+  ZOOKEEPER_CONNECTION_LOST: { retryable: true },
+  ZOOKEEPER_SESSION_EXPIRED: { retryable: true },
+  ZOOKEEPER_AUTHENTICATION: { retryable: false },
+  ZOOKEEPER_FORBIDDEN: { retryable: false },
+  ZOOKEEPER_REFUSED: { retryable: false },
+  ZOOKEEPER_VALUE_TOO_LARGE: { retryable: false },
+  ZOOKEEPER_CLOSED: { retryable: false },
+  LEADER_DEPOSED: { retryable: false },
   // formats and connections
   FORMAT_NOT_READY: { retryable: false },
   SCHEMA_INVALID: { retryable: false },

@@ -4,6 +4,7 @@ import { jobsOf } from './api/job.ts';
 import { verifySnapshot } from './checkpoint/verification.ts';
 import { arraySource } from './connectors/arrays.ts';
 import { iterableSource } from './connectors/iterables.ts';
+import { MillraceError } from './errors.ts';
 import { JobRun } from './execution/job-run.ts';
 import { openDoor } from './observe/door.ts';
 import { type ReplayOptions, replayOf } from './offline/replay.ts';
@@ -31,6 +32,11 @@ export const job = jobsOf({
   arraySource,
   iterableSource,
   async start(definition, options) {
+    if (options.cluster !== undefined) {
+      throw new MillraceError('OPTION_INVALID', `The job '${definition.name}' cannot be started in a cluster: this version runs a job in one process.`, {
+        todo: 'Leave `cluster` out of the options.',
+      });
+    }
     const run = new JobRun(definition, options, { operators: operatorOf, queryable: queryableOf });
     const running = await openDoor(run, options);
     await run.start();
@@ -102,6 +108,7 @@ export type {
   Backoff,
   CheckpointInfo,
   CheckpointOptions,
+  Cluster,
   DeadLetter,
   ErrorPolicy,
   JobError,

@@ -4,7 +4,7 @@
 //     files/               deltas, bases, segments: named once, never overwritten
 //     checkpoints/         chk-<id>-<attempt> and chk-<id>-<attempt>.copy: the metadata, twice
 //
-// Beside them lies what only a directory of this machine can hold: registry/ and owner.json (registry.ts).
+// Beside them lies what only a directory of this machine can hold: registry/ and owner.json (local-registry.ts).
 //
 // Invariants:
 //  D1  A file is finished in the storage before anybody is told of it; with `verify` it is then read back.

@@ -6,9 +6,10 @@
 import { resolve } from 'node:path';
 import { type FileRef, type Handle, rewritten, type TableHeader } from '../../state-backends/index.ts';
 import { absolute, below, folderOf, nameIn } from '../checkpoint/addresses.ts';
+import { LocalRegistry } from '../checkpoint/local-registry.ts';
 import { type CheckpointMetadata, filesNamed, packMetadata, readMetadata, withFiles, withParts } from '../checkpoint/metadata.ts';
 import { storageOf } from '../checkpoint/places.ts';
-import { type Pointer, Registry } from '../checkpoint/registry.ts';
+import type { Pointer, Registry } from '../checkpoint/registry.ts';
 import { type Candidate, newestWhole, refuseDuplicates, writersToAsk } from '../checkpoint/restore.ts';
 import {
   copyFile,
@@ -77,7 +78,7 @@ export class Snapshots {
     const files = new SnapshotFiles(storage, below(storage.root, job), { io, verify: options.verify ?? !storage.checksummed });
     await files.prepare();
     if (options.storage !== undefined) await new DirectoryStorage(options.directory, io).prepare([directory]);
-    const registry = await Registry.open(directory, job, io, { wait: run.wait ?? false, signal: run.signal, files });
+    const registry = await LocalRegistry.open(directory, job, io, { wait: run.wait ?? false, signal: run.signal, files });
     return new Snapshots(job, files, registry, options.verify, io, log);
   }
 

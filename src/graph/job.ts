@@ -47,6 +47,11 @@ export interface CheckpointOptions {
   tolerate?: number;
 }
 
+/** Processes that know of each other: `zookeeper({ connect })` of `millrace/zookeeper`. */
+export interface Cluster {
+  readonly kind: string;
+}
+
 /** How a job runs; each overrides the job's default of the same name. */
 export interface RunOptions {
   /** Parallel instances of each operator that does not say otherwise; 1 by default. */
@@ -55,6 +60,8 @@ export interface RunOptions {
   maxParallelism?: number;
   /** Of the program; part of the plan's hash. */
   version?: string;
+  /** The replicas that run the job together: `zookeeper({ connect })` of `millrace/zookeeper`. Not yet: a start with it is refused (OPTION_INVALID). */
+  cluster?: Cluster;
   /** Where keyed state is kept while the job runs; `memory()` by default. */
   state?: StateBackend;
   /** False by default. */

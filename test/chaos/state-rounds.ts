@@ -9,8 +9,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { LocalRegistry } from '../../src/checkpoint/local-registry.ts';
 import { readMetadata } from '../../src/checkpoint/metadata.ts';
-import { Registry } from '../../src/checkpoint/registry.ts';
 import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { DirectoryStorage } from '../../src/storage/directory.ts';
@@ -236,7 +236,7 @@ export class Lane {
   async #stored(): Promise<string[]> {
     const directory = join(this.#folder, 'checkpoints', 'chaos');
     if (!existsSync(join(directory, 'registry'))) return [];
-    const registry = await Registry.open(directory, 'chaos', io, { wait: false });
+    const registry = await LocalRegistry.open(directory, 'chaos', io, { wait: false });
     const files = new SnapshotFiles(disk, directory, { io });
     const all: { id: number; look: () => Promise<string[]> }[] = [];
     try {

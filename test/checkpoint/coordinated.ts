@@ -2,8 +2,9 @@
 
 import { testSystem } from '../../actors/testing.ts';
 import { Coordinator, type CoordinatorMail, type CoordinatorOptions } from '../../src/checkpoint/coordinator.ts';
+import { LocalRegistry } from '../../src/checkpoint/local-registry.ts';
 import { readMetadata } from '../../src/checkpoint/metadata.ts';
-import { Registry } from '../../src/checkpoint/registry.ts';
+import type { Registry } from '../../src/checkpoint/registry.ts';
 import { prepareSavepoint } from '../../src/checkpoint/savepoint.ts';
 import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
 import { SILENT } from '../../src/graph/context.ts';
@@ -96,7 +97,7 @@ export class Coordinated {
     const storage = new DirectoryStorage(ROOT, io);
     const files = new SnapshotFiles(storage, `${ROOT}/job`, { io });
     await files.prepare();
-    const registry = await Registry.open(`${ROOT}/job`, 'job', io, { wait: false, files });
+    const registry = await LocalRegistry.open(`${ROOT}/job`, 'job', io, { wait: false, files });
     of = new Coordinated(names, settings, io, storage, files, registry);
     of.opens(...names);
     await of.settle();

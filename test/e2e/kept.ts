@@ -2,8 +2,8 @@
 
 import { basename, dirname } from 'node:path';
 import { below, nameIn } from '../../src/checkpoint/addresses.ts';
+import { LocalRegistry } from '../../src/checkpoint/local-registry.ts';
 import { filesNamed, readMetadata } from '../../src/checkpoint/metadata.ts';
-import { Registry } from '../../src/checkpoint/registry.ts';
 import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
 import type { CheckpointStorage } from '../../src/graph/storage.ts';
 import { systemIo } from '../../src/runtime/io.ts';
@@ -18,7 +18,7 @@ export async function kept(
   const io = systemIo();
   const job = basename(directory);
   const stored = new SnapshotFiles(storage, below(storage.root, job), { io });
-  const registry = await Registry.open(directory, job, io, { wait: false, files: stored });
+  const registry = await LocalRegistry.open(directory, job, io, { wait: false, files: stored });
   const wrong: string[] = [];
   try {
     const registered = await registry.checkpoints();

@@ -20,6 +20,7 @@ const PAGES = [
   'docs/connectors-http.md',
   'docs/connectors-tcp.md',
   'docs/formats-records.md',
+  'docs/zookeeper.md',
 ];
 const programs = new Map<string, string>();
 for (const page of PAGES) {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type CheckpointInfo, job, type RunningJob } from 'millrace';
 import { collect } from 'millrace/connectors';
 import { describe, expect, it } from 'vitest';
-import { Registry } from '../../src/checkpoint/registry.ts';
+import { LocalRegistry } from '../../src/checkpoint/local-registry.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { checkpointsIn, ends, Feed, RESTARTS, rejection, Store, temporaryFolder, Watch } from './lab.ts';
 
@@ -36,7 +36,7 @@ async function newest(folder: string, kind: string, id: number): Promise<string>
 /** As a crash would leave it: neither a last checkpoint nor a commit. The outcome is not that of a cancelled job. */
 async function crash(running: RunningJob, folder: string): Promise<void> {
   await running.cancel();
-  const registry = await Registry.open(folderOf(folder), 'sums', systemIo(), { wait: false });
+  const registry = await LocalRegistry.open(folderOf(folder), 'sums', systemIo(), { wait: false });
   await registry.setOutcome('failed');
   await registry.close();
 }

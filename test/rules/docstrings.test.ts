@@ -15,6 +15,7 @@ import * as kafka from 'millrace/kafka';
 import * as stateBackends from 'millrace/state-backends';
 import * as storage from 'millrace/storage';
 import * as testing from 'millrace/testing';
+import * as zookeeper from 'millrace/zookeeper';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import * as xstate from 'xstate';
@@ -27,6 +28,7 @@ const ENTRIES = {
   millrace: 'src/index.ts',
   'millrace/connectors': 'src/connectors/index.ts',
   'millrace/kafka': 'src/connectors/kafka/index.ts',
+  'millrace/zookeeper': 'src/cluster/zookeeper/index.ts',
   'millrace/actors': 'actors/index.ts',
   'millrace/actors/testing': 'actors/testing.ts',
   'millrace/state-backends': 'state-backends/index.ts',
@@ -45,6 +47,7 @@ const MODULES: Record<string, unknown> = {
   millrace,
   'millrace/connectors': connectors,
   'millrace/kafka': kafka,
+  'millrace/zookeeper': zookeeper,
   'millrace/actors': actors,
   'millrace/actors/testing': actorTesting,
   'millrace/state-backends': stateBackends,

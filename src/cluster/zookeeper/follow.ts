@@ -1,0 +1,73 @@
+// Following what changes: read, then wait for the watch that the same read has set, then read again.
+//
+// Invariants:
+//  F1  The last value is never missed: a change between a read and the wait rings the bell, and so does each new connection and session, on which watches may be gone.
+//      Values in between may be. The same value may be given again.
+//  F2  While there is no connection it waits; what does not pass by itself is thrown. So is the failure of the first read, where nothing was ever answered.
+//  F3  It ends at once when the signal aborts, also within a read.
+
+import { Bell } from './bell.ts';
+import type { Client } from './client.ts';
+import { closed, isPassing } from './errors.ts';
+
+const AGAIN_MS = 200;
+
+export async function* followed<T>(client: Client, read: (wake: () => void) => Promise<T>, signal: AbortSignal): AsyncGenerator<T, void> {
+  const bell = new Bell();
+  let over = false;
+  const release = client.hold();
+  const off = [
+    client.on('connected', bell.ring),
+    client.on('expired', bell.ring),
+    client.on('closed', () => {
+      over = true;
+      bell.ring();
+    }),
+  ];
+  const aborted = new Promise<undefined>((resolve) => {
+    if (signal.aborted) resolve(undefined);
+    const done = (): void => resolve(undefined);
+    signal.addEventListener('abort', done, { once: true });
+    off.push(() => signal.removeEventListener('abort', done));
+  });
+  let first = true;
+  try {
+    while (!signal.aborted) {
+      if (over) throw closed();
+      bell.still();
+      let found: { readonly value: T } | undefined;
+      try {
+        // F3. What is read then is of no interest.
+        found = await Promise.race([read(bell.ring).then((value) => ({ value })), aborted]);
+      } catch (error) {
+        if (first || !isPassing(error)) throw error;
+        await Promise.race([pause(AGAIN_MS), aborted]);
+        continue;
+      }
+      if (signal.aborted || found === undefined) return;
+      first = false;
+      yield found.value;
+      await bell.heard(signal);
+    }
+  } finally {
+    for (const each of off) each();
+    client.unwatch(bell.ring);
+    release();
+  }
+}
+
+/** The children of a folder with their values, each time one comes, goes or changes. A folder that is not there is an empty one. */
+export function followedFolder(client: Client, folder: string, signal: AbortSignal): AsyncGenerator<ReadonlyMap<string, Buffer>, void> {
+  return followed(client, (wake) => folderOf(client, folder, wake), signal);
+}
+
+export async function folderOf(client: Client, folder: string, wake?: () => void): Promise<ReadonlyMap<string, Buffer>> {
+  const names = (await client.children(folder, wake)) ?? [];
+  const nodes = await Promise.all(names.sort().map(async (name) => [name, await client.get(`${folder}/${name}`, wake)] as const));
+  // One that has gone meanwhile has woken the folder too.
+  return new Map(nodes.flatMap(([name, node]) => (node === undefined ? [] : [[name, node.value] as const])));
+}
+
+function pause(ms: number): Promise<undefined> {
+  return new Promise((resolve) => void setTimeout(() => resolve(undefined), ms));
+}

@@ -1,0 +1,134 @@
+// Which jobs the cluster should run, and how those ended that are over.
+//
+// Invariants:
+//  J1  Any replica may submit a job or say when it is to end; the leader alone takes one from the store, together with its result, in one transaction that checks its
+//      epoch: so no job is both wanted and over, and a deposed leader ends nothing.
+//  J2  A change names the version that it was made from; of two at once one is refused, reads again and decides again.
+//  J3  What is stored says how to run a job, and never what it is: programs travel as modules of the replicas.
+
+import type { JobResult } from '../../graph/job.ts';
+import type { Client } from './client.ts';
+import { deposed, type Term } from './election.ts';
+import { refusalOf, ZooKeeperError } from './errors.ts';
+import { folderOf, followedFolder } from './follow.ts';
+import { JOBS, nodeName, RESULTS } from './paths.ts';
+
+/** How long a job should run: until it ends by itself, or it was told to end. */
+export type Until = { readonly kind: 'end' } | { readonly kind: 'stop'; readonly drain: boolean; readonly savepoint?: string } | { readonly kind: 'cancel' };
+
+export interface WantedJob {
+  readonly name: string;
+  /** Plain data: parallelism, checkpoints, restarts … */
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly until: Until;
+}
+
+/** Of a job that failed: what a user is told. */
+export interface Failure {
+  readonly code: string;
+  readonly message: string;
+}
+
+export type JobEnd = { readonly job: string; readonly at: number } & ({ readonly result: JobResult } | { readonly failure: Failure });
+
+export class JobStore {
+  readonly #client: Client;
+
+  constructor(client: Client) {
+    this.#client = client;
+  }
+
+  /** False where a job of that name is there already, which stays as it is. */
+  async submit(job: WantedJob): Promise<boolean> {
+    const client = this.#client;
+    await client.make(JOBS);
+    return this.#write((nonce) => client.create(pathOf(job.name), bytesOf({ ...job, nonce })), job.name, 'node-exists');
+  }
+
+  /** Says until when a job is to run; false where there is no such job. */
+  async until(name: string, until: Until): Promise<boolean> {
+    for (;;) {
+      const found = await this.#client.get(pathOf(name));
+      if (found === undefined) return false;
+      const job = jobIn(found.value);
+      const { version } = found.stat;
+      // J2.
+      if (await this.#write((nonce) => this.#client.set(pathOf(name), bytesOf({ ...job, until, nonce }), version), name, 'bad-version', 'no-node')) return true;
+    }
+  }
+
+  async jobs(): Promise<WantedJob[]> {
+    return jobsIn(await folderOf(this.#client, JOBS));
+  }
+
+  /** All of them, each time one comes, goes or changes. */
+  async *followed(signal: AbortSignal): AsyncGenerator<readonly WantedJob[], void> {
+    for await (const nodes of followedFolder(this.#client, JOBS, signal)) yield jobsIn(nodes);
+  }
+
+  /** J1. @throws LEADER_DEPOSED */
+  async ended(term: Term, end: JobEnd): Promise<void> {
+    const client = this.#client;
+    await client.make(RESULTS);
+    for (;;) {
+      const [job, before] = await Promise.all([client.get(pathOf(end.job)), client.get(resultOf(end.job))]);
+      const value = Buffer.from(JSON.stringify(end));
+      if (job === undefined && before !== undefined && before.value.equals(value)) return;
+      try {
+        await client.multi([
+          term.check,
+          ...(job === undefined ? [] : [{ kind: 'remove' as const, path: pathOf(end.job), version: job.stat.version }]),
+          before === undefined
+            ? { kind: 'create', path: resultOf(end.job), value }
+            : { kind: 'set', path: resultOf(end.job), value, version: before.stat.version },
+        ]);
+        return;
+      } catch (error) {
+        if (!(error instanceof ZooKeeperError)) throw error;
+        if (error.operation === 0 && error.reason === 'bad-version') throw deposed(term.epoch, error);
+        // Changed in between, or not known: what is there now says.
+        if (error.unknown) await client.settle();
+        else if (error.reason === undefined) throw error;
+      }
+    }
+  }
+
+  /** Of the last run of that name; undefined: none is over. */
+  async end(name: string): Promise<JobEnd | undefined> {
+    const found = await this.#client.get(resultOf(name));
+    return found === undefined ? undefined : (JSON.parse(found.value.toString()) as JobEnd);
+  }
+
+  /** True where it was written by this call, false where it was refused for one of those reasons. */
+  async #write(work: (nonce: string) => Promise<unknown>, name: string, ...expected: readonly string[]): Promise<boolean> {
+    const nonce = crypto.randomUUID();
+    try {
+      await work(nonce);
+      return true;
+    } catch (error) {
+      if (expected.includes(refusalOf(error) ?? '')) return false;
+      if (!(error instanceof ZooKeeperError) || !error.unknown) throw error;
+      await this.#client.settle();
+      const found = await this.#client.get(pathOf(name));
+      if (found !== undefined && (JSON.parse(found.value.toString()) as { nonce?: string }).nonce === nonce) return true;
+      throw new ZooKeeperError('ZOOKEEPER_CONNECTION_LOST', `The connection to ZooKeeper was lost, and the job '${name}' was not written.`, { cause: error });
+    }
+  }
+}
+
+function pathOf(name: string): string {
+  return `${JOBS}/${nodeName(name)}`;
+}
+function resultOf(name: string): string {
+  return `${RESULTS}/${nodeName(name)}`;
+}
+function bytesOf(value: WantedJob & { nonce: string }): Buffer {
+  return Buffer.from(JSON.stringify(value));
+}
+function jobIn(value: Buffer): WantedJob {
+  const { name, options, until } = JSON.parse(value.toString()) as WantedJob;
+  return { name, options, until };
+}
+function jobsIn(nodes: ReadonlyMap<string, Buffer>): WantedJob[] {
+  return [...nodes.values()].map(jobIn);
+}

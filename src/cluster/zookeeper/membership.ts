@@ -1,0 +1,68 @@
+// Who belongs to the cluster: one ephemeral node a worker, and the whole set, watched.
+//
+// Invariants:
+//  M1  A member is listed while its session lives, and again after an expiry, by itself (kept-node.ts). One whose process died goes when its session's time is over.
+//  M2  The set is given whole, in the order of ids, each time a member comes, goes, or says something else of itself; never the same set twice in a row.
+//  M3  A node that is no member (of a newer version, or written by hand) is left out.
+
+import type { Client } from './client.ts';
+import { followedFolder } from './follow.ts';
+import { KeptNode } from './kept-node.ts';
+import { MEMBERS, nodeName } from './paths.ts';
+
+/** What a worker says of itself. */
+export interface Member {
+  /** Drawn at random when its process starts. */
+  readonly id: string;
+  /** `host:port` where its peers reach it. */
+  readonly address: string;
+  /** How many tasks of one vertex it takes. */
+  readonly slots: number;
+  /** Of Millrace. */
+  readonly version: string;
+  /** By job: the hash of the plan that it would run (protocols 21). */
+  readonly plans: Readonly<Record<string, string>>;
+}
+
+export interface Membership {
+  /** Says something else of itself, under the same id. */
+  update(member: Omit<Member, 'id'>): Promise<void>;
+  leave(): Promise<void>;
+}
+
+export async function join(client: Client, member: Member): Promise<Membership> {
+  const { id } = member;
+  const kept = await KeptNode.open(client, `${MEMBERS}/${nodeName(id)}`, bytesOf(member));
+  return {
+    update: (changed) => kept.set(bytesOf({ ...changed, id })),
+    leave: () => kept.close(),
+  };
+}
+
+/** M2. */
+export async function* followedMembers(client: Client, signal: AbortSignal): AsyncGenerator<readonly Member[], void> {
+  let last: string | undefined;
+  for await (const nodes of followedFolder(client, MEMBERS, signal)) {
+    const members = [...nodes.values()].flatMap((value) => memberIn(value));
+    const said = JSON.stringify(members);
+    if (said === last) continue;
+    last = said;
+    yield members;
+  }
+}
+
+function bytesOf(member: Member): Buffer {
+  return Buffer.from(JSON.stringify(member));
+}
+
+/** M3. */
+function memberIn(value: Buffer): Member[] {
+  try {
+    const { id, address, slots, version, plans } = JSON.parse(value.toString()) as Member;
+    const whole =
+      typeof id === 'string' && typeof address === 'string' && typeof slots === 'number' && typeof version === 'string' && typeof plans === 'object';
+    return whole && plans !== null ? [{ id, address, slots, version, plans }] : [];
+  } catch {
+    return [];
+  }
+}
