@@ -29,8 +29,10 @@ const run = promisify(execFile);
 export type KafkaVersion = '4.3.1' | '3.9.2';
 export const NEWEST: KafkaVersion = '4.3.1';
 
-/** The one user of listeners that demand one, by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512. */
+/** A user of listeners that demand one, by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512, who may do everything, as may those that nobody asks who they are. */
 export const KAFKA_USER = { username: 'someone', password: 'a-secret' };
+/** By PLAIN. May do what a test lets it do by ACLs. */
+export const KAFKA_LIMITED = { username: 'limited', password: 'another-secret' };
 
 /** Any base64url of 16 bytes. */
 const CLUSTER_ID = 'AAAAAAAAQACAAAAAAAAAAQ';
@@ -281,12 +283,13 @@ function securitySettings({ keystore, password }: Certificate): Record<string, s
     'ssl.keystore.type': 'PKCS12',
     'ssl.keystore.location': keystore,
     'ssl.keystore.password': password,
+    'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
+    'super.users': `User:ANONYMOUS;User:${KAFKA_USER.username}`,
     'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-256,SCRAM-SHA-512',
   };
-  const { username, password: secret } = KAFKA_USER;
+  const users = [KAFKA_USER, KAFKA_LIMITED].map((user) => `user_${user.username}="${user.password}"`).join(' ');
   for (const listener of ['sasl_plaintext', 'sasl_ssl']) {
-    settings[`listener.name.${listener}.plain.sasl.jaas.config`] =
-      `org.apache.kafka.common.security.plain.PlainLoginModule required user_${username}="${secret}";`;
+    settings[`listener.name.${listener}.plain.sasl.jaas.config`] = `org.apache.kafka.common.security.plain.PlainLoginModule required ${users};`;
     for (const mechanism of ['scram-sha-256', 'scram-sha-512']) {
       settings[`listener.name.${listener}.${mechanism}.sasl.jaas.config`] = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
     }

@@ -58,6 +58,12 @@ export interface TopicMetadata {
   readonly partitions: readonly PartitionMetadata[];
 }
 
+/** What of it we may do; who may do nothing may not even know that it is there. */
+export interface TopicRights {
+  readonly read: boolean;
+  readonly write: boolean;
+}
+
 /** Where in a partition: its oldest record, behind its newest, behind the newest whose transactions are all decided, or the first record of a time (epoch ms). */
 export type OffsetAt = 'earliest' | 'latest' | 'stable' | { readonly timestamp: number };
 
@@ -146,6 +152,8 @@ export interface Cluster {
   topics(): Promise<string[]>;
   /** Those that do not exist are missing from the result. Never creates one. */
   metadata(topics: readonly string[]): Promise<Map<string, TopicMetadata>>;
+  /** What we may do with each. Those that do not exist are missing from the result, as far as we may know of that. */
+  rights(topics: readonly string[]): Promise<Map<string, TopicRights>>;
   /** By partition. For a time behind the newest record: as 'latest'. */
   offsets(topic: string, partitions: readonly number[], at: OffsetAt, committed: boolean): Promise<Map<number, bigint>>;
   /** One request to one broker for partitions that it leads. */

@@ -15,6 +15,7 @@ import type {
   Producer,
   ProducerOptions,
   TopicMetadata,
+  TopicRights,
   TransactionalProducer,
   WantedPartition,
 } from './client.ts';
@@ -41,6 +42,10 @@ import { Transactions } from './transactions.ts';
 const OLDEST = -2n;
 const BEHIND_NEWEST = -1n;
 const UNKNOWN_TOPIC = 3;
+const TOPIC_FORBIDDEN = 29;
+/** Operations of ACLs, by number. */
+const READ = 1 << 3;
+const WRITE = 1 << 4;
 const LEADER_NOT_AVAILABLE = 5;
 const TOPIC_EXISTS = 36;
 
@@ -87,6 +92,16 @@ class WireCluster implements Cluster {
       }
       if (answer.error === UNKNOWN_TOPIC) continue;
       found.set(answer.topic, { topic: answer.topic, id: answer.id === NO_UUID ? undefined : answer.id, partitions: inOrder(answer) });
+    }
+    return found;
+  }
+
+  async rights(topics: readonly string[]): Promise<Map<string, TopicRights>> {
+    const found = new Map<string, TopicRights>();
+    if (topics.length === 0) return found;
+    for (const { topic, error, operations } of await this.#directory.metadata(topics, true)) {
+      if (error === TOPIC_FORBIDDEN) found.set(topic, { read: false, write: false });
+      else if (error !== UNKNOWN_TOPIC) found.set(topic, { read: (operations & READ) !== 0, write: (operations & WRITE) !== 0 });
     }
     return found;
   }

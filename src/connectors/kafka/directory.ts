@@ -21,12 +21,12 @@ export class Directory {
     this.timeoutMs = timeoutMs;
   }
 
-  /** Of the topics, or of all of them; tried until the time is over. */
-  async metadata(topics: readonly string[] | undefined): Promise<readonly TopicAnswer[]> {
+  /** Of the topics, or of all of them; tried until the time is over. `operations`: with what we may do with them. */
+  async metadata(topics: readonly string[] | undefined, operations = false): Promise<readonly TopicAnswer[]> {
     const answer = await persistently(
       this.brokers,
       this.timeoutMs,
-      () => this.#ask(topics),
+      () => this.#ask(topics, operations),
       () => {},
     );
     return answer.topics;
@@ -86,8 +86,8 @@ export class Directory {
     if (error.again === 'metadata') await this.refresh();
   }
 
-  async #ask(topics: readonly string[] | undefined): Promise<MetadataAnswer> {
-    const answer = await this.brokers.ask('any', 'talk', metadataCall(topics));
+  async #ask(topics: readonly string[] | undefined, operations = false): Promise<MetadataAnswer> {
+    const answer = await this.brokers.ask('any', 'talk', metadataCall(topics, operations));
     this.brokers.learn(answer.brokers);
     this.#controller = answer.controller;
     for (const topic of answer.topics) this.#topics.set(topic.topic, topic);

@@ -14,6 +14,7 @@ import { MillraceError, messageOf } from '../../errors.ts';
 import type { SourceContext } from '../../graph/source.ts';
 import type { Io } from '../../runtime/io.ts';
 import type { Cluster, TopicMetadata } from './client.ts';
+import { forbidden } from './errors.ts';
 import type { LossPolicy } from './offset-loss.ts';
 import { Pause } from './pause.ts';
 
@@ -168,6 +169,7 @@ export async function endsOf(cluster: Cluster, until: Until | undefined, topic: 
 
 /** The first look of a run (D4): waits a little for a topic that has been created just now. */
 export async function firstLook(cluster: Cluster, reading: Reading, context: SourceContext, io: Io): Promise<KafkaSplit[]> {
+  if (!(reading.topics instanceof RegExp)) await checkRights(cluster, reading.topics as readonly string[], context.uid);
   const pause = new Pause(io.clock, context.signal);
   const until = io.clock.now() + APPEARS_MS;
   try {
@@ -191,6 +193,12 @@ export async function firstLook(cluster: Cluster, reading: Reading, context: Sou
   } finally {
     pause.end();
   }
+}
+
+/** The brokers would say so of the first fetch, of one topic; here it is all of them. */
+async function checkRights(cluster: Cluster, topics: readonly string[], uid: string): Promise<void> {
+  const missing = [...(await cluster.rights(topics))].filter(([, { read }]) => !read).map(([topic]) => `Read on the topic '${topic}'`);
+  if (missing.length > 0) throw forbidden(`The source '${uid}'`, missing, uid);
 }
 
 /** Pure: named topics of which there is no split, neither new nor known. */

@@ -111,6 +111,19 @@ export function unreachable(said: string, cause: unknown): KafkaError {
   return new KafkaError('KAFKA_UNREACHABLE', said, { cause, again: 'metadata', retryable: true });
 }
 
+/** `missing`: rights as ACLs have them, each with what it is on. */
+export function forbidden(who: string, missing: readonly string[], uid: string, cause?: unknown): MillraceError {
+  return new MillraceError(
+    'KAFKA_FORBIDDEN',
+    `${who} has not all the rights that it needs: missing ${missing.length === 1 ? 'is' : 'are'} ${missing.join(', ')}.`,
+    {
+      todo: `Give ${missing.length === 1 ? 'it' : 'them'} to the user of \`sasl\` by ACLs.`,
+      uid,
+      ...(cause === undefined ? {} : { cause }),
+    },
+  );
+}
+
 export function closed(): KafkaError {
   return new KafkaError('KAFKA_CLOSED', 'The connection to Kafka was closed while it was in use.', {});
 }

@@ -40,6 +40,8 @@ export interface TopicAnswer {
   /** Hexadecimal; all zeros where there is none. */
   readonly id: string;
   readonly internal: boolean;
+  /** A bit for each operation that we may do with it, by its number; only where it was asked for. */
+  readonly operations: number;
   readonly partitions: readonly { readonly partition: number; readonly leader: number }[];
 }
 
@@ -49,8 +51,8 @@ export interface MetadataAnswer {
   readonly topics: readonly TopicAnswer[];
 }
 
-/** Undefined: of all topics. Never creates one. */
-export function metadataCall(topics: readonly string[] | undefined): Call<MetadataAnswer> {
+/** Undefined: of all topics. Never creates one. `operations`: with what we may do. */
+export function metadataCall(topics: readonly string[] | undefined, operations = false): Call<MetadataAnswer> {
   return call(
     { key: 3, name: 'Metadata', version: 10, flexible: true },
     (to) => {
@@ -63,7 +65,7 @@ export function metadataCall(topics: readonly string[] | undefined): Call<Metada
         });
       to.boolean(false);
       to.boolean(false);
-      to.boolean(false);
+      to.boolean(operations);
       to.noTags();
     },
     (from) => {
@@ -90,8 +92,8 @@ export function metadataCall(topics: readonly string[] | undefined): Call<Metada
             from.skipTags();
             return partition;
           }),
+          operations: from.int32(),
         };
-        from.int32();
         from.skipTags();
         return topic;
       });

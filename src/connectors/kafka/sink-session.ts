@@ -3,7 +3,8 @@
 // Who: made by the first writer that opens, ended by the last that closes. An attempt has a session of its own, so that what an older one still waits for is ended with it.
 //
 // Invariants:
-//  S1  Before anything is written: the topic exists, the marker topic is compacted, the transaction timeout is one that the broker grants. Each failure has its own code.
+//  S1  Before anything is written: we have the rights that it takes, the topic exists, the marker topic is compacted, the transaction timeout is one that the broker
+//      grants. Each failure has its own code; rights that are missing are told together.
 //  S2  Two writers of an attempt that have one transactional id, as after a fork (the writer of the old lineage and the one of the new), share a producer: they would
 //      fence each other. It is fenced once, before the first of them goes on, and commits for one at a time.
 //  S3  After a commit that failed the producer is of no use to any of them.
@@ -12,6 +13,7 @@ import { codeOf, MillraceError, messageOf } from '../../errors.ts';
 import type { Logger } from '../../graph/context.ts';
 import type { Cluster, Compression, KafkaAdapter, OutgoingRecord, ProducerOptions, TransactionalProducer } from './client.ts';
 import { connectTo, type KafkaConnection } from './connection.ts';
+import { forbidden } from './errors.ts';
 import { Topics } from './topics.ts';
 
 /** As long as the Java client lets a transaction be open, ms. */
@@ -39,9 +41,11 @@ export class SinkSession {
   readonly topics: Topics;
   readonly producerOptions: ProducerOptions;
   readonly #transactionTimeout: number;
+  readonly #uid: string;
   readonly #producers = new Map<string, SharedProducer>();
 
-  private constructor(cluster: Cluster, topics: Topics, producerOptions: ProducerOptions, transactionTimeout: number) {
+  private constructor(cluster: Cluster, topics: Topics, producerOptions: ProducerOptions, transactionTimeout: number, uid: string) {
+    this.#uid = uid;
     this.cluster = cluster;
     this.topics = topics;
     this.producerOptions = producerOptions;
@@ -54,13 +58,14 @@ export class SinkSession {
     const cluster = await connectTo(adapter, connection, log);
     try {
       const topics = new Topics(cluster, log);
+      await checkRights(cluster, { topic, markerTopic, uid });
       if (topic !== undefined) await topics.refresh([topic], uid);
       if (markerTopic !== undefined) await prepareMarkerTopic(cluster, markerTopic, uid, log);
       const timeout = markerTopic === undefined ? TRANSACTION_TIMEOUT_MS : await grantedTimeout(cluster, options);
       const limit = topic === undefined ? undefined : topics.get(topic)?.maxBytes;
       // A batch has a header, too.
       const requestBytes = limit === undefined ? REQUEST_BYTES : Math.max(1024, Math.min(REQUEST_BYTES, limit - 1024));
-      return new SinkSession(cluster, topics, { ...(compression === undefined ? {} : { compression }), requestBytes }, timeout);
+      return new SinkSession(cluster, topics, { ...(compression === undefined ? {} : { compression }), requestBytes }, timeout, uid);
     } catch (error) {
       await cluster.close();
       throw error;
@@ -82,6 +87,8 @@ export class SinkSession {
       return shared;
     } catch (error) {
       await shared.release();
+      if (codeOf(error) === 'KAFKA_FORBIDDEN')
+        throw forbidden(`The sink '${this.#uid}'`, [`Write on the transactional id '${transactionalId}'`], this.#uid, error);
       throw error;
     }
   }
@@ -133,14 +140,32 @@ export class SharedProducer {
   }
 }
 
+/** Of topics that are not there it is said elsewhere. */
+async function checkRights(cluster: Cluster, { topic, markerTopic, uid }: Pick<SessionOptions, 'topic' | 'markerTopic' | 'uid'>): Promise<void> {
+  const rights = await cluster.rights([topic, markerTopic].filter((name) => name !== undefined));
+  const missing: string[] = [];
+  if (topic !== undefined && rights.get(topic)?.write === false) missing.push(`Write on the topic '${topic}'`);
+  if (markerTopic !== undefined) {
+    const marker = rights.get(markerTopic);
+    if (marker?.read === false) missing.push(`Read on the marker topic '${markerTopic}'`);
+    if (marker?.write === false) missing.push(`Write on the marker topic '${markerTopic}'`);
+  }
+  if (missing.length > 0) throw forbidden(`The sink '${uid}'`, missing, uid);
+}
+
 async function prepareMarkerTopic(cluster: Cluster, topic: string, uid: string, log: Logger): Promise<void> {
   if (!(await cluster.metadata([topic])).has(topic)) {
-    const created = await cluster.createTopic(topic, {
-      partitions: MARKER_PARTITIONS,
-      // Small segments, so that old markers are compacted away: the newest segment of a partition never is.
-      configs: { 'cleanup.policy': 'compact', 'segment.bytes': String(16 << 20), 'min.cleanable.dirty.ratio': '0.1' },
-    });
-    if (created) log.info({ uid, topic }, 'The marker topic was created.');
+    try {
+      const created = await cluster.createTopic(topic, {
+        partitions: MARKER_PARTITIONS,
+        // Small segments, so that old markers are compacted away: the newest segment of a partition never is.
+        configs: { 'cleanup.policy': 'compact', 'segment.bytes': String(16 << 20), 'min.cleanable.dirty.ratio': '0.1' },
+      });
+      if (created) log.info({ uid, topic }, 'The marker topic was created.');
+    } catch (error) {
+      if (codeOf(error) !== 'KAFKA_FORBIDDEN') throw error;
+      throw forbidden(`The sink '${uid}'`, [`Create on the marker topic '${topic}', which is not there,`], uid, error);
+    }
   }
   let policy: string | undefined;
   try {

@@ -14,6 +14,7 @@ import type {
   OutgoingRecord,
   Producer,
   TopicMetadata,
+  TopicRights,
   TransactionalProducer,
   WantedPartition,
 } from '../../../src/connectors/kafka/client.ts';
@@ -248,6 +249,10 @@ export class MemoryCluster implements Cluster {
       if (there !== undefined) found.set(topic, { topic, id: there.id, partitions: there.partitions.map(({ leader }, partition) => ({ partition, leader })) });
     }
     return found;
+  }
+
+  async rights(topics: readonly string[]): Promise<Map<string, TopicRights>> {
+    return new Map(topics.filter((topic) => this.#kafka.topics.has(topic)).map((topic) => [topic, { read: true, write: true }]));
   }
 
   async offsets(topic: string, partitions: readonly number[], at: OffsetAt, committed: boolean): Promise<Map<number, bigint>> {

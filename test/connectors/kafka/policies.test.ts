@@ -10,7 +10,7 @@ import { kafkaSource } from '../../../src/connectors/kafka/source.ts';
 import { type Io, systemIo } from '../../../src/runtime/io.ts';
 import { readCommitted } from '../../e2e/kafka-trial.ts';
 import { Conditions, checkpointsIn, ends, RESTARTS, rejection, Seen, temporaryFolder, Watch } from '../../protocols/lab.ts';
-import { KAFKA_USER, KafkaBroker, kafkaForTests, NO_KAFKA, NO_OWN_KAFKA, securedKafkaForTests } from '../../services/kafka.ts';
+import { KAFKA_LIMITED, KAFKA_USER, KafkaBroker, kafkaForTests, NO_KAFKA, NO_OWN_KAFKA, securedKafkaForTests } from '../../services/kafka.ts';
 import { freePorts } from '../../services/ports.ts';
 import { registryServer } from '../registry-server.ts';
 import { Topics, topicsOf } from './topics.ts';
@@ -340,6 +340,50 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
     }
     expect(watch.of('restart')).toEqual([]);
   });
+
+  it.skipIf(process.env.KAFKA_BROKERS !== undefined)(
+    'rights that are missing fail the job for good at its start with KAFKA_FORBIDDEN, and it names all of them',
+    async () => {
+      const all = await topics();
+      const [from, to] = [await all.create(1), await all.create(1)];
+      const own = await all.create(1, { configs: { 'cleanup.policy': 'compact' } });
+      await all.write(from, ['a']);
+      const { username, password } = KAFKA_LIMITED;
+      const connection = { brokers: [...(await securedKafkaForTests()).sasl], sasl: { mechanism: 'plain', username, password } };
+      const watch = new Watch();
+      const given = await options({ onEvent: watch.onEvent });
+      const pipe = (name: string, markerTopic = own) =>
+        piped({ name, from, to, source: { ...connection, until: 'end' }, sink: { ...connection, markerTopic, transactionalIdPrefix: to } });
+      const refused = async (markerTopic?: string): Promise<string> => {
+        const failure = await rejection((await pipe('refused', markerTopic)).run(given));
+        expect(failure).toMatchObject({ code: 'KAFKA_FORBIDDEN', retryable: false });
+        return failure.message;
+      };
+      const allow = (...rights: Parameters<Topics['rights']> extends [string, string, ...infer Rest] ? Rest : never) =>
+        all.rights(username, 'allowed', ...rights);
+      // Sinks open first.
+      expect(await refused()).toContain(`Write on the topic '${to}', Read on the marker topic '${own}', Write on the marker topic '${own}'.`);
+      await allow({ topic: to }, 'Write');
+      await allow({ topic: own }, 'Read');
+      expect(await refused()).toContain(`missing is Write on the marker topic '${own}'.`);
+      await allow({ topic: own }, 'Write');
+      expect(await refused()).toContain(`missing is Write on the transactional id '${to}-out-0'.`);
+      await allow({ transactionalId: `${to}-out-0` }, 'Write');
+      await allow({ topic: `${own}-new` }, 'Read', 'Write');
+      expect(await refused(`${own}-new`)).toContain(`missing is Create on the marker topic '${own}-new'`);
+      expect(await refused()).toContain(`The source 'in' has not all the rights that it needs: missing is Read on the topic '${from}'.`);
+      expect(watch.of('restart')).toEqual([]);
+      await allow({ topic: from }, 'Read');
+      await (await pipe('allowed')).run(given);
+      expect(await written(to)).toEqual(['allowed a']);
+      // In the middle they are missed where they are needed.
+      const seen = new Seen<string>();
+      const running = ends(await (await piped({ name: 'disowned', from, to, source: connection, seen })).start(given));
+      await seen.until((values) => values.length === 1);
+      await all.rights(username, 'withdrawn', { topic: from }, 'Read');
+      expect(await rejection(running.finished)).toMatchObject({ code: 'KAFKA_FORBIDDEN', retryable: false, uid: 'in' });
+    },
+  );
 
   it('an unreachable broker at the start is KAFKA_UNREACHABLE with its address, tried again as the job restarts, and read from when it is there', async () => {
     const all = await topics();

@@ -202,6 +202,10 @@ export class ReadableKafka implements KafkaAdapter {
         }
         return known;
       },
+      rights: async (topics) => {
+        open();
+        return new Map(topics.filter((topic) => this.#topics.has(topic)).map((topic) => [topic, { read: true, write: false }]));
+      },
       offsets: async (topic, partitions, at: OffsetAt) => {
         open();
         return new Map(

@@ -1,7 +1,19 @@
 // Topics of a test on a real broker, made, written and spoiled by plain kafkajs: nothing of what is tested takes part.
 
 import { randomUUID } from 'node:crypto';
-import { type Admin, CompressionTypes, Kafka, logLevel, type Message, type Producer, type Transaction } from 'kafkajs';
+import {
+  AclOperationTypes,
+  AclPermissionTypes,
+  AclResourceTypes,
+  type Admin,
+  CompressionTypes,
+  Kafka,
+  logLevel,
+  type Message,
+  type Producer,
+  ResourcePatternTypes,
+  type Transaction,
+} from 'kafkajs';
 import { afterAll } from 'vitest';
 
 export interface Written {
@@ -107,6 +119,32 @@ export class Topics {
       } catch (error) {
         // The name is taken until the brokers have heard of its end.
         if (!/already exists/.test(String(error))) throw error;
+      }
+    }
+  }
+
+  /** Gives a user these rights, or takes them away; in force when it resolves. */
+  async rights(
+    user: string,
+    how: 'allowed' | 'withdrawn',
+    on: { topic: string } | { transactionalId: string },
+    ...operations: ('Read' | 'Write')[]
+  ): Promise<void> {
+    const acls = operations.map((operation) => ({
+      resourceType: 'topic' in on ? AclResourceTypes.TOPIC : AclResourceTypes.TRANSACTIONAL_ID,
+      resourceName: 'topic' in on ? on.topic : on.transactionalId,
+      resourcePatternType: ResourcePatternTypes.LITERAL,
+      principal: `User:${user}`,
+      host: '*',
+      operation: operation === 'Read' ? AclOperationTypes.READ : AclOperationTypes.WRITE,
+      permissionType: AclPermissionTypes.ALLOW,
+    }));
+    if (how === 'allowed') await this.admin.createAcls({ acl: acls });
+    else await this.admin.deleteAcls({ filters: acls });
+    for (const acl of acls) {
+      for (;;) {
+        const { resources } = await this.admin.describeAcls(acl);
+        if (resources.length === (how === 'allowed' ? 1 : 0)) break;
       }
     }
   }
