@@ -169,12 +169,17 @@ export async function endsOf(cluster: Cluster, until: Until | undefined, topic: 
 
 /** The first look of a run (D4): waits a little for a topic that has been created just now. */
 export async function firstLook(cluster: Cluster, reading: Reading, context: SourceContext, io: Io): Promise<KafkaSplit[]> {
-  if (!(reading.topics instanceof RegExp)) await checkRights(cluster, reading.topics as readonly string[], context.uid);
+  const allowed = reading.topics instanceof RegExp ? undefined : checkRights(cluster, reading.topics as readonly string[], context.uid);
+  allowed?.catch(() => {});
   const pause = new Pause(io.clock, context.signal);
   const until = io.clock.now() + APPEARS_MS;
   try {
     for (;;) {
-      const splits = await look(cluster, reading, { seen: context.known, first: context.known.size === 0 });
+      const looking = look(cluster, reading, { seen: context.known, first: context.known.size === 0 });
+      // What fails for the lack of a right is told by its name.
+      looking.catch(() => {});
+      await allowed;
+      const splits = await looking;
       const missing = missingTopics(reading.topics, splits, context.known);
       if (missing.length === 0 || context.signal.aborted) return splits;
       // Its partitions may be known and asked for no more, so that none of it is a split: metadata has the last word.

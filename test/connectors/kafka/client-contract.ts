@@ -207,6 +207,8 @@ export function clientContract(name: string, client: KafkaClient, brokers: () =>
       it('that waits for records holds back nothing else', async () => {
         const topic = await freshTopic(cluster);
         const leader = await leaderOf(cluster, topic);
+        // Its leader may be named before it has heard of that.
+        while ((await fetchOne(cluster, { topic, partition: 0, offset: 0n }, { maxWaitMs: 1 })).problem !== undefined);
         const done: string[] = [];
         const waiting = cluster.fetch(leader, [{ topic, partition: 0, offset: 0n }], { ...FETCH, maxWaitMs: 20_000 }).then((fetched) => {
           done.push('fetch');

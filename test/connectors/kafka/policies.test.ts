@@ -158,7 +158,7 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
       POLICIES.map(async (policy) => {
         const warnings = new Warnings();
         const seen = new Seen<string>();
-        const given = await options({ logger: warnings.logger });
+        const given = await options({ logger: warnings.logger, restarts: false });
         const start = async () => ends(await (await piped({ name: policy, from, to, seen, source: { onOffsetLost: policy } })).start(given));
         const running = await start();
         await seen.until((values) => values.length === 10);
@@ -194,7 +194,9 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
         const warnings = new Warnings();
         const seen = new Seen<string>();
         const running = ends(
-          await (await piped({ name: policy, from, to, seen, source: { onOffsetLost: policy } })).start(await options({ logger: warnings.logger })),
+          await (await piped({ name: policy, from, to, seen, source: { onOffsetLost: policy } })).start(
+            await options({ logger: warnings.logger, restarts: false }),
+          ),
         );
         await seen.until((values) => values.length === 3);
         return { warnings, seen, running };
@@ -230,7 +232,7 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
         const seen = new Seen<string>();
         const source = { brokers: all.brokers, topic: from, format: text(), onOffsetLost: policy };
         const reads = kafkaSource<string>(source, { client: () => kafkajs() as KafkaAdapter, io }) as Source<string>;
-        const running = ends(await (await piped({ name: policy, from, to, seen, reads })).start(await options({ logger: warnings.logger })));
+        const running = ends(await (await piped({ name: policy, from, to, seen, reads })).start(await options({ logger: warnings.logger, restarts: false })));
         await seen.until((values) => values.length === 3);
         return { warnings, seen, running };
       }),
