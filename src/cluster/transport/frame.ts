@@ -13,7 +13,7 @@
 //
 // Invariants:
 //  F1  A frame with any bit changed, cut off or prolonged is refused with LINK_CORRUPT.
-//  F2  A batch that takes more than SPLIT_BYTES goes as several. A record that takes more than `max` bytes is refused where it is sent.
+//  F2  A batch that takes more than SPLIT_BYTES, or has more than RECORDS_MAX records, goes as several. A record that takes more than `max` bytes is refused where it is sent.
 //  F3  What a writer gives is valid until it is asked for the next frame.
 
 import { crc32 } from 'node:zlib';
@@ -21,7 +21,7 @@ import { ByteReader, ByteWriter, decodeFrom, encodeInto } from '../../../state-b
 import { asError, MillraceError } from '../../errors.ts';
 import type { Batch } from '../../runtime/batch.ts';
 import type { Event } from '../../runtime/channel.ts';
-import { readBatch, Unsendable, writeBatch } from './batch-codec.ts';
+import { RECORDS_MAX, readBatch, Unsendable, writeBatch } from './batch-codec.ts';
 
 export const BATCH = 1;
 export const EVENT = 2;
@@ -55,7 +55,11 @@ export class FrameWriter {
   /** Gives the frames of a batch to `send`, one after the other. Throws Unsendable. */
   batch(channel: number, batch: Batch, send: (frame: Buffer) => void): void {
     try {
-      this.#part(channel, batch, 0, batch.size, send);
+      let at = 0;
+      do {
+        this.#part(channel, batch, at, Math.min(batch.size, at + RECORDS_MAX), send);
+        at += RECORDS_MAX;
+      } while (at < batch.size);
     } finally {
       if (this.#out.bytes.length > KEPT_BYTES) this.#out = new ByteWriter(1 << 16);
     }

@@ -1,7 +1,11 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { crc32 } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { FrameReader, FrameWriter } from '../../../src/cluster/transport/frame.ts';
 import { FRAME_MAX } from '../../../src/cluster/transport/link.ts';
 import { Batch, releaseBatch, takeBatch } from '../../../src/runtime/batch.ts';
+import { canonicalKey } from '../../../state-backends/index.ts';
 import { Random, rounds, SEED } from '../../random.ts';
 import { batch, columns, EVENTS } from './values.ts';
 
@@ -29,9 +33,10 @@ describe('a batch', () => {
     for (let round = 0; round < rounds(60); round++) {
       const seed = SEED + round;
       const sent = batch(new Random(seed));
-      const frames = framesOf(sent);
-      expect(frames.length, `seed ${seed}`).toBe(1);
-      expect(columns(read(frames[0]!)), `seed ${seed}`).toEqual(columns(sent));
+      // Twice: what it is written as depends on what was seen before.
+      const frames = [...framesOf(sent), ...framesOf(sent)];
+      expect(frames.length, `seed ${seed}`).toBe(2);
+      for (const frame of frames) expect(columns(read(frame)), `seed ${seed}`).toEqual(columns(sent));
     }
   });
 
@@ -68,6 +73,76 @@ describe('a batch', () => {
     expect(arrived.flatMap(({ values }) => values)).toEqual(columns(sent).values);
     expect(arrived.flatMap(({ keys }) => keys)).toEqual(columns(sent).keys);
     expect(arrived.flatMap(({ hashes, timestamps }) => hashes.map((h, i) => [h, timestamps[i]]))).toEqual(Array.from({ length: 300 }, (_, i) => [i, i]));
+  });
+
+  it('of more records than a frame has arrives as several', () => {
+    const sent = new Batch(false, 70_000);
+    for (let i = 0; i < 70_000; i++) sent.add(0, i);
+    const arrived = framesOf(sent).map(read);
+    expect(arrived.map(({ size }) => size)).toEqual([65_536, 70_000 - 65_536]);
+    expect(arrived[1]!.timestamps[0]).toBe(65_536);
+  });
+
+  const FORMS: readonly [string, readonly unknown[]][] = [
+    ['whole numbers', [5, 6, 300, 70_000, 2 ** 31, 2 ** 40]],
+    ['small ones, also below nothing', [-128, 0, 127]],
+    ['the largest that are whole', [2 ** 53 - 1, -(2 ** 53 - 1)]],
+    ['numbers with −0 among them', [0, -0, 1]],
+    ['numbers that are none', [1, Number.NaN, Number.POSITIVE_INFINITY]],
+    ['a number and something else', [1, 'one', null]],
+    ['truths', [true, false]],
+    ['truths and something else', [true, undefined, 1n]],
+    ['one word', ['same']],
+    ['few words', ['a', 'b', '', 'the long word that is not short']],
+    ['few words of other letters', ['é', '漢字', '\ud800', '😀', 'a']],
+    ['nothing', [undefined]],
+    ['nothing and null', [undefined, null]],
+    ['dates', [new Date(5), new Date(6)]],
+  ];
+  for (const [what, all] of FORMS) {
+    it(`of ${what} arrives as it was, as values, as a field and as keys`, () => {
+      const at = (i: number): unknown => all[i % all.length];
+      const sizes = [3, 8, 512, 600];
+      for (const size of sizes) {
+        const primitives = new Batch(false, size);
+        const records = new Batch(true, size);
+        const keyed = new Batch(true, size);
+        for (let i = 0; i < size; i++) {
+          const key = typeof at(i) === 'object' || at(i) === undefined ? i : canonicalKey(at(i));
+          primitives.add(at(i), i);
+          records.addKeyed({ other: i, one: at(i), two: `text ${i} ${'é'.repeat(i % 2)}` }, i % 2 === 0 ? Number.NaN : i, key, i);
+          keyed.addKeyed({ other: 1 }, -0, key, -i);
+        }
+        for (const sent of [primitives, records, records, records, keyed, keyed]) expect(columns(read(framesOf(sent)[0]!))).toEqual(columns(sent));
+      }
+    });
+  }
+
+  it('arrives with its keys in order, whatever they are called', () => {
+    const odd = Array.from({ length: 20 }, (_, i) => ({ b: i, 1: i, a: 'x', 'with "quotes" and \u2028': i, '': i, '\ud800': i, constructor: 1, toString: 2 }));
+    const proto = Array.from({ length: 20 }, (_, i) => JSON.parse(`{"a":${i},"__proto__":{"x":1}}`) as object);
+    const mixed = Array.from({ length: 20 }, (_, i) => (i % 2 === 0 ? { a: 1, b: 2 } : { b: 2, a: 1 }));
+    for (const values of [odd, odd, odd, proto, proto, proto, mixed, mixed]) {
+      const arrived = columns(read(framesOf(of(...values))[0]!)).values as object[];
+      expect(arrived.map((v) => Object.entries(v))).toEqual(values.map((v) => Object.entries(v)));
+      expect(arrived.every((v) => Object.getPrototypeOf(v) === Object.prototype)).toBe(true);
+    }
+  });
+
+  it('has no part of a text that keeps the whole of the column alive', () => {
+    const held: unknown[] = [];
+    const long = new Batch(false, 512);
+    for (let i = 0; i < 512; i++) long.add(`${i} ${'a long text '.repeat(40)}`, 0);
+    const [frame] = framesOf(long);
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    for (let i = 0; i < 100; i++) held.push(read(frame!).values[7]);
+    collect();
+    // 100 × 250 KiB would be held.
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(8 << 20);
+    expect(held.length).toBe(100);
   });
 
   it('with a record nested as deeply as can be stored arrives', () => {
@@ -153,6 +228,24 @@ describe('a frame', () => {
     refused(Buffer.concat([frame!, Buffer.alloc(1)]), 'one more');
   });
 
+  it('whose checksum is right and whose content was changed is a batch or refused, and nothing large is made for it', () => {
+    const random = new Random(SEED);
+    for (let round = 0; round < rounds(300); round++) {
+      const sent = batch(random, 20);
+      framesOf(sent);
+      const [forged] = framesOf(sent);
+      for (let n = random.between(1, 3); n > 0; n--) forged![random.between(9, forged!.length - 1)] = random.of([0, 1, 0x7f, 0x80, 0xff, random.below(256)]);
+      forged!.writeUInt32LE(crc32(forged!.subarray(4)), 0);
+      const reader = new FrameReader();
+      try {
+        reader.open(forged!);
+        expect(reader.batch().size).toBeLessThanOrEqual(1 << 16);
+      } catch (error) {
+        expect(error, `seed ${SEED}, round ${round}`).toMatchObject({ code: 'LINK_CORRUPT' });
+      }
+    }
+  });
+
   it('whose checksum is right and whose content is none is refused, and nothing large is made for it', () => {
     const writer = new FrameWriter(FRAME_MAX);
     // What is none is sent under the name of a batch: mails are values of any form.
@@ -160,17 +253,8 @@ describe('a frame', () => {
     for (let round = 0; round < rounds(300); round++) {
       const forged = Buffer.from(writer.mail(Buffer.from(Array.from({ length: random.below(40) }, () => random.below(256)))));
       forged[4] = 1;
-      forged.writeUInt32LE(crc(forged), 0);
+      forged.writeUInt32LE(crc32(forged.subarray(4)), 0);
       refused(forged, `seed ${SEED}, round ${round}`);
     }
   });
 });
-
-function crc(frame: Buffer): number {
-  let c = ~0;
-  for (const byte of frame.subarray(4)) {
-    c ^= byte;
-    for (let k = 0; k < 8; k++) c = (c >>> 1) ^ (0xedb88320 & -(c & 1));
-  }
-  return ~c >>> 0;
-}
