@@ -50,16 +50,16 @@ export function told(client: Client, event: Parameters<Client['on']>[0]): Promis
   });
 }
 
-/** What an iteration gives, until the predicate holds of one. */
+/** The first of what an iteration gives of which the predicate holds; the iteration goes on behind it. */
 export async function until<T>(values: AsyncIterable<T>, is: (value: T) => boolean): Promise<T> {
-  for await (const value of values) if (is(value)) return value;
-  throw new Error('it ended before');
+  const iterator = values[Symbol.asyncIterator]();
+  for (;;) {
+    const { value, done } = await iterator.next();
+    if (done === true) throw new Error('it ended before');
+    if (is(value)) return value;
+  }
 }
 
 export function text(value: string): Buffer {
   return Buffer.from(value);
-}
-
-export function seconds(n: number): Promise<void> {
-  return new Promise((resolve) => void setTimeout(resolve, n * 1000));
 }

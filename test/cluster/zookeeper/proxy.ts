@@ -1,0 +1,103 @@
+// What stands between a client and its server in a test: it holds bytes back, loses answers, or cuts the line.
+
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { addressOf } from '../../../src/cluster/zookeeper/wire.ts';
+
+export class Proxy {
+  readonly #server: Server;
+  readonly #target: { readonly host: string; readonly port: number };
+  readonly #pairs = new Set<{ readonly near: Socket; readonly far: Socket }>();
+  #open = true;
+  #losing: ((bytes: Buffer) => boolean) | undefined;
+
+  private constructor(target: string) {
+    this.#target = addressOf(target);
+    this.#server = createServer((near) => this.#accept(near));
+  }
+
+  static async start(target: string): Promise<Proxy> {
+    const proxy = new Proxy(target);
+    await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve));
+    return proxy;
+  }
+
+  get connect(): string {
+    return `127.0.0.1:${(this.#server.address() as { port: number }).port}`;
+  }
+
+  /** Nothing gets through, and new connections are closed, until `mend`. The server sees the connection end. */
+  cut(): void {
+    this.#open = false;
+    for (const { near, far } of this.#pairs) {
+      near.destroy();
+      far.destroy();
+    }
+  }
+  mend(): void {
+    this.#open = true;
+    this.#losing = undefined;
+    for (const { near, far } of this.#pairs) {
+      near.resume();
+      far.resume();
+    }
+  }
+  /** Both sides wait, as if nobody was there; the connections stay. */
+  stall(): void {
+    for (const { near, far } of this.#pairs) {
+      near.pause();
+      far.pause();
+    }
+  }
+  /** The next request that holds those bytes gets to the server, its answer does not come back: the line is cut when it would. Resolves then. */
+  loseAnswerTo(bytes: string): Promise<void> {
+    return new Promise((resolve) => {
+      let passed = false;
+      this.#losing = (chunk) => {
+        if (!passed) {
+          passed = chunk.includes(bytes);
+          return false;
+        }
+        return true;
+      };
+      this.#lost = resolve;
+    });
+  }
+  #lost: (() => void) | undefined;
+
+  close(): void {
+    this.cut();
+    this.#server.close();
+  }
+
+  #accept(near: Socket): void {
+    near.on('error', () => {});
+    if (!this.#open) {
+      near.destroy();
+      return;
+    }
+    const far = connect(this.#target);
+    far.on('error', () => {});
+    const pair = { near, far };
+    this.#pairs.add(pair);
+    const end = (): void => {
+      this.#pairs.delete(pair);
+      near.destroy();
+      far.destroy();
+    };
+    near.on('close', end);
+    far.on('close', end);
+    near.on('data', (bytes) => {
+      this.#losing?.(bytes);
+      far.write(bytes);
+    });
+    far.on('data', (bytes) => {
+      if (this.#losing?.(Buffer.alloc(0)) === true) {
+        this.#losing = undefined;
+        end();
+        this.#lost?.();
+        return;
+      }
+      near.write(bytes);
+    });
+  }
+}
