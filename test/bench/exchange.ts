@@ -168,7 +168,7 @@ async function child(): Promise<void> {
   const connections = connectionsOf('b', (message) => receive(channels!, message as number, (figures) => process.send!(figures)));
   const address = await connections.listen();
   process.send!(address);
-  channels = await connections.connect({ worker: 'a', host: '', port: 0 });
+  ({ channels } = await connections.connect({ worker: 'a', host: '', port: 0 }));
   await channels.lost;
   await connections.close();
   process.disconnect();
@@ -185,7 +185,7 @@ async function processes(events: number, runs: number): Promise<void> {
   const other: ChildProcess = fork(fileURLToPath(import.meta.url), ['--child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   const [address] = (await once(other, 'message')) as [{ host: string; port: number }];
   const connections = connectionsOf('a');
-  const channels = await connections.connect({ worker: 'b', ...address });
+  const { channels } = await connections.connect({ worker: 'b', ...address });
   await measure('processes', channels, async () => ((await once(other, 'message')) as [Figures])[0], events, runs);
   await connections.close();
   await once(other, 'exit');

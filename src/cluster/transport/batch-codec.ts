@@ -95,18 +95,30 @@ function writeValues(out: ByteWriter, values: readonly unknown[], from: number, 
     }
     const keys = keysOf(first);
     const shape = keys === undefined ? undefined : splits.of(keys);
-    if (shape?.split(values, from, n) === true) {
-      out.u8(RECORDS);
-      out.varint(shape.keys.length);
-      for (const key of shape.keys) encodeInto(out, key);
-      for (let k = 0; k < shape.keys.length; k++) writeColumn(out, shape.columns[k]!, n, shape.memos[k]!);
-      return shape;
+    if (shape !== undefined) {
+      let written = false;
+      try {
+        written = shape.split(values, from, n);
+        if (written) writeRecords(out, shape, n);
+      } catch (error) {
+        shape.clear(n);
+        throw error;
+      }
+      if (written) return shape;
+      shape.clear(n);
     }
   }
   out.at = start;
   out.u8(TOGETHER);
   encodeInto(out, n === values.length ? values : values.slice(from, from + n));
   return undefined;
+}
+
+function writeRecords(out: ByteWriter, { keys, columns, memos }: SplitShape, n: number): void {
+  out.u8(RECORDS);
+  out.varint(keys.length);
+  for (const key of keys) encodeInto(out, key);
+  for (let k = 0; k < keys.length; k++) writeColumn(out, columns[k]!, n, memos[k]!);
 }
 
 /** One that is nested as deeply as can be stored is too deep inside of an array; and one that cannot be stored is found so. */
@@ -187,7 +199,11 @@ function readValues(from: ByteReader, n: number, values: unknown[]): JoinShape |
     }
     case RECORDS: {
       const keys: string[] = [];
-      for (let left = from.varint(); left > 0; left--) keys.push(String(decodeFrom(from)));
+      for (let left = from.varint(); left > 0; left--) {
+        const key = decodeFrom(from);
+        if (typeof key !== 'string') throw new RangeError('A field has no name.');
+        keys.push(key);
+      }
       const shape = joins.of(keys);
       if (shape === undefined) throw new RangeError('Records have a shape that none can have.');
       for (let k = 0; k < keys.length; k++) shape.columns[k] = readColumn(from, n, shape.places[k]!);

@@ -1,7 +1,7 @@
 // The connections of a worker: one to each other worker that it shares channels with, over TCP or TLS.
 //
 // Who owns what: of two workers the one with the smaller id dials, the other one waits for it, so that there is one connection a pair whoever asks first. Asking is
-// `connect`, at both sides. What stands is given to whoever asks; what is lost is told by the channels' `lost`, and only `connect` makes a new one.
+// `connect`, at both sides. What stands is given to whoever asks; what is lost is told by its `lost`, and only `connect` makes a new one.
 //
 // Invariants:
 //  C1  No frame is read, and no channel made, before the handshake is over at both sides.
@@ -16,9 +16,10 @@ import type { Logger } from '../../graph/context.ts';
 import { DEFAULT_WAITS, waitBefore } from '../../time/backoff.ts';
 import { type Certificates, readCertificates, type TlsOptions, watchCertificates } from './certificates.ts';
 import { type Hello, type Introduced, introduce, judge, refused, welcome } from './handshake.ts';
-import { linkLost } from './link.ts';
+import { FRAME_MAX, type Link, linkLost } from './link.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { RemoteChannels } from './remote-channel.ts';
+import { PART_HEAD, SharedLink } from './shared-link.ts';
 import { socketLink } from './socket-link.ts';
 
 export interface ConnectionsOptions {
@@ -34,7 +35,7 @@ export interface ConnectionsOptions {
   /** What another worker's `tell` sent. */
   readonly mail?: ((worker: string, message: unknown) => void) | undefined;
   /** A connection stands; before anything has come over it. */
-  readonly connected?: ((worker: string, channels: RemoteChannels) => void) | undefined;
+  readonly connected?: ((connection: Connection) => void) | undefined;
   /** Batches of a channel that are sent and not taken; default 8. */
   readonly window?: number | undefined;
   /** Bytes of a frame; default 72 MiB. */
@@ -53,6 +54,18 @@ export interface Peer {
   readonly port: number;
 }
 
+/** The one connection to another worker. */
+export interface Connection {
+  /** The other one's id. */
+  readonly worker: string;
+  /** Channels and mail between the main threads of the two. */
+  readonly channels: RemoteChannels;
+  /** Settles once it is gone: with the reason, or undefined where one side closed it. */
+  readonly lost: Promise<MillraceError | undefined>;
+  /** A link within it, for a pair of hosts: the same number at both sides, from 1, used once. */
+  part(number: number): Link;
+}
+
 export interface ConnectOptions {
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds; default 30 s. */
@@ -68,9 +81,9 @@ const CERTIFICATE_CODES = /^(ERR_SSL_|ERR_TLS_|CERT_|UNABLE_TO_|SELF_SIGNED|DEPT
 export class Connections {
   readonly #options: ConnectionsOptions;
   readonly #refusals: RefusalLog;
-  readonly #standing = new Map<string, { readonly channels: RemoteChannels; readonly lose: (why: string) => void; readonly close: () => void }>();
-  readonly #dialing = new Map<string, Promise<RemoteChannels>>();
-  readonly #awaited = new Map<string, Set<(channels: RemoteChannels) => void>>();
+  readonly #standing = new Map<string, { readonly connection: Connection; readonly lose: (why: string) => void; readonly close: () => void }>();
+  readonly #dialing = new Map<string, Promise<Connection>>();
+  readonly #awaited = new Map<string, Set<(connection: Connection) => void>>();
   readonly #pending = new Set<Socket>();
   readonly #ended = new AbortController();
   #server: Server | undefined;
@@ -124,12 +137,12 @@ export class Connections {
   }
 
   /**
-   * The channels to that worker: those that stand, or new ones. The other side has to ask as well, or to listen where it has the larger id.
+   * The connection to that worker: the one that stands, or a new one. The other side has to ask as well, or to listen where it has the larger id.
    * Throws LINK_REFUSED at once, and LINK_LOST where it cannot be reached in time.
    */
-  async connect(peer: Peer, { signal, giveUpAfter = 30_000 }: ConnectOptions = {}): Promise<RemoteChannels> {
+  async connect(peer: Peer, { signal, giveUpAfter = 30_000 }: ConnectOptions = {}): Promise<Connection> {
     const standing = this.#standing.get(peer.worker);
-    if (standing !== undefined) return standing.channels;
+    if (standing !== undefined) return standing.connection;
     const until = AbortSignal.any([this.#ended.signal, AbortSignal.timeout(giveUpAfter), ...(signal === undefined ? [] : [signal])]);
     if (this.#options.hello().worker > peer.worker) return this.#wait(peer, until);
     const dialing =
@@ -151,13 +164,13 @@ export class Connections {
     if (server?.listening === true) await new Promise<void>((resolve) => server.close(() => resolve()));
   }
 
-  #wait(peer: Peer, until: AbortSignal): Promise<RemoteChannels> {
+  #wait(peer: Peer, until: AbortSignal): Promise<Connection> {
     const waiting = this.#awaited.get(peer.worker) ?? new Set();
     this.#awaited.set(peer.worker, waiting);
     return new Promise((resolve, reject) => {
-      const give = (channels: RemoteChannels): void => {
+      const give = (connection: Connection): void => {
         until.removeEventListener('abort', late);
-        resolve(channels);
+        resolve(connection);
       };
       const late = (): void => {
         waiting.delete(give);
@@ -169,7 +182,7 @@ export class Connections {
     });
   }
 
-  async #dial(peer: Peer, until: AbortSignal): Promise<RemoteChannels> {
+  async #dial(peer: Peer, until: AbortSignal): Promise<Connection> {
     const { secret = '', handshake: time, log } = this.#options;
     const name = `${peer.worker} (${peer.host}:${peer.port})`;
     for (let tried = 1; ; tried += 1) {
@@ -249,23 +262,25 @@ export class Connections {
     }
   }
 
-  #established(socket: Socket, { theirs, read }: Introduced): RemoteChannels {
+  #established(socket: Socket, { theirs, read }: Introduced): Connection {
     const { worker } = theirs;
-    const { frameMax, heartbeat, deadAfter, window, mail, connected, log } = this.#options;
-    const link = socketLink(socket, { peer: worker, frameMax, heartbeat, deadAfter, read });
+    const { frameMax = FRAME_MAX, heartbeat, deadAfter, window, mail, connected, log } = this.#options;
+    const link = socketLink(socket, { peer: worker, frameMax: frameMax + PART_HEAD, heartbeat, deadAfter, read });
     // C2.
     this.#standing.get(worker)?.lose('a newer connection has replaced it');
-    const channels = new RemoteChannels(link, { window, mail: mail === undefined ? undefined : (message) => mail(worker, message) });
-    const standing = { channels, lose: (why: string) => link.close(linkLost(worker, why)), close: () => link.close() };
+    const shared = new SharedLink(link);
+    const channels = new RemoteChannels(shared.part(0), { window, mail: mail === undefined ? undefined : (message) => mail(worker, message) });
+    const connection: Connection = { worker, channels, lost: link.closed, part: (number) => shared.part(number) };
+    const standing = { connection, lose: (why: string) => link.close(linkLost(worker, why)), close: () => link.close() };
     this.#standing.set(worker, standing);
-    void channels.lost.then((error) => {
+    void link.closed.then((error) => {
       if (this.#standing.get(worker) === standing) this.#standing.delete(worker);
       if (error !== undefined) log.warn({ peer: worker, code: error.code }, error.sentence);
     });
-    connected?.(worker, channels);
-    for (const give of this.#awaited.get(worker) ?? []) give(channels);
+    connected?.(connection);
+    for (const give of this.#awaited.get(worker) ?? []) give(connection);
     this.#awaited.delete(worker);
-    return channels;
+    return connection;
   }
 }
 

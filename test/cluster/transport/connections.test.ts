@@ -3,10 +3,13 @@ import { once } from 'node:events';
 import { copyFileSync } from 'node:fs';
 import { connect as connectTcp, createServer, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { MessageChannel } from 'node:worker_threads';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { readCertificates, type TlsOptions } from '../../../src/cluster/transport/certificates.ts';
-import { Connections, type ConnectionsOptions, type Peer } from '../../../src/cluster/transport/connections.ts';
-import type { RemoteChannels } from '../../../src/cluster/transport/remote-channel.ts';
+import { type Connection, Connections, type ConnectionsOptions, type Peer } from '../../../src/cluster/transport/connections.ts';
+import { RemoteChannels } from '../../../src/cluster/transport/remote-channel.ts';
+import { relay } from '../../../src/cluster/transport/shared-link.ts';
+import { threadLink } from '../../../src/cluster/transport/thread-link.ts';
 import type { Logger } from '../../../src/graph/context.ts';
 import { takeBatch } from '../../../src/runtime/batch.ts';
 import { notHad } from '../../services/not-had.ts';
@@ -35,17 +38,17 @@ async function worker(name: string, options: Partial<ConnectionsOptions> = {}): 
     secret: 'open sesame',
     log,
     mail: (from, message) => void mails.push([from, message]),
-    connected: (peer) => void connected.push(peer),
+    connected: (connection) => void connected.push(connection.worker),
     ...options,
   });
   open.push(connections);
   return { ...(await connections.listen()), worker: name, connections, said, mails, connected };
 }
 
-const asked = (from: Worker, to: Worker, giveUpAfter = 5000): Promise<RemoteChannels> => from.connections.connect(to, { giveUpAfter });
+const asked = (from: Worker, to: Worker, giveUpAfter = 5000): Promise<Connection> => from.connections.connect(to, { giveUpAfter });
 
 /** Sends a record there and takes it. */
-async function carries(from: RemoteChannels, to: RemoteChannels, name: string): Promise<unknown> {
+async function carries({ channels: from }: Pick<Connection, 'channels'>, { channels: to }: Pick<Connection, 'channels'>, name: string): Promise<unknown> {
   const sender = from.out({ name, attempt: 1, from: 'a', to: 'b', wake() {}, failed() {} });
   const batch = takeBatch(false);
   batch.add({ over: name }, 1);
@@ -76,8 +79,8 @@ describe('the workers of a cluster', () => {
     expect(await Promise.all([carries(ab, ba, 'ab'), carries(ba, ab, 'ba'), carries(ac, ca, 'ac'), carries(cb, bc, 'cb')])).toEqual(
       ['ab', 'ba', 'ac', 'cb'].map((over) => ({ over })),
     );
-    ab.tell('hello');
-    ba.tell('and back');
+    ab.channels.tell('hello');
+    ba.channels.tell('and back');
     await carries(ab, ba, 'behind the mail');
     expect(b.mails).toEqual([['a', 'hello']]);
   });
@@ -136,6 +139,33 @@ describe('the workers of a cluster', () => {
     const fresh = await asked(second, b);
     expect(await old.lost).toMatchObject({ code: 'LINK_LOST' });
     expect(await carries(fresh, await asked(b, second), 'fresh')).toEqual({ over: 'fresh' });
+  });
+
+  it('have links for pairs of their hosts within the connection, relayed to where those run', async () => {
+    const [a, b] = [await worker('a'), await worker('b')];
+    const [ab, ba] = await Promise.all([asked(a, b), asked(b, a)]);
+    const host = (connection: Connection, number: number): RemoteChannels => {
+      const { port1, port2 } = new MessageChannel();
+      relay(threadLink(port1, { peer: 'host' }), connection.part(number));
+      return new RemoteChannels(threadLink(port2, { peer: 'main' }));
+    };
+    // One side is there before the other one knows of it.
+    const [near1, near2] = [host(ab, 1), host(ab, 2)];
+    near1.out({ name: 'early', attempt: 1, from: 'a', to: 'b', wake() {}, failed() {} });
+    await carries(ab, ba, 'meanwhile');
+    const [far1, far2] = [host(ba, 1), host(ba, 2)];
+    const over = await Promise.all([
+      carries({ channels: near1 }, { channels: far1 }, 'lane'),
+      carries({ channels: far2 }, { channels: near2 }, 'lane'),
+      carries({ channels: near2 }, { channels: far2 }, 'other lane'),
+    ]);
+    expect(over).toEqual([{ over: 'lane' }, { over: 'lane' }, { over: 'other lane' }]);
+    // One that ends leaves the others alone.
+    ab.part(1).close();
+    expect([await near1.lost, await far1.lost]).toEqual([undefined, undefined]);
+    expect(await carries({ channels: near2 }, { channels: far2 }, 'third lane')).toEqual({ over: 'third lane' });
+    await a.connections.close();
+    expect([await near2.lost, await far2.lost]).toEqual([undefined, undefined]);
   });
 
   it('that close say so: nothing was lost', async () => {
