@@ -1,10 +1,12 @@
 import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { BUFFERED_MAX, type Link } from '../../../src/cluster/transport/link.ts';
 import { RemoteChannels } from '../../../src/cluster/transport/remote-channel.ts';
 import { threadLink } from '../../../src/cluster/transport/thread-link.ts';
 import { takeBatch } from '../../../src/runtime/batch.ts';
+import { bundled } from '../../bundled.ts';
 import { Random, SEED } from '../../random.ts';
 
 const opened: { close(): unknown }[] = [];
@@ -84,11 +86,9 @@ describe('a link between threads', () => {
 describe('channels to a thread', () => {
   function echo(lanes: number): { worker: Worker; channels: RemoteChannels } {
     const { port1, port2 } = new MessageChannel();
-    const loader = new URL('../../../scripts/typescript.mjs', import.meta.url).href;
-    const worker = new Worker(new URL('./echo-thread.ts', import.meta.url), {
+    const worker = new Worker(bundled(fileURLToPath(new URL('./echo-thread.ts', import.meta.url))), {
       workerData: { port: port2, lanes },
       transferList: [port2],
-      execArgv: ['--import', loader],
     });
     worker.on('error', () => {});
     const link = threadLink(port1, { peer: 'echo' });
