@@ -53,6 +53,8 @@ export interface Client {
   readonly sessionId: bigint;
   /** As the servers have granted it, ms. */
   readonly sessionTimeoutMs: number;
+  /** Whether there is a connection, as far as we know. */
+  readonly connected: boolean;
   /** Z4: milliseconds, 0 where there is none. */
   leaseLeft(): number;
   /** Resolves when there is a connection. @throws ZOOKEEPER_UNREACHABLE, ZOOKEEPER_AUTHENTICATION, ZOOKEEPER_FORBIDDEN (the root), ZOOKEEPER_CLOSED */

@@ -92,6 +92,10 @@ export class Session implements Client {
     return this.#wire?.sessionTimeoutMs ?? this.#options.sessionTimeoutMs;
   }
 
+  get connected(): boolean {
+    return this.#connected;
+  }
+
   leaseLeft(): number {
     if (this.#ended !== undefined) return 0;
     return Math.max(0, this.#proof + this.sessionTimeoutMs * LEASE_SHARE - performance.now());

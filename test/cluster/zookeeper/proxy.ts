@@ -8,6 +8,7 @@ export class Proxy {
   readonly #target: { readonly host: string; readonly port: number };
   readonly #pairs = new Set<{ readonly near: Socket; readonly far: Socket }>();
   #open = true;
+  #stalled = false;
   #losing: ((bytes: Buffer) => boolean) | undefined;
 
   private constructor(target: string) {
@@ -35,14 +36,16 @@ export class Proxy {
   }
   mend(): void {
     this.#open = true;
+    this.#stalled = false;
     this.#losing = undefined;
     for (const { near, far } of this.#pairs) {
       near.resume();
       far.resume();
     }
   }
-  /** Both sides wait, as if nobody was there; the connections stay. */
+  /** Both sides wait, as if nobody was there, until `mend`; connections stay, and new ones are taken. */
   stall(): void {
+    this.#stalled = true;
     for (const { near, far } of this.#pairs) {
       near.pause();
       far.pause();
@@ -99,5 +102,9 @@ export class Proxy {
       }
       near.write(bytes);
     });
+    if (this.#stalled) {
+      near.pause();
+      far.pause();
+    }
   }
 }
