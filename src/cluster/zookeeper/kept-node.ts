@@ -5,11 +5,14 @@
 //      behind is replaced.
 //  K2  Its name is nobody else's (it has a random part), so that whatever is there under it is ours.
 //  K3  `open` resolves when it is there for the first time; `close` when it is gone, or goes with its session.
+//  K4  Once it was there, nothing but the end of its client keeps it from being made again: also where it is refused for a while, such as by an ACL.
 
 import { dirname } from 'node:path/posix';
 import type { Client, Znode } from './client.ts';
 import { isPassing, refusalOf } from './errors.ts';
 import { followed } from './follow.ts';
+
+const AGAIN_MS = 1000;
 
 export class KeptNode {
   readonly #client: Client;
@@ -28,7 +31,7 @@ export class KeptNode {
   static async open(client: Client, path: string, value: Uint8Array): Promise<KeptNode> {
     const kept = new KeptNode(client, path, value);
     await new Promise<void>((resolve, reject) => {
-      kept.#keeping = kept.#keep(resolve).catch(reject);
+      kept.#keeping = kept.#keep(resolve, reject);
     });
     return kept;
   }
@@ -49,15 +52,35 @@ export class KeptNode {
     await this.#turn(() => removeOwn(this.#client, this.#path, epoch));
   }
 
-  async #keep(there: () => void): Promise<void> {
+  /** K1, K4. */
+  async #keep(there: () => void, failed: (error: unknown) => void): Promise<void> {
     const { signal } = this.#ending;
-    for await (const found of followed(this.#client, (wake) => this.#client.get(this.#path, wake), signal)) {
+    const client = this.#client;
+    let made = false;
+    while (!signal.aborted) {
       try {
-        await this.#turn(() => (signal.aborted ? Promise.resolve() : this.#put(found)));
-        there();
+        for await (const found of followed(client, (wake) => client.get(this.#path, wake), signal)) {
+          try {
+            await this.#turn(() => (signal.aborted ? Promise.resolve() : this.#put(found)));
+          } catch (error) {
+            // The next connection, or the change that came in between, brings another look.
+            if (!isPassing(error) && refusalOf(error) === undefined) throw error;
+            continue;
+          }
+          made = true;
+          there();
+        }
       } catch (error) {
-        // K1: the next connection, or the change that came in between, brings another look.
-        if (!isPassing(error) && refusalOf(error) === undefined) throw error;
+        if (!made) return failed(error);
+        if ((error as { code?: unknown }).code === 'ZOOKEEPER_CLOSED') return;
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, AGAIN_MS);
+          const done = (): void => {
+            clearTimeout(timer);
+            resolve();
+          };
+          signal.addEventListener('abort', done, { once: true });
+        });
       }
     }
   }

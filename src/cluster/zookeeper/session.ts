@@ -294,6 +294,7 @@ export class Session implements Client {
   #onDisconnected(): void {
     this.#connected = false;
     this.#quiet();
+    this.#watches.clear();
     for (const request of this.#requests) request.reject(lost(request.what, request.write));
     this.#requests.clear();
   }
@@ -302,7 +303,6 @@ export class Session implements Client {
     wire.abandon();
     this.#onDisconnected();
     this.#proof = Number.NEGATIVE_INFINITY;
-    this.#watches.clear();
     this.#wire = undefined;
     this.#begin();
     this.#noticeLapse();
@@ -320,7 +320,6 @@ export class Session implements Client {
     this.#ended = error;
     this.#onDisconnected();
     this.#fail(error);
-    this.#watches.clear();
     clearTimeout(this.#lapse);
     if (!this.#lapsed) {
       this.#lapsed = true;

@@ -1,6 +1,6 @@
 // One session with ZooKeeper over node-zookeeper-client: the only file that knows that library.
 //
-// What: the library frames requests, numbers them, resumes the session after a lost connection and renews watches. What it lacks is added around it, on its own
+// What: the library frames requests, numbers them and resumes the session after a lost connection. What it lacks is added around it, on its own
 // objects, version 1.1.3 exactly: a limit for the handshake and for whoever never answers, TLS, a socket that holds no process up, an end at once.
 //
 // Invariants:
@@ -9,7 +9,9 @@
 //  W2  What the library throws while it reads an answer (a number that it does not know) ends the connection, and not the process.
 //  W3  After `abandon()` nothing that was queued is sent, and no listener is called.
 //  W4  Version 0 is checked: the library takes it for «any» in transactions.
-//  W5  After EXPIRED or AUTH_FAILED the object is of no use; whoever owns it makes another.
+//  W5  Watches end with their connection. The library would ask for all of them again in one request, which servers refuse beyond a mebibyte, again and again; and some
+//      would be lost all the same. Whoever watches reads again (client.ts, Z6).
+//  W6  After EXPIRED or AUTH_FAILED the object is of no use; whoever owns it makes another.
 
 import type { EventEmitter } from 'node:events';
 import { createRequire } from 'node:module';
@@ -67,7 +69,7 @@ interface Connection {
   socket: Socket | undefined;
   pendingBuffer: Buffer | null;
   readonly packetQueue: { shift(): unknown };
-  readonly watcherManager: Readonly<Record<'dataWatchers' | 'existenceWatchers' | 'childWatchers', Record<string, EventEmitter | undefined>>>;
+  readonly watcherManager: Record<'dataWatchers' | 'existenceWatchers' | 'childWatchers', Record<string, EventEmitter | undefined>>;
   onSocketConnected(): void;
   onSocketData(bytes: Buffer): void;
   onSocketDrain(): void;
@@ -89,6 +91,7 @@ export interface WireOptions {
 
 const PAUSE_MS = 50;
 const PAUSE_SPREAD_MS = 200;
+const YOUNG_MS = 1000;
 const HANDSHAKE_MIN_MS = 250;
 const HANDSHAKE_MAX_MS = 5000;
 
@@ -103,6 +106,8 @@ export class Wire {
   #next: number;
   /** Servers tried since there was a session. */
   #tried = 0;
+  /** There was a session on the newest connection. */
+  #granted = false;
   #held = false;
   #abandoned = false;
   #pause: NodeJS.Timeout | undefined;
@@ -248,6 +253,7 @@ export class Wire {
     if (name === 'SYNC_CONNECTED') {
       clearTimeout(this.#handshake);
       this.#tried = 0;
+      this.#granted = true;
       this.failure = undefined;
       this.#options.on('connected');
     } else if (name === 'DISCONNECTED') this.#options.on('disconnected');
@@ -261,7 +267,9 @@ export class Wire {
     this.#connection.setState(CONNECTING);
     const { servers } = this.#options;
     const dial = (): void => this.#open(servers[this.#next++ % servers.length]!);
-    if (this.#tried++ < servers.length) {
+    // A connection that was lost at once may be so again.
+    const young = this.#granted && performance.now() - this.#began < YOUNG_MS;
+    if (this.#tried++ < servers.length && !young) {
       dial();
       return;
     }
@@ -274,10 +282,13 @@ export class Wire {
     const { tls } = this.#options;
     const { host, port } = addressOf(server);
     this.#began = performance.now();
+    this.#granted = false;
     const socket = tls === undefined ? connectPlain({ host, port }) : connectTls({ host, port, ...tls });
     if (!this.#held) socket.unref();
     connection.socket = socket;
     connection.pendingBuffer = null;
+    // W5.
+    Object.assign(connection.watcherManager, { dataWatchers: {}, existenceWatchers: {}, childWatchers: {} });
     socket.setNoDelay();
     socket.once(tls === undefined ? 'connect' : 'secureConnect', () => connection.onSocketConnected());
     socket.on('data', (bytes) => {

@@ -182,4 +182,17 @@ describe.skipIf(NO_ZOOKEEPER)('an election', () => {
     await standing(other, 2);
     expect(zk.epoch).toBe(2);
   });
+
+  it('protocols 18: a process whose event loop stood still for longer than the lease is no leader in the same turn, before any timer could say so', async () => {
+    const zk = await client({ sessionTimeoutMs: 1000 });
+    const candidate = new Candidate(zk, 'a');
+    const term = await candidate.elected();
+    expect(term.isLeader()).toBe(true);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 800);
+    expect([zk.leaseLeft(), term.isLeader(), term.ended.aborted]).toEqual([0, false, true]);
+    // The session may live on: the term stays over, and the next has an epoch of its own.
+    await zk.settle();
+    expect(term.isLeader()).toBe(false);
+    expect((await candidate.elected()).epoch).toBe(2);
+  });
 });

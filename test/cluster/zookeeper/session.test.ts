@@ -1,11 +1,12 @@
 // The client port on a real server: what recipes count on (src/cluster/zookeeper/client.ts).
 
 import { createServer, type Socket } from 'node:net';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { VALUE_BYTES } from '../../../src/cluster/zookeeper/client.ts';
 import type { ZooKeeperError } from '../../../src/cluster/zookeeper/errors.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text } from './clients.ts';
+import { type Answer, garbage, half, OddServer, said } from './odd-server.ts';
 
 describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
   const client = clientsForTests();
@@ -172,5 +173,31 @@ describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
     const zk = await client({ connect: `127.0.0.1:1,${await zookeeperForTests()}` });
     await zk.create('/x', text(''));
     expect(await zk.children('/')).toEqual(['x']);
+  });
+});
+
+describe('a client whose server', () => {
+  const client = clientsForTests();
+  const oddServer = async (...answers: Answer[]): Promise<OddServer> => {
+    const server = await OddServer.start(answers);
+    onTestFinished(() => server.close());
+    return server;
+  };
+
+  it('answers with a number that the library does not know loses the connection, and not the process', async () => {
+    const server = await oddServer(said(-118), said(-118), said(-101));
+    const zk = await client({ connect: server.connect, root: '' });
+    await expect(zk.remove('/x', -1)).rejects.toMatchObject({ code: 'ZOOKEEPER_CONNECTION_LOST', unknown: true });
+    // Of a read nothing is unknown, and it is asked again.
+    expect(await zk.children('/x')).toBeUndefined();
+    expect(server.connections).toBe(3);
+  });
+
+  it('answers with garbage, or half and goes, is connected to anew, and what it says then is understood', async () => {
+    const server = await oddServer(half, garbage);
+    const zk = await client({ connect: server.connect, root: '' });
+    for (let i = 0; i < 2; i++) await expect(zk.remove('/x', -1)).rejects.toMatchObject({ unknown: true });
+    await zk.remove('/x', -1);
+    expect([server.connections, zk.epoch]).toEqual([3, 1]);
   });
 });
