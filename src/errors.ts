@@ -86,6 +86,7 @@ export const CODES = {
   KAFKA_OFFSET_LOST: { retryable: false },
   KAFKA_FENCED: { retryable: false },
   KAFKA_RECORD_TOO_LARGE: { retryable: false },
+  KAFKA_TIMESTAMP: { retryable: false },
   KAFKA_COMPRESSION: { retryable: false },
   KAFKA_CORRUPT: { retryable: true },
   KAFKA_VERSION: { retryable: false },

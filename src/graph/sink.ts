@@ -51,6 +51,8 @@ export interface TransactionalSink<T, E = unknown> {
 export interface TransactionalWriter<T, E = T> {
   /** When the record arrives; plain data and bytes. Default: the value itself. */
   encode?(value: T, timestamp: number): E;
+  /** Before what was encoded goes into a checkpoint, from which it must be committed whatever comes: rejects where it never can be. */
+  checked?(): Promise<void>;
   /**
    * Stores the records and the id atomically. Never called for a checkpoint without records, never twice at once, ids rising.
    */

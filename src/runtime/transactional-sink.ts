@@ -8,6 +8,7 @@
 //  K3  An error out of `commit` has an unknown outcome: the task fails, and a new attempt begins again at the fence.
 //     Once uploaded, a segment is kept in memory only while HELD_BYTES last; the newest are given up first, since they are committed last, and are read back then.
 //  K4  A new segment with an id at or below the marker fails the job (COMMIT_ID_REUSED); only restored ones may be skipped.
+//  K5  What a writer's `checked` refuses is in no checkpoint: its task fails instead, and begins again in front of it.
 
 import { decode, encode } from '../../state-backends/index.ts';
 import { MillraceError } from '../errors.ts';
@@ -194,6 +195,14 @@ export class TransactionalSinkRunner implements SinkRunner {
     const now = this.#identities.map((identity) => ({ identity, segments: [...identity.segments], data: identity.writer.snapshot?.() }));
     return async () => {
       const { storage, fileName, io } = this.#options;
+      try {
+        await own.writer.checked?.();
+      } catch (error) {
+        // The checkpoint alone would be tried again, with the same records.
+        const failure = sinkFailed(this.#options.uid, error);
+        this.#options.failed(failure);
+        throw failure;
+      }
       const snapshots: WriterSnapshot[] = [];
       for (const { identity, segments, data } of now) {
         const stored: SegmentSnapshot[] = [];

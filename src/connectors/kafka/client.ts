@@ -142,8 +142,10 @@ export interface TransactionalProducer {
 
 export interface ProducerOptions {
   readonly compression?: Compression | undefined;
-  /** Bytes of one request, below the topic's `max.message.bytes`. */
+  /** Bytes of one request. */
   readonly requestBytes?: number;
+  /** Bytes of one batch for this topic, where it takes less than that. */
+  readonly batchBytes?: (topic: string) => number | undefined;
 }
 
 /** Connected; shared by all readers or writers of one source or sink in a process. */

@@ -61,6 +61,7 @@ export class Delivery {
   readonly #transactionalId: string | undefined;
   readonly #codec: Codec;
   readonly #requestBytes: number;
+  readonly #batchBytes: (topic: string) => number | undefined;
   readonly #topics = new Map<string, Lane[]>();
   /** With records, and nothing under way. */
   readonly #ready = new Set<Lane>();
@@ -75,6 +76,7 @@ export class Delivery {
     this.#transactionalId = options.transactionalId;
     this.#codec = codecOf(options.compression);
     this.#requestBytes = options.requestBytes ?? REQUEST_BYTES;
+    this.#batchBytes = options.batchBytes ?? (() => undefined);
   }
 
   /** Before the first `send`. */
@@ -147,6 +149,7 @@ export class Delivery {
   #batchOf(lane: Lane): Batch {
     const records: OutgoingRecord[] = [];
     const tickets: { ticket: Ticket; records: number }[] = [];
+    const most = Math.min(this.#requestBytes, this.#batchBytes(lane.topic) ?? this.#requestBytes);
     let bytes = 0;
     let full = false;
     while (!full && lane.queue.length > 0) {
@@ -156,7 +159,7 @@ export class Delivery {
         const record = parcel.records[parcel.taken]!;
         const more = bytesOf(record);
         // One that is too large by itself goes alone, for the broker to say so.
-        full = bytes > 0 && bytes + more > this.#requestBytes;
+        full = bytes > 0 && bytes + more > most;
         if (full) break;
         bytes += more;
         records.push(record);

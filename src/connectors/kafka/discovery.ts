@@ -9,12 +9,15 @@
 //  D2  A partition is handed out once; the runtime remembers which.
 //  D3  A partition to be read from its earliest record has no `start`: what retention took before the first fetch was not lost by us.
 //  D4  The first look fails where the brokers or the topics cannot be had; later ones are tried again, and that is said once.
+//  D5  A pattern that no topic matches at first has begun all the same: `BEGUN`, a split without records that is read to its end at once, says so in every snapshot, so that
+//      what appears later is read from its first record after a restore, too. Markers of sinks are never records: a pattern passes over their topic.
 
 import { MillraceError, messageOf } from '../../errors.ts';
 import type { SourceContext } from '../../graph/source.ts';
 import type { Io } from '../../runtime/io.ts';
 import type { Cluster, TopicMetadata } from './client.ts';
 import { forbidden } from './errors.ts';
+import { MARKER_TOPIC } from './marker.ts';
 import type { LossPolicy } from './offset-loss.ts';
 import { Pause } from './pause.ts';
 
@@ -40,6 +43,9 @@ export interface Reading {
   readonly groupId: string | undefined;
   readonly policy: LossPolicy;
 }
+
+/** D5. */
+export const BEGUN: KafkaSplit = { topic: '', partition: 0 };
 
 /** How long the first look waits for a topic that was created just now. */
 const APPEARS_MS = 3_000;
@@ -93,7 +99,9 @@ export function mayPass(error: unknown): boolean {
 /** One look: the partitions that are new, with where to begin and to end. */
 export async function look(cluster: Cluster, reading: Reading, facts: { readonly seen: ReadonlySet<string>; readonly first: boolean }): Promise<KafkaSplit[]> {
   const { topics, until } = reading;
-  const names = Array.isArray(topics) ? (topics as readonly string[]) : (await cluster.topics()).filter((name) => (topics as RegExp).test(name));
+  const names = Array.isArray(topics)
+    ? (topics as readonly string[])
+    : (await cluster.topics()).filter((name) => name !== MARKER_TOPIC && (topics as RegExp).test(name));
   if (names.length === 0) return [];
   const splits: KafkaSplit[] = [];
   for (const [meta, partitions] of unseen(await cluster.metadata(names), facts.seen)) {
@@ -226,7 +234,7 @@ export async function* discover(
   let found = await firstLook(cluster, reading, context, io);
   let failing = false;
   // Also where there is none: instances that have no share are told so.
-  yield found;
+  yield found.length === 0 && seen.size === 0 ? [BEGUN] : found;
   while (!context.signal.aborted) {
     for (const split of found) seen.add(splitId(split));
     await pause.wait(everyMs);

@@ -14,7 +14,8 @@
 //  F3  What arrives for a partition that was left or moved to another offset meanwhile is dropped: a request carries the lane's turn.
 //  F4  An answer about a partition concerns that partition only. What a request as a whole meets concerns all partitions in it.
 //  F5  Metadata is asked for by one loop, at once for a partition that has lost its leader and then with growing waits for as long as it finds none.
-//  F6  A topic is gone when answers about it say so for GONE_AFTER_MS: brokers learn of topics one after the other. Another id is another topic at once.
+//  F6  A topic is gone when answers about it say so for GONE_AFTER_MS: brokers learn of topics one after the other. Another id is another topic at once. A log that ends
+//      in front of where it had gone to is shortened after as long: a new leader may not have heard of the newest records yet.
 
 import { codeOf, MillraceError, messageOf } from '../../errors.ts';
 import type { Logger } from '../../graph/context.ts';
@@ -36,14 +37,16 @@ export type Taken =
   | { readonly kind: 'out of range'; readonly error: unknown }
   | { readonly kind: 'recreated'; readonly id: string | undefined }
   | { readonly kind: 'gone' }
+  /** The log ends here for good, in front of where it is to be read to. */
+  | { readonly kind: 'shortened'; readonly end: bigint }
   /** Trying again does not help. */
   | { readonly kind: 'failed'; readonly error: unknown };
 
 export interface Subscription {
   /** Undefined: it was closed. One waits at a time. */
   take(): Promise<Taken | undefined>;
-  /** Goes on from there; what was fetched ahead is dropped. `id` is that of the topic it belongs to. */
-  seek(offset: bigint, id: string | undefined): void;
+  /** Goes on from there; what was fetched ahead is dropped. `id` is that of the topic it belongs to, `end` as in `subscribe`. */
+  seek(offset: bigint, id: string | undefined, end?: bigint): void;
   /** How many records lie behind what was taken, as far as a broker has said. */
   readonly behind: number;
   close(): void;
@@ -90,6 +93,9 @@ interface Lane {
   /** How often in a row a leader was looked for without a fetch that succeeded. */
   tries: number;
   missingSince: number | undefined;
+  /** As far as which the log is known to have gone; undefined: that does not matter. */
+  end: bigint | undefined;
+  shortSince: number | undefined;
   highWatermark: bigint;
   /** The next offset that the read has not been given. */
   taken: bigint;
@@ -118,7 +124,8 @@ export class Fetcher {
     this.#checkedAt = options.io.clock.now();
   }
 
-  subscribe(topic: string, partition: number, offset: bigint, id: string | undefined): Subscription {
+  /** `end`: where the log went to when that was asked, as far as which it is read. */
+  subscribe(topic: string, partition: number, offset: bigint, id: string | undefined, end?: bigint): Subscription {
     const lane: Lane = {
       topic,
       partition,
@@ -133,6 +140,8 @@ export class Fetcher {
       closed: this.#closed,
       tries: 0,
       missingSince: undefined,
+      end,
+      shortSince: undefined,
       highWatermark: -1n,
       taken: offset,
     };
@@ -140,7 +149,7 @@ export class Fetcher {
     this.#look();
     return {
       take: () => this.#take(lane),
-      seek: (to, of) => this.#seek(lane, to, of),
+      seek: (to, of, until) => this.#seek(lane, to, of, until),
       get behind() {
         return lane.highWatermark > lane.taken ? Number(lane.highWatermark - lane.taken) : 0;
       },
@@ -187,8 +196,10 @@ export class Fetcher {
     waiter(taken);
   }
 
-  #seek(lane: Lane, offset: bigint, id: string | undefined): void {
+  #seek(lane: Lane, offset: bigint, id: string | undefined, end: bigint | undefined): void {
     lane.turn += 1;
+    lane.end = end;
+    lane.shortSince = undefined;
     lane.offset = offset;
     lane.taken = offset;
     if (lane.id !== id) lane.leader = undefined;
@@ -309,9 +320,21 @@ export class Fetcher {
     lane.missingSince = undefined;
     lane.highWatermark = highWatermark;
     this.#settled();
-    if (records.length === 0 && next <= lane.offset) return;
+    if (records.length === 0 && next <= lane.offset) return this.#shortened(lane);
+    lane.shortSince = undefined;
     this.counts.batches += 1;
     this.#give(lane, { kind: 'records', records, next });
+  }
+
+  /** The log ends in front of what was there before: a new leader that has not heard of the newest, which passes, or records that are lost. */
+  #shortened(lane: Lane): void {
+    if (lane.end === undefined || lane.highWatermark < 0n || lane.highWatermark >= lane.end) {
+      lane.shortSince = undefined;
+      return;
+    }
+    const now = this.#options.io.clock.now();
+    lane.shortSince ??= now;
+    if (now - lane.shortSince >= GONE_AFTER_MS) this.#give(lane, { kind: 'shortened', end: lane.highWatermark });
   }
 
   /** The partition has lost its leader, or nothing can be had at all. */

@@ -17,6 +17,9 @@ import { pause } from '../pause.ts';
 import type { Cluster, WantedPartition } from './client.ts';
 import { partitionOfKey } from './partitioner.ts';
 
+/** Unless a sink has one of its own. */
+export const MARKER_TOPIC = 'millrace-markers';
+
 export interface Marker {
   readonly checkpoint: number;
   /** Of the checkpoint, from 1; 0: it was not begun. */

@@ -78,6 +78,30 @@ export function recreated({
   };
 }
 
+/** Of a bounded read: the log does not go as far any more as it went when its end was asked for. */
+export function shortened({
+  topic,
+  partition,
+  wanted,
+  end,
+  policy,
+}: {
+  readonly topic: string;
+  readonly partition: number;
+  readonly wanted: bigint;
+  readonly end: bigint;
+  readonly policy: LossPolicy;
+}): { readonly kind: 'end'; readonly lost: string } | { readonly kind: 'fail'; readonly error: MillraceError } {
+  const lost = `Partition ${partition} of '${topic}' was to be read up to offset ${wanted}, where it ended before, and ends at ${end} now: records were lost on the brokers.`;
+  if (policy !== 'fail') return { kind: 'end', lost };
+  return {
+    kind: 'fail',
+    error: new MillraceError('KAFKA_OFFSET_LOST', lost, {
+      todo: "To end where the log ends now set onOffsetLost to 'earliest' or 'latest', or begin anew with restore none.",
+    }),
+  };
+}
+
 /** Of a topic, or of a partition, that the brokers do not know any more. */
 export function gone(topic: string, partition: number, offset: bigint): MillraceError {
   return new MillraceError(

@@ -15,6 +15,8 @@ const TOPICS_MS = 30_000;
 export interface PlainWriterOptions<T> {
   readonly session: SinkSession;
   readonly rows: Rows<T>;
+  /** Every topic that is met is added. */
+  readonly met: Set<string>;
   readonly uid: string;
   readonly io: Io;
   readonly producer: Producer;
@@ -33,15 +35,19 @@ export class KafkaPlainWriter<T> implements SinkWriter<T> {
   }
 
   async write(values: readonly T[], timestamps: readonly number[]): Promise<void> {
-    const { session, rows, uid, io, producer } = this.#options;
+    const { session, rows, met, uid, io, producer } = this.#options;
     if (this.#closed) throw new MillraceError('SINK_FAILED', 'The Kafka writer is closed.', { todo: 'Open the sink again.', uid });
     const waiting: KafkaRow[] = [];
     for (let i = 0; i < values.length; i++) waiting.push(rows.encode(values[i]!, timestamps[i]!));
     const now = io.elapsed();
-    if (rows.unknown.size > 0 || now - this.#looked > TOPICS_MS) {
+    if (rows.meeting || now - this.#looked > TOPICS_MS) {
       this.#looked = now;
-      await session.topics.refresh(rows.unknown, uid);
-      rows.unknown.clear();
+      for (const topic of rows.met) met.add(topic);
+      await session.topics.refresh(
+        waiting.map((row) => rows.topicOf(row)),
+        uid,
+      );
+      rows.check();
     }
     const at = io.clock.now();
     const outgoing: OutgoingRecord[] = [];

@@ -11,7 +11,7 @@ import type { ReadContext, SourceBatch } from '../../graph/source.ts';
 import type { Cluster, OffsetAt } from './client.ts';
 import { endsOf, type KafkaSplit, mayPass, type Until } from './discovery.ts';
 import type { Fetcher, Taken } from './fetcher.ts';
-import { gone, type LossPolicy, outOfRange, recreated } from './offset-loss.ts';
+import { gone, type LossPolicy, outOfRange, recreated, shortened } from './offset-loss.ts';
 import type { Pause } from './pause.ts';
 import type { Decoder } from './records.ts';
 
@@ -88,7 +88,7 @@ export class PartitionRead<T> {
     const { until, decoder } = this.#settings;
     const { signal, deadLetter } = this.#context;
     if (until !== undefined && this.#end === undefined) await this.#resolveEnd(until);
-    const subscription = this.#fetcher.subscribe(topic, partition, this.#offset, this.#id);
+    const subscription = this.#fetcher.subscribe(topic, partition, this.#offset, this.#id, this.#seenEnd);
     lag(() => subscription.behind);
     const onBad = (bytes: Uint8Array, error: Error): void => deadLetter(bytes, error);
     const leave = (): void => subscription.close();
@@ -99,7 +99,7 @@ export class PartitionRead<T> {
         if (taken === undefined || signal.aborted) return;
         if (taken.kind !== 'records') {
           await this.#decide(taken);
-          subscription.seek(this.#offset, this.#id);
+          subscription.seek(this.#offset, this.#id, this.#seenEnd);
           continue;
         }
         this.#fromEarliest = false;
@@ -131,6 +131,12 @@ export class PartitionRead<T> {
     return this.#end !== undefined && this.#offset >= this.#end;
   }
 
+  /** Offsets that the user has given may not be there yet. */
+  get #seenEnd(): bigint | undefined {
+    const { until } = this.#settings;
+    return typeof until === 'object' && 'offsets' in until ? undefined : this.#end;
+  }
+
   get #position(): KafkaPosition {
     return {
       offset: String(this.#offset),
@@ -158,6 +164,13 @@ export class PartitionRead<T> {
         if (this.#settings.policy === 'fail') throw error;
         this.#context.log.warn({ uid: this.#context.uid }, `${error.sentence} It is waited for.`);
         await this.#pause.wait(GONE_WAIT_MS);
+        return;
+      }
+      case 'shortened': {
+        const decision = shortened({ ...this.#split, wanted: this.#end!, end: taken.end, policy: this.#settings.policy });
+        if (decision.kind === 'fail') throw decision.error;
+        this.#context.log.warn({ uid: this.#context.uid }, `${decision.lost} Reading ends there, as onOffsetLost says.`);
+        this.#end = taken.end;
         return;
       }
       case 'out of range':

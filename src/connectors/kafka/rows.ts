@@ -4,13 +4,18 @@
 // topic that has grown meanwhile is used. Only a `partitioner` of the user's, which needs the value, is asked on arrival; where the topic is not known yet, since it
 // is the first record for it, the value goes along.
 //
-// Invariant: a row is an array of plain data and bytes; what is missing at its end is left out.
+// Invariants:
+//  R1  A row is an array of plain data and bytes; what is missing at its end is left out.
+//  R2  What brokers would refuse is refused on arrival, where the record has its policy: at its commit nothing could be done any more. Of a topic that is met for the
+//      first time rows wait in `met`, and are looked at before a checkpoint may have them.
 
 import { MillraceError } from '../../errors.ts';
 import type { Format } from '../formats.ts';
 import type { OutgoingRecord } from './client.ts';
+import type { Codec } from './compression.ts';
 import { partitionOfKey, Sticky } from './partitioner.ts';
-import type { Topics } from './topics.ts';
+import { encodeBatch, bytesOf as recordBytes } from './record-batch.ts';
+import type { TopicLimits, Topics } from './topics.ts';
 
 /** Timestamp −1: none. `raw`: the value itself, for a partitioner that could not be asked. */
 export type KafkaRow = readonly [
@@ -31,7 +36,14 @@ export interface RowOptions<T> {
   readonly format: Format<T>;
   readonly partitioner: ((value: T, partitions: number) => number) | undefined;
   /** Compressed, a record may fit that looks too large. */
-  readonly compressed: boolean;
+  readonly codec: Codec;
+}
+
+/** A row for a topic that was not known when it arrived. */
+interface Met<T> {
+  readonly topic: string;
+  readonly row: KafkaRow;
+  readonly value: T;
 }
 
 /** Of the record batch and of the record's own fields, generously. */
@@ -42,10 +54,13 @@ export class Rows<T> {
   readonly #topics: Topics;
   readonly #uid: string;
   readonly #sticky: Sticky;
-  /** Seen and not known when the topics are asked for next. */
-  readonly unknown = new Set<string>();
+  readonly #now: () => number;
+  /** R2. */
+  #met: Met<T>[] = [];
 
-  constructor(options: RowOptions<T>, topics: Topics, uid: string, writer: number) {
+  constructor(options: RowOptions<T>, topics: Topics, facts: { readonly uid: string; readonly writer: number; readonly now: () => number }) {
+    const { uid, writer, now } = facts;
+    this.#now = now;
     this.#options = options;
     this.#topics = topics;
     this.#uid = uid;
@@ -61,14 +76,47 @@ export class Rows<T> {
     const bytes = gone ? null : format.encode(value);
     const name = typeof topic === 'string' ? topic : this.#checkedTopic(topic(value));
     const known = this.#topics.get(name);
-    if (known === undefined) this.unknown.add(name);
     const pairs = headers === undefined ? null : this.#pairs(headers(value));
-    this.#fits(name, known?.maxBytes, sizeOf(bytes, keyed, pairs));
-    if (typeof topic === 'string' && pairs === null && partitioner === undefined) return [bytes, keyed, at];
+    let row: KafkaRow;
     const to = typeof topic === 'string' ? null : name;
-    if (partitioner === undefined) return pairs === null ? [bytes, keyed, at, null, to] : [bytes, keyed, at, null, to, pairs];
-    if (known === undefined) return [bytes, keyed, at, null, to, pairs, value];
-    return [bytes, keyed, at, this.#partition(name, partitioner(value, known.partitions), known.partitions), to, pairs];
+    if (partitioner === undefined) {
+      row = pairs !== null ? [bytes, keyed, at, null, to, pairs] : to === null ? [bytes, keyed, at] : [bytes, keyed, at, null, to];
+    } else if (known === undefined) row = [bytes, keyed, at, null, to, pairs, value];
+    else row = [bytes, keyed, at, this.#partition(name, partitioner(value, known.partitions), known.partitions), to, pairs];
+    if (known === undefined) this.#met.push({ topic: name, row, value });
+    else this.#accept(name, known, row);
+    return row;
+  }
+
+  /** Names of topics that were met for the first time since the last `check`. */
+  get met(): ReadonlySet<string> {
+    return new Set(this.#met.map(({ topic }) => topic));
+  }
+
+  get meeting(): boolean {
+    return this.#met.length > 0;
+  }
+
+  /** R2, once the topics are known. Throws what `encode` would have thrown, worth a restart: then they are known on arrival. */
+  check(): void {
+    const { partitioner } = this.#options;
+    const left: Met<T>[] = [];
+    for (const met of this.#met) {
+      const { topic, row, value } = met;
+      const known = this.#topics.get(topic);
+      if (known === undefined) {
+        left.push(met);
+        continue;
+      }
+      try {
+        this.#accept(topic, known, row);
+        if (partitioner !== undefined) this.#partition(topic, partitioner(value, known.partitions), known.partitions);
+      } catch (error) {
+        if (!(error instanceof MillraceError)) throw error;
+        throw new MillraceError(error.code, error.sentence, { todo: error.todo!, uid: this.#uid, cause: error, retryable: true });
+      }
+    }
+    this.#met = left;
   }
 
   topicOf(row: KafkaRow): string {
@@ -82,7 +130,7 @@ export class Rows<T> {
 
   /** Its topic is known by now. */
   outgoing(row: KafkaRow, now: number): OutgoingRecord {
-    const [value, keyed, timestamp, placed, , pairs] = row;
+    const [value, keyed, , placed] = row;
     const topic = this.topicOf(row);
     const { partitions } = this.#topics.get(topic)!;
     const key = typeof keyed === 'string' ? Buffer.from(keyed) : keyed;
@@ -91,14 +139,35 @@ export class Rows<T> {
     else if (row.length > 6) partition = this.#partition(topic, this.#options.partitioner!(row[6] as T, partitions), partitions);
     else if (key === null) partition = this.#sticky.partition(topic, partitions, value?.byteLength ?? 0);
     else partition = partitionOfKey(key, partitions);
-    const headers = pairs === undefined || pairs === null ? undefined : headersOf(pairs);
-    return { topic, partition, key, value, headers, timestamp: timestamp < 0 ? now : timestamp };
+    return asRecord(row, topic, partition, now);
   }
 
-  #fits(topic: string, maxBytes: number | undefined, bytes: number): void {
-    if (maxBytes === undefined || this.#options.compressed || bytes <= maxBytes) return;
-    throw new MillraceError('KAFKA_RECORD_TOO_LARGE', `A record of ${bytes} bytes does not fit into the topic '${topic}', which takes ${maxBytes}.`, {
-      todo: "Raise the topic's max.message.bytes, or make the record smaller.",
+  #accept(topic: string, { maxBytes, beforeMs, afterMs }: TopicLimits, row: KafkaRow): void {
+    const bytes = bytesOf(row);
+    if (maxBytes !== undefined && bytes > maxBytes && this.#packedBytes(topic, row, bytes) > maxBytes) {
+      throw new MillraceError('KAFKA_RECORD_TOO_LARGE', `A record of ${bytes} bytes does not fit into the topic '${topic}', which takes ${maxBytes}.`, {
+        todo: "Raise the topic's max.message.bytes, or make the record smaller.",
+        uid: this.#uid,
+      });
+    }
+    const at = row[2];
+    if (at < 0 || (beforeMs === undefined && afterMs === undefined)) return;
+    const ahead = at - this.#now();
+    if (afterMs !== undefined && ahead > afterMs) throw this.#untimely(topic, at, `${ahead} ms ahead of now`, 'after', afterMs);
+    if (beforeMs !== undefined && -ahead > beforeMs) throw this.#untimely(topic, at, `${-ahead} ms ago`, 'before', beforeMs);
+  }
+
+  /** In a batch by itself, as it goes out where it is large. */
+  #packedBytes(topic: string, row: KafkaRow, bytes: number): number {
+    const { codec } = this.#options;
+    if (codec === 0) return bytes;
+    const record = asRecord(row, topic, 0, 0);
+    return encodeBatch([record], recordBytes(record), { producerId: 0n, epoch: 0, sequence: 0, transactional: true, codec }).length;
+  }
+
+  #untimely(topic: string, at: number, where: string, side: 'before' | 'after', limit: number): MillraceError {
+    return new MillraceError('KAFKA_TIMESTAMP', `The time of a record is ${new Date(at).toISOString()}, ${where}; the topic '${topic}' takes ${limit} ms.`, {
+      todo: `Raise message.timestamp.${side}.max.ms of the topic, or set its message.timestamp.type to LogAppendTime.`,
       uid: this.#uid,
     });
   }
@@ -143,6 +212,12 @@ export class Rows<T> {
 /** What it takes in a request, about. */
 export function bytesOf(row: KafkaRow): number {
   return sizeOf(row[0], row[1], row[5] ?? null);
+}
+
+function asRecord([value, keyed, timestamp, , , pairs]: KafkaRow, topic: string, partition: number, now: number): OutgoingRecord {
+  const key = typeof keyed === 'string' ? Buffer.from(keyed) : keyed;
+  const headers = pairs === undefined || pairs === null ? undefined : headersOf(pairs);
+  return { topic, partition, key, value, headers, timestamp: timestamp < 0 ? now : timestamp };
 }
 
 function sizeOf(value: Uint8Array | null, key: string | Uint8Array | null, pairs: readonly (string | Uint8Array)[] | null): number {

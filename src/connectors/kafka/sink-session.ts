@@ -19,14 +19,18 @@ import { Topics } from './topics.ts';
 /** As long as the Java client lets a transaction be open, ms. */
 const TRANSACTION_TIMEOUT_MS = 60_000;
 const MARKER_PARTITIONS = 8;
-/** Of one request for a partition, where a topic's limit is not known. */
+/** Of one request for a partition. */
 const REQUEST_BYTES = 768 * 1024;
+/** What a batch has beside its records, as `bytesOf` counts them. */
+const BATCH_OVERHEAD = 64;
 
 export interface SessionOptions {
   readonly adapter: KafkaAdapter;
   readonly connection: KafkaConnection;
   /** Undefined: each record has its own. */
   readonly topic: string | undefined;
+  /** Topics that were met in other attempts. */
+  readonly met: ReadonlySet<string>;
   /** Undefined: at least once, without markers. */
   readonly markerTopic: string | undefined;
   /** Ms; undefined: what the broker grants, up to a minute. */
@@ -62,10 +66,14 @@ export class SinkSession {
       if (topic !== undefined) await topics.refresh([topic], uid);
       if (markerTopic !== undefined) await prepareMarkerTopic(cluster, markerTopic, uid, log);
       const timeout = markerTopic === undefined ? TRANSACTION_TIMEOUT_MS : await grantedTimeout(cluster, options);
-      const limit = topic === undefined ? undefined : topics.get(topic)?.maxBytes;
-      // A batch has a header, too.
-      const requestBytes = limit === undefined ? REQUEST_BYTES : Math.max(1024, Math.min(REQUEST_BYTES, limit - 1024));
-      return new SinkSession(cluster, topics, { ...(compression === undefined ? {} : { compression }), requestBytes }, timeout, uid);
+      await topics.recall(options.met);
+      const batchBytes = (name: string): number | undefined => {
+        const limit = topics.get(name)?.maxBytes;
+        // What cannot be compressed becomes a little larger by it.
+        return limit === undefined ? undefined : limit - Math.max(BATCH_OVERHEAD, Math.min(1024, limit >> 3));
+      };
+      const producerOptions = { ...(compression === undefined ? {} : { compression }), requestBytes: REQUEST_BYTES, batchBytes };
+      return new SinkSession(cluster, topics, producerOptions, timeout, uid);
     } catch (error) {
       await cluster.close();
       throw error;

@@ -7,10 +7,13 @@ import type { Sink, SinkContext, SinkWriter, TransactionalSink, TransactionalWri
 import { type Io, systemIo } from '../../runtime/io.ts';
 import { type Format, json } from '../formats.ts';
 import type { Compression, KafkaAdapter } from './client.ts';
+import { codecOf } from './compression.ts';
 import { adapterOf, type KafkaConnection } from './connection.ts';
+import { MARKER_TOPIC } from './marker.ts';
 import { KafkaPlainWriter } from './plain-writer.ts';
 import { type KafkaRow, type RowOptions, Rows } from './rows.ts';
 import { SinkSession } from './sink-session.ts';
+import { metBy } from './topics.ts';
 import { KafkaTransactionalWriter, type OnMarkerLost } from './transactional-writer.ts';
 
 /** What `kafka.sink()` writes, and where. */
@@ -45,7 +48,6 @@ export interface KafkaSinkOptions<T> extends KafkaConnection {
   partitioner?: (value: T, partitions: number) => number;
 }
 
-const MARKER_TOPIC = 'millrace-markers';
 const COMMIT_BYTES = 32 << 20;
 
 /** What stands behind a sink; tests bring their own. */
@@ -61,21 +63,22 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
   const io = ports.io ?? systemIo();
   const given = options.format ?? (json() as Format<T>);
   const format = typeof topic === 'string' ? (given.ofTopic?.(topic) ?? given) : given;
-  const rowOptions: RowOptions<T> = {
+  const rowOptions = (): RowOptions<T> => ({
     topic,
     key,
     headers,
     tombstone,
     partitioner,
     format,
-    compressed: compression !== undefined,
-  };
+    codec: codecOf(compression),
+  });
   const exactlyOnce = options.guarantee !== 'at-least-once';
   const sessions = new Sessions((context) =>
     SinkSession.open({
       adapter,
       connection: options,
       topic: typeof topic === 'string' ? topic : undefined,
+      met: metBy(context),
       markerTopic: exactlyOnce ? markerTopic : undefined,
       transactionTimeout: options.transactionTimeout,
       compression,
@@ -89,9 +92,9 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
         await format.open?.();
         const { session, release } = await sessions.take(context);
         try {
-          const rows = new Rows(rowOptions, session.topics, context.uid, Number(context.writer));
+          const rows = new Rows(rowOptions(), session.topics, { uid: context.uid, writer: Number(context.writer), now: io.clock.now });
           const producer = await session.cluster.producer(session.producerOptions);
-          return new KafkaPlainWriter({ session, rows, uid: context.uid, io, producer, release });
+          return new KafkaPlainWriter({ session, rows, uid: context.uid, io, producer, release, met: metBy(context) });
         } catch (error) {
           await release();
           throw error;
@@ -107,7 +110,8 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
       const { session, release } = await sessions.take(context);
       const writer = new KafkaTransactionalWriter<T>({
         session,
-        rows: new Rows(rowOptions, session.topics, context.uid, Number(context.writer)),
+        rows: new Rows(rowOptions(), session.topics, { uid: context.uid, writer: Number(context.writer), now: io.clock.now }),
+        met: metBy(context),
         context,
         io,
         prefix: options.transactionalIdPrefix ?? context.job,
@@ -124,6 +128,7 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
       }
       return {
         encode: (value, timestamp) => writer.encode(value, timestamp),
+        checked: () => writer.checked(),
         commit: (checkpoint, records) => writer.commit(checkpoint, records),
         snapshot: () => writer.snapshot(),
         lastCommitted: () => writer.lastCommitted(),

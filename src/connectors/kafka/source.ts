@@ -12,7 +12,7 @@ import { type Io, systemIo } from '../../runtime/io.ts';
 import { type Format, json } from '../formats.ts';
 import type { KafkaAdapter } from './client.ts';
 import { adapterOf, connectTo, type KafkaConnection } from './connection.ts';
-import { discover, type From, firstLook, type KafkaSplit, type Reading, splitId, type Until } from './discovery.ts';
+import { BEGUN, discover, type From, firstLook, type KafkaSplit, type Reading, splitId, type Until } from './discovery.ts';
 import { GroupOffsets } from './group-offsets.ts';
 import { SharedConnection } from './lease.ts';
 import type { LossPolicy } from './offset-loss.ts';
@@ -105,6 +105,7 @@ function sourceOf<T>(
     splits: (context) => (until === undefined ? splitsAsTheyCome(context) : allSplits(context)),
     splitId,
     async *read(split, from, context): AsyncGenerator<SourceBatch<T, KafkaPosition>> {
+      if (splitId(split) === splitId(BEGUN)) return;
       const lease = await shared.acquire(context);
       if (lease === undefined) return;
       committed?.speaksWith(context);

@@ -9,6 +9,7 @@
 //  W4  A writer without a marker writes one at its first open, and from then on every snapshot says that it was there. Not found, it was deleted: whether what is
 //      pending was committed cannot be known, and `onMarkerLost` decides.
 //  W5  The transactional id has no lineage, so that a fork fences the original. An id that the snapshot's writer had, from another prefix, is fenced as well.
+//  W6  What no commit could write is not in a checkpoint: `checked` holds its upload back until every topic that was met is known, and fails where brokers would.
 
 import { MillraceError } from '../../errors.ts';
 import type { SinkContext } from '../../graph/sink.ts';
@@ -34,6 +35,8 @@ export type OnMarkerLost = 'fail' | 'commit' | 'discard';
 export interface TransactionalWriterOptions<T> {
   readonly session: SinkSession;
   readonly rows: Rows<T>;
+  /** Every topic that is met is added. */
+  readonly met: Set<string>;
   readonly context: SinkContext;
   readonly io: Io;
   readonly prefix: string;
@@ -64,6 +67,8 @@ export class KafkaTransactionalWriter<T> {
   #place: MarkerPlace = { partition: 0, offset: 0n };
   #marker: Marker = NO_MARKER;
   #state: 'ready' | 'doubtful' | 'closed' = 'ready';
+  /** Topics that were met are being asked for. */
+  #looking: Promise<void> | undefined;
   /** What is pending from before is not committed; until something new comes. */
   #discarding = false;
 
@@ -117,8 +122,38 @@ export class KafkaTransactionalWriter<T> {
   }
 
   encode(value: T, timestamp: number): KafkaRow {
+    const { rows } = this.#options;
     this.#discarding = false;
-    return this.#options.rows.encode(value, timestamp);
+    const row = rows.encode(value, timestamp);
+    // Looked up at once, so that few records come before the answer.
+    if (rows.meeting && this.#looking === undefined) this.#look();
+    return row;
+  }
+
+  #look(): void {
+    const looking = this.#lookUp().finally(() => {
+      this.#looking = undefined;
+    });
+    // Who needs it asks again.
+    looking.catch(() => {});
+    this.#looking = looking;
+  }
+
+  async #lookUp(): Promise<void> {
+    const { session, rows, met, context } = this.#options;
+    const topics = rows.met;
+    for (const topic of topics) met.add(topic);
+    await session.topics.refresh(topics, context.uid);
+  }
+
+  /** W6. */
+  async checked(): Promise<void> {
+    const { rows } = this.#options;
+    while (rows.meeting) {
+      await this.#looking?.catch(() => {});
+      await this.#lookUp();
+      rows.check();
+    }
   }
 
   async commit(checkpoint: number, records: Iterable<KafkaRow>): Promise<void> {

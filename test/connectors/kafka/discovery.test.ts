@@ -70,10 +70,16 @@ describe('a first look', () => {
   });
 
   it('of a pattern takes the topics that match', async () => {
-    const kafka = new ReadableKafka().create('metrics-a', 1).create('metrics-b', 1).create('other', 1);
+    const kafka = new ReadableKafka().create('metrics-a', 1).create('metrics-b', 1).create('other', 1).create('millrace-markers', 1);
     const splits = await look(await connect(kafka), reading({ topics: /^metrics-/ }), first);
     expect(splits.map(splitId)).toEqual(['metrics-a/0', 'metrics-b/0']);
     expect(splits[0]!.id).not.toBe(splits[1]!.id);
+  });
+
+  it('of a pattern passes over the markers of sinks, which are read where they are named', async () => {
+    const kafka = new ReadableKafka().create('a', 1).create('millrace-markers', 1);
+    expect((await look(await connect(kafka), reading({ topics: /./ }), first)).map(splitId)).toEqual(['a/0']);
+    expect((await look(await connect(kafka), reading({ topics: ['millrace-markers'] }), first)).map(splitId)).toEqual(['millrace-markers/0']);
   });
 });
 

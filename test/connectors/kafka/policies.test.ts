@@ -269,6 +269,35 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
     expect(watch.of('restart')).toEqual([]);
   });
 
+  it('a record that is too large or too far ahead for its topic is refused when it is written, by the policy of the sink, also of a topic that a function names', async () => {
+    const all = await topics();
+    const [from, to] = [await all.create(1), await all.create(1, { configs: { 'max.message.bytes': '2000' } })];
+    const hours = 3_600_000;
+    // Together they are more than the topic takes in a batch.
+    const fitting = Array.from({ length: 5 }, (_, i) => ({ value: `${i}`.repeat(900) }));
+    await all.write(from, [{ value: 'x'.repeat(1999) }, ...fitting, { value: 'ahead', timestamp: Date.now() + hours / 2 }, { value: 'far ahead' }]);
+    const letters = new Seen<DeadLetter>();
+    const markerTopicName = await markerTopic();
+    const watch = new Watch();
+    await job('refusing', (env) => {
+      const source = kafka.source<string>({ brokers: all.brokers, topic: from, until: 'end', format: text() });
+      const timestamp = (value: string): number => (value === 'far ahead' ? Date.now() + 2 * hours : Date.now());
+      const sink = kafka.sink<string>({ brokers: all.brokers, topic: () => to, markerTopic: markerTopicName, format: text() });
+      const out = env.source('in', source, { timestamp }).sink('out', sink).onError('skip');
+      out.deadLetters().sink('letters', letters);
+    }).run(await options({ onEvent: watch.onEvent }));
+    expect(await written(to)).toEqual([...fitting.map(({ value }) => value), 'ahead']);
+    const told = new Map(letters.values.map(({ record, error }) => [String(record).slice(0, 3), error.code]));
+    expect(told).toEqual(
+      new Map([
+        ['xxx', 'KAFKA_RECORD_TOO_LARGE'],
+        ['far', 'KAFKA_TIMESTAMP'],
+      ]),
+    );
+    // Nothing was known of the topic before a record had named it.
+    expect(watch.of('restart').map(({ error }) => error.code)).toEqual(['KAFKA_RECORD_TOO_LARGE']);
+  });
+
   it('an output topic that is deleted fails the job for good with KAFKA_TOPIC_MISSING, and what was not committed goes into the one that is created instead', async () => {
     const all = await topics();
     const [from, to] = [await all.create(1), await all.create(1)];

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { decodeMarker } from '../../../src/connectors/kafka/marker.ts';
 import { partitionOfKey } from '../../../src/connectors/kafka/partitioner.ts';
@@ -146,6 +147,67 @@ describe('a Kafka sink that commits exactly once', () => {
     const large = await of({});
     expect(() => large.encode!('x'.repeat(3000), 0)).toThrow(/3102 bytes.*'out'.*2000/);
     for (const writer of [placed, keyed, large]) await writer.close();
+  });
+
+  it('refuses what a topic does not take that it meets for the first time before a checkpoint has it, worth a restart; from then on, on arrival', async () => {
+    const kafka = new MemoryKafka().createTopic('small', 2, { 'max.message.bytes': '2000' });
+    const large = exactlyOnce<string>(kafka.client(), { topic: () => 'small' });
+    const placed = exactlyOnce<string>(kafka.client(), { topic: () => 'small', partitioner: () => 2 });
+    for (const [sink, value, code] of [
+      [large, 'x'.repeat(3000), 'KAFKA_RECORD_TOO_LARGE'],
+      [placed, 'x', 'PARTITION_INVALID'],
+    ] as const) {
+      const first = await sink.open(contextOf({ job: code }));
+      first.encode!(value, 0);
+      expect(await rejection(first.checked!())).toMatchObject({ code, retryable: true });
+      await first.close();
+      const second = await sink.open(contextOf({ job: code, attempt: 2 }));
+      expect(() => second.encode!(value, 0)).toThrow(expect.objectContaining({ code, retryable: false }));
+      await second.checked!();
+      await second.close();
+    }
+  });
+
+  it('takes a record that fits when it is compressed, and refuses one that does not', async () => {
+    const kafka = new MemoryKafka().createTopic('out', 1, { 'max.message.bytes': '2000' });
+    const writer = await exactlyOnce<string>(kafka.client(), { compression: 'gzip' }).open(contextOf());
+    writer.encode!('x'.repeat(30_000), 0);
+    const noise = randomBytes(3000).toString('base64');
+    expect(() => writer.encode!(noise, 0)).toThrow(expect.objectContaining({ code: 'KAFKA_RECORD_TOO_LARGE' }));
+    await writer.close();
+  });
+
+  it('refuses a time that the topic does not take, unless the broker gives its own', async () => {
+    const hours = 3_600_000;
+    const limits = { 'message.timestamp.after.max.ms': String(hours), 'message.timestamp.before.max.ms': '9223372036854775807' };
+    const kafka = new MemoryKafka()
+      .createTopic('ahead', 1, limits)
+      .createTopic('behind', 1, { 'message.timestamp.difference.max.ms': String(24 * hours) })
+      .createTopic('append', 1, { ...limits, 'message.timestamp.type': 'LogAppendTime' });
+    const codes: unknown[] = [];
+    for (const topic of ['ahead', 'behind', 'append']) {
+      const writer = await exactlyOnce<string>(kafka.client(), { topic }).open(contextOf());
+      for (const at of [Date.now() + 2 * hours, Date.now(), Date.now() - 30 * hours, Number.NaN]) {
+        try {
+          writer.encode!('a', at);
+          codes.push('taken');
+        } catch (error) {
+          codes.push((error as { code: string }).code);
+        }
+      }
+      await writer.close();
+    }
+    expect(codes).toEqual(['KAFKA_TIMESTAMP', 'taken', 'taken', 'taken', 'taken', 'taken', 'KAFKA_TIMESTAMP', 'taken', 'taken', 'taken', 'taken', 'taken']);
+  });
+
+  it('has nothing to say of a topic that is gone once nobody writes to it', async () => {
+    const kafka = new MemoryKafka().createTopic('kept', 1).createTopic('dropped', 1);
+    const writer = await exactlyOnce<string>(kafka.client(), { topic: (value) => value }).open(contextOf());
+    await commit(writer, 1, ['kept', 'dropped']);
+    kafka.topics.delete('dropped');
+    await commit(writer, 2, ['kept']);
+    await expect(commit(writer, 3, ['dropped'])).rejects.toMatchObject({ code: 'KAFKA_TOPIC_MISSING' });
+    await writer.close();
   });
 
   it('names a topic that does not exist', async () => {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { job, type RunOptions, type Source, seconds, text, tumbling } from 'millrace';
 import { type KafkaRecord, type KafkaSourceOptions, kafka } from 'millrace/kafka';
 import { describe, expect, it } from 'vitest';
@@ -90,6 +91,38 @@ describe.skipIf(NO_KAFKA)('a Kafka source', () => {
     await all.write(other, ['of the new topic']);
     await seen.until((values) => values.includes('of the new partition') && values.includes('of the new topic'));
     expect(seen.values).not.toContain('before');
+  });
+
+  it('remembers over a restore that a pattern which nothing matched has begun', async () => {
+    const all = await topics();
+    const prefix = `p-${randomUUID()}`;
+    const store = new Store<string>();
+    const options: RunOptions = { checkpoints: { ...checkpointsIn(await temporaryFolder()), every: 30 } };
+    let looked = (): void => {};
+    const first = new Promise<void>((resolve) => {
+      looked = resolve;
+    });
+    const define = async () => {
+      const source = kafka.source(await optionsOf(new RegExp(`^${prefix}`), { from: 'latest' }));
+      const { splits } = source;
+      source.splits = async function* (context) {
+        for await (const found of splits(context) as AsyncIterable<unknown[]>) {
+          yield found;
+          looked();
+        }
+      };
+      return job('waiting', (env) => void env.source('in', source).sink('out', store));
+    };
+    const running = ends(await (await define()).start({ ...options, parallelism: 2 }));
+    // The runtime asks for more when it has taken what was found.
+    await first;
+    await running.stop();
+    await all.create(1, { name: prefix });
+    await all.write(prefix, ['while it was down']);
+    const second = ends(await (await define()).start(options));
+    await store.until((records) => records.length === 1);
+    await second.stop();
+    expect(store.records).toEqual(['while it was down']);
   });
 
   it('is replayed from its checkpoints after crashes and at another parallelism, each record once', async () => {

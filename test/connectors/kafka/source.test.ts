@@ -1,6 +1,6 @@
 import { type Format, json, type Source, text } from 'millrace';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { KafkaSplit } from '../../../src/connectors/kafka/discovery.ts';
+import { BEGUN, type KafkaSplit } from '../../../src/connectors/kafka/discovery.ts';
 import type { KafkaPosition } from '../../../src/connectors/kafka/reader.ts';
 import { type KafkaSourceOptions, kafkaRecords, kafkaSource } from '../../../src/connectors/kafka/source.ts';
 import { type Logger, SILENT } from '../../../src/graph/context.ts';
@@ -100,6 +100,21 @@ describe('a bounded read', () => {
     kafka.append('t', 0, ...letters(500, 3000));
     const again = sourceOf(kafka, { until: 'end' });
     expect([...before, ...(await valuesOf(again, structuredClone(split!), structuredClone(position)))]).toEqual(letters(3000));
+  });
+
+  it('fails where the log does not go as far as its end any more, or ends there where the policy says so', async () => {
+    const kafka = new ReadableKafka().create('t', 1).append('t', 0, ...letters(10));
+    const [split] = await splitsOf(sourceOf(kafka, { until: 'end' }));
+    kafka.truncate('t', 0, 6n);
+    const io = systemIo();
+    // Ten seconds are over with the second answer.
+    const hurried = { ...io, clock: { ...io.clock, now: () => Date.now() * 1_000 } };
+    const [failed, ended] = await Promise.allSettled([
+      valuesOf(sourceOf(kafka, { until: 'end' }, hurried), split!),
+      valuesOf(sourceOf(kafka, { until: 'end', onOffsetLost: 'latest' }, hurried), split!),
+    ]);
+    expect(failed).toMatchObject({ reason: { ...LOST, message: expect.stringContaining('up to offset 10, where it ended before, and ends at 6 now') } });
+    expect(ended).toMatchObject({ value: letters(6) });
   });
 
   it('of a topic without records is over at once', async () => {
@@ -294,7 +309,18 @@ describe('discovery', () => {
   it('finds new topics of a pattern, and none is needed at the start', async () => {
     const kafka = new ReadableKafka();
     const lists = await found(sourceOf(kafka, { topic: /^m-\d$/g, discoverEvery: 1 }), 3, {}, (at) => kafka.create(`m-${at}`, 1).create(`other-${at}`, 1));
-    expect(lists).toEqual([[], ['m-1/0@earliest'], ['m-2/0@earliest']]);
+    expect(lists.slice(1)).toEqual([['m-1/0@earliest'], ['m-2/0@earliest']]);
+  });
+
+  it('of a pattern that nothing matches at first is known to have begun: what is there after a restore is read from its oldest record', async () => {
+    const kafka = new ReadableKafka();
+    const source = sourceOf(kafka, { topic: /^m-/, from: 'latest', discoverEvery: 1 });
+    const [begun] = await found(source, 1);
+    const known = new Set(begun!.map((name) => name.split('@')[0]!));
+    expect(known.size).toBe(1);
+    expect(await valuesOf(source, BEGUN)).toEqual([]);
+    kafka.create('m-1', 1).append('m-1', 0, 'while it was down');
+    expect((await found(source, 1, { known }))[0]).toEqual(['m-1/0@earliest']);
   });
 
   it('after a restore takes what it does not know from the oldest record', async () => {
