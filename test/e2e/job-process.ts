@@ -20,6 +20,8 @@ export interface Settings extends Places {
   readonly unaligned?: boolean | { readonly after: number } | undefined;
   /** How much level() keeps in memory: little, so that rows go to disk. */
   readonly cacheBytes?: number;
+  /** Whatever fails ends it. */
+  readonly withoutRestarts?: boolean;
   /** stop() once this many checkpoints are complete. */
   readonly stopAfter?: number;
 }
@@ -36,6 +38,7 @@ const running = await jobOf(settings.workload, settings).start({
     ...(settings.unaligned === undefined ? {} : { unaligned: settings.unaligned }),
   },
   state: settings.backend === 'level' ? level({ directory: settings.state, cacheBytes: settings.cacheBytes ?? 1 << 20 }) : memory(),
+  ...(settings.withoutRestarts === true ? { restarts: false } : {}),
   onEvent: (event) => {
     if (event.type !== 'checkpoint') return;
     checkpoints += 1;

@@ -3,15 +3,13 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { KafkaBroker } from '../services/kafka.ts';
-import { type KafkaEnded, KafkaTrial, stopped } from './kafka-trial.ts';
+import { KafkaTrial } from './kafka-trial.ts';
+import { goesOn, NotReached, reached } from './stopping.ts';
 
 /** Of transactions in these trials, ms: brokers end what is open for longer within half a second. */
 export const TRANSACTION_TIMEOUT = 5_000;
 /** In which samples are produced, ms: as long as that, the job is under load. Longer where a run was over before it came to its step. */
 const LOADS = [1_500, 5_000, 15_000];
-
-/** A run was over before it came to the step, as on a busy machine: that says nothing. */
-class NotReached extends Error {}
 
 export interface Point {
   readonly name: string;
@@ -19,25 +17,6 @@ export interface Point {
   /** Kills the broker, so that it cannot be shared. */
   readonly ownBroker?: true;
   readonly options?: ConstructorParameters<typeof KafkaTrial>[1];
-}
-
-async function reached({ process, ended }: ReturnType<KafkaTrial['begin']>): Promise<void> {
-  try {
-    await stopped(process);
-  } catch (error) {
-    if ((await ended).code === 0) throw new NotReached('the run was over before it came to its step');
-    throw error;
-  }
-}
-
-/** Goes on until it ends: each sink counts its steps by itself, so that a process may be stopped several times. */
-async function goesOn({ process, ended }: ReturnType<KafkaTrial['begin']>): Promise<KafkaEnded> {
-  const waking = setInterval(() => process.kill('SIGCONT'), 50);
-  try {
-    return await ended;
-  } finally {
-    clearInterval(waking);
-  }
 }
 
 /** Killed at these steps in runs one after another, each at another parallelism, then finished. */

@@ -4,7 +4,7 @@
 // What is expected is computed here from the samples, without the engine. Samples of a host lie in one partition in the order of their time, so none is late, however
 // partitions and restarts fall; their values are whole numbers, so that sums do not depend on an order.
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -160,16 +160,6 @@ export class KafkaTrial {
     await admin.deleteTopics({ topics: Object.values(this.topics).filter((topic) => there.includes(topic)) });
     await admin.disconnect();
     rmSync(this.folder, { recursive: true, force: true });
-  }
-}
-
-/** Resolves when the process has been stopped by SIGSTOP. */
-export async function stopped(child: ChildProcess): Promise<void> {
-  for (;;) {
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`The process ended (${child.signalCode ?? child.exitCode}) and was not stopped.`);
-    const state = execFileSync('ps', ['-o', 'state=', '-p', String(child.pid)], { encoding: 'utf8' }).trim();
-    if (state.startsWith('T')) return;
-    await sleep(20);
   }
 }
 

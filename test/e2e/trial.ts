@@ -1,7 +1,7 @@
 // One trial of a workload: folders of its own, runs of the job in this process or in one that may be killed, and the questions asked at the end.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -145,14 +145,24 @@ export class Trial {
 
   /** What is wrong with the output and with what was left behind, as sentences; nothing where all is well. */
   async complaints(): Promise<string[]> {
+    return [...this.wrongRows(), ...(await this.leftovers())];
+  }
+
+  /** The checkpoints as they are now, in another folder: what a machine would find that cannot see that the other one lives. */
+  copyCheckpoints(name: string): string {
+    const copy = join(this.folder, name);
+    cpSync(this.settings.checkpoints, copy, { recursive: true });
+    return copy;
+  }
+
+  /** What is wrong with these rows, in the canonical form. */
+  wrongRows(rows = this.rows()): string[] {
     const wrong: string[] = [];
     const { final, updates } = this.input.expected;
-    const rows = this.rows();
     const output = this.output(rows);
     if (updates !== undefined) wrong.push(...difference(rows, updates));
     if (this.settings.workload === 'q4') wrong.push(...miscounted(rows));
     if (output !== final) wrong.push('the canonical output differs', ...difference(output, final));
-    wrong.push(...(await this.leftovers()));
     return wrong;
   }
 

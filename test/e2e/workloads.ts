@@ -8,7 +8,7 @@
 
 import { join } from 'node:path';
 import { hours, type Job, job, max, minutes, type RunOptions, type Source, type Stream, sliding, tumbling } from 'millrace';
-import { files } from 'millrace/connectors';
+import { files, postgres } from 'millrace/connectors';
 import { type Event, eventTime } from '../../docs/examples/nexmark/events.ts';
 import { bids } from '../../docs/examples/nexmark/q0.ts';
 import { inEuros } from '../../docs/examples/nexmark/q1.ts';
@@ -42,6 +42,8 @@ export interface Places {
   readonly input: string;
   /** The folder below which the outputs are written. */
   readonly output: string;
+  /** Where wc writes instead: a table with the columns word and count. */
+  readonly postgres?: { readonly url: string; readonly table: string };
   /** Milliseconds between two batches of a file; none by default. A function is asked each time. */
   readonly pace?: number | ((signal: AbortSignal) => Promise<void>);
   /** Called for each record by a function of the job; may throw. */
@@ -92,7 +94,7 @@ function nexmark(query: Query, { input, output, pace, onRecord }: Places, defaul
   );
 }
 
-function wc({ input, output, pace, onRecord, slow }: Places, defaults?: RunOptions): Job {
+function wc({ input, output, postgres: database, pace, onRecord, slow }: Places, defaults?: RunOptions): Job {
   return job(
     'wc',
     (env) => {
@@ -107,7 +109,7 @@ function wc({ input, output, pace, onRecord, slow }: Places, defaults?: RunOptio
           busy(slow);
           return { word: left.word, count: left.count + right.count };
         })
-        .sink('out', files.sink({ directory: join(output, 'counts') }));
+        .sink('out', database === undefined ? files.sink<Word>({ directory: join(output, 'counts') }) : postgres.sink<Word>(database));
     },
     defaults,
   );

@@ -29,7 +29,11 @@ class Place {
 
   static async make(partitions = 1): Promise<Place> {
     const place = new Place(await kafkaForTests());
-    await place.#admin((admin) => admin.createTopics({ topics: [{ topic: place.topic, numPartitions: partitions }] }));
+    await place.#admin(async (admin) => {
+      await admin.createTopics({ topics: [{ topic: place.topic, numPartitions: partitions }], waitForLeaders: false });
+      // A broker may not have heard of it yet, and kafkajs does not wait for that.
+      while ((await admin.fetchTopicMetadata({ topics: [place.topic] }).catch(() => undefined)) === undefined);
+    });
     return place;
   }
 
