@@ -133,6 +133,8 @@ export function closed(): KafkaError {
 /** Certificates that do not fit are the same at every try. */
 const TLS_CODES = /^(CERT_|ERR_TLS_|ERR_SSL_|ERR_OSSL|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/;
 const SASL_WORDS = /sasl|authentication/i;
+/** Libraries also call it so when the connection breaks off in the middle; brokers that refuse somebody answer that they do. */
+const BROKEN_OFF = /closed connection|connection (closed|error|timeout)|closed the connection|it was closed|timed out|ECONN|EPIPE/i;
 
 /** Why a library could not connect. */
 export function notConnected(error: unknown, { host, port }: Address): KafkaError {
@@ -148,7 +150,7 @@ export function notConnected(error: unknown, { host, port }: Address): KafkaErro
     });
   }
   const refused = chain.find((one) => one instanceof Error && SASL_WORDS.test(`${one.name} ${one.message} ${String(codeOf(one))}`));
-  if (refused !== undefined)
+  if (refused !== undefined && !BROKEN_OFF.test(messageOf(refused)))
     return new KafkaError('KAFKA_AUTHENTICATION', `The broker at ${at} did not accept who we are: ${messageOf(refused)}.`, { cause: error });
   return unreachable(`No connection to ${at} came about: ${messageOf(chain.at(-1))}.`, error);
 }

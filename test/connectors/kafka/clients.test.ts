@@ -1,6 +1,7 @@
 // Both libraries under the contract, and who may connect at all.
 
 import { describe, expect, it } from 'vitest';
+import { notConnected } from '../../../src/connectors/kafka/errors.ts';
 import { kafkajs } from '../../../src/connectors/kafka/kafkajs-client.ts';
 import { platformatic } from '../../../src/connectors/kafka/platformatic-client.ts';
 import { KAFKA_USER, kafkaForTests, NO_KAFKA, securedKafkaForTests } from '../../services/kafka.ts';
@@ -75,4 +76,14 @@ it.each(CLIENTS)('nobody there is KAFKA_UNREACHABLE, with $kind', async (client)
 
 it.each(['localhost', 'localhost:0', 'localhost:x', ''])("'%s' is no address of a broker", async (broker) => {
   expect(await codeThrown(connect(kafkajs(), [broker]))).toBe('OPTION_INVALID');
+});
+
+it('a connection that breaks off while it says who we are is no wrong password: it is tried again', () => {
+  const at = { host: 'broker', port: 9092 };
+  const said = (message: string) => Object.assign(new Error(message), { name: 'KafkaJSSASLAuthenticationError' });
+  expect(notConnected(said('SASL PLAIN authentication failed: Closed connection'), at)).toMatchObject({ code: 'KAFKA_UNREACHABLE', retryable: true });
+  expect(notConnected(said('SASL PLAIN authentication failed: Authentication failed: Invalid username or password'), at)).toMatchObject({
+    code: 'KAFKA_AUTHENTICATION',
+    retryable: false,
+  });
 });

@@ -202,6 +202,7 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
         return { warnings, seen, running };
       }),
     );
+    while ((await written(to)).length < 9);
     await all.recreate(from, 1);
     await all.write(from, ['new']);
     const [fail, earliest, latest] = runs;
@@ -237,6 +238,7 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
         return { warnings, seen, running };
       }),
     );
+    while ((await written(to)).length < 6);
     await all.admin.deleteTopics({ topics: [from] });
     const [fail, earliest] = runs;
     const failure = await rejection(fail!.running.finished);
