@@ -1,5 +1,6 @@
 // One hash exchange between two hosts: one JSON line for two processes (TCP on this machine) and one for two threads.
-// `exchange.ts [--between processes|threads] [--events n] [--runs n]`; without --between both are measured.
+// `exchange.ts [--between processes|threads] [--events n] [--runs n] [--rate n]`; without --between both are measured. With --rate so many records are sent a second,
+// and how long each was on its way is measured instead: from when it is made, until the receiver takes it, by the clock of this machine.
 //
 // The sender makes a new record of five fields for each, and adds it to the output of a keyed edge with two instances at the other host, which take batches and
 // add a field up. Nothing else runs: this is what the exchange costs, with the record's making and reading. The time goes from the first record that is sent to
@@ -14,7 +15,7 @@ import { RemoteChannels, type RemoteEnd } from '../../src/cluster/transport/remo
 import { threadLink } from '../../src/cluster/transport/thread-link.ts';
 import { releaseBatch } from '../../src/runtime/batch.ts';
 import { openOutput } from '../../src/runtime/output.ts';
-import { print, rounded, tell } from './harness/figures.ts';
+import { print, type Quantiles, quantiles, rounded, tell } from './harness/figures.ts';
 
 const INSTANCES = 2;
 const SLICE_MS = 4;
@@ -38,8 +39,11 @@ const made = (i: number): Sold => ({
   kind: KINDS[i % 3]!,
 });
 
-/** Sends so many records, and returns when all are in the outputs. */
-async function send(channels: RemoteChannels, events: number, run: number): Promise<void> {
+/** Milliseconds since the epoch, finely: the same in all processes of this machine, nearly. */
+const wallClock = (): number => performance.timeOrigin + performance.now();
+
+/** Sends so many records, at a pace or as fast as it can, and returns when all are in the outputs. */
+async function send(channels: RemoteChannels, events: number, run: number, rate: number | undefined): Promise<void> {
   let wake = (): void => {};
   const ends = Array.from({ length: INSTANCES }, (_, i) =>
     channels.out({
@@ -64,7 +68,16 @@ async function send(channels: RemoteChannels, events: number, run: number): Prom
     name: 'exchange',
     to: 'receiver',
   });
-  for (let i = 0; i < events; ) {
+  const begun = performance.now();
+  for (let i = 0; rate !== undefined && i < events; ) {
+    // What is due by now, as a source gives it whenever it looks.
+    const due = Math.min(events, Math.floor(((performance.now() - begun) * rate) / 1000));
+    const time = wallClock();
+    for (; i < due && output.open; i++) output.add(made(i), time);
+    output.flush(true);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  for (let i = rate === undefined ? 0 : events; i < events; ) {
     const slice = performance.now() + SLICE_MS;
     while (output.open && i < events && performance.now() < slice) {
       const next = Math.min(events, i + 256);
@@ -82,10 +95,16 @@ async function send(channels: RemoteChannels, events: number, run: number): Prom
 }
 
 /** Takes all of a run; `done` is given what was counted. */
-function receive(channels: RemoteChannels, run: number, done: (figures: { records: number; total: number; ms: number; cpu: number }) => void): void {
+function receive(
+  channels: RemoteChannels,
+  run: number,
+  paced: boolean,
+  done: (figures: { records: number; total: number; ms: number; cpu: number; latencyMs?: Quantiles | undefined }) => void,
+): void {
   let [records, total, ended, begun, scheduled] = [0, 0, 0, 0, false];
   let cpu = process.cpuUsage();
   const ends: RemoteEnd[] = [];
+  const latencies: number[] = [];
   const work = (): void => {
     scheduled = false;
     if (begun === 0) {
@@ -98,7 +117,11 @@ function receive(channels: RemoteChannels, run: number, done: (figures: { record
           if (element.kind === 'end') ended += 1;
           continue;
         }
-        const { values, size } = element;
+        const { values, size, timestamps } = element;
+        if (paced) {
+          const now = wallClock();
+          for (let i = 0; i < size; i++) latencies.push(now - timestamps[i]!);
+        }
         for (let i = 0; i < size; i++) total += (values[i] as Sold).price;
         records += size;
         releaseBatch(element);
@@ -106,7 +129,7 @@ function receive(channels: RemoteChannels, run: number, done: (figures: { record
     }
     if (ended < INSTANCES) return;
     const used = process.cpuUsage(cpu);
-    done({ records, total: Math.round(total), ms: performance.now() - begun, cpu: (used.user + used.system) / 1e6 });
+    done({ records, total: Math.round(total), ms: performance.now() - begun, cpu: (used.user + used.system) / 1e6, latencyMs: quantiles(latencies, 3) });
     for (const end of ends) end.close();
   };
   const wake = (): void => {
@@ -117,21 +140,32 @@ function receive(channels: RemoteChannels, run: number, done: (figures: { record
   for (let i = 0; i < INSTANCES; i++) ends.push(channels.in({ name: `lane ${i}`, attempt: run, wake }));
 }
 
-type Figures = Parameters<Parameters<typeof receive>[2]>[0];
+interface Wanted {
+  readonly events: number;
+  readonly runs: number;
+  readonly rate: number | undefined;
+}
 
-async function measure(between: string, channels: RemoteChannels, next: () => Promise<Figures>, events: number, runs: number): Promise<void> {
+type Figures = Parameters<Parameters<typeof receive>[3]>[0];
+
+async function measure(between: string, channels: RemoteChannels, next: () => Promise<Figures>, { events, runs, rate }: Wanted): Promise<void> {
   // The first one warms up, and is not printed.
   for (let run = 0; run <= runs; run++) {
     const got = next();
     const bytes = channels.figures.sentBytes;
     const cpu = process.cpuUsage();
-    channels.tell(run);
-    await send(channels, events, run);
-    const { records, ms, cpu: receiverCpu } = await got;
+    channels.tell([run, rate !== undefined]);
+    await send(channels, events, run, rate);
+    const { records, ms, cpu: receiverCpu, latencyMs } = await got;
     if (records !== events) throw new Error(`${records} of ${events} records came.`);
     const used = process.cpuUsage(cpu);
     if (run === 0) continue;
     const senderCpu = (used.user + used.system) / 1e6;
+    if (latencyMs !== undefined) {
+      print({ bench: 'exchange', between, events, run, rate, latencyMs });
+      tell(`exchange between ${between} at ${rate} records/s: p50 ${latencyMs.p50} ms, p99 ${latencyMs.p99} ms`);
+      continue;
+    }
     print({
       bench: 'exchange',
       between,
@@ -165,7 +199,7 @@ const connectionsOf = (worker: string, mail?: (message: unknown) => void): Conne
 /** The other process. */
 async function child(): Promise<void> {
   let channels: RemoteChannels | undefined;
-  const connections = connectionsOf('b', (message) => receive(channels!, message as number, (figures) => process.send!(figures)));
+  const connections = connectionsOf('b', (message) => receive(channels!, ...(message as [number, boolean]), (figures) => process.send!(figures)));
   const address = await connections.listen();
   process.send!(address);
   ({ channels } = await connections.connect({ worker: 'a', host: '', port: 0 }));
@@ -177,21 +211,21 @@ async function child(): Promise<void> {
 /** The other thread. */
 function thread(port: MessagePort): void {
   const channels: RemoteChannels = new RemoteChannels(threadLink(port, { peer: 'sender' }), {
-    mail: (message) => receive(channels, message as number, (figures) => channels.tell(figures)),
+    mail: (message) => receive(channels, ...(message as [number, boolean]), (figures) => channels.tell(figures)),
   });
 }
 
-async function processes(events: number, runs: number): Promise<void> {
+async function processes(wanted: Wanted): Promise<void> {
   const other: ChildProcess = fork(fileURLToPath(import.meta.url), ['--child'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   const [address] = (await once(other, 'message')) as [{ host: string; port: number }];
   const connections = connectionsOf('a');
   const { channels } = await connections.connect({ worker: 'b', ...address });
-  await measure('processes', channels, async () => ((await once(other, 'message')) as [Figures])[0], events, runs);
+  await measure('processes', channels, async () => ((await once(other, 'message')) as [Figures])[0], wanted);
   await connections.close();
   await once(other, 'exit');
 }
 
-async function threads(events: number, runs: number): Promise<void> {
+async function threads(wanted: Wanted): Promise<void> {
   const { port1, port2 } = new MessageChannel();
   const worker = new Worker(new URL(import.meta.url), { workerData: { port: port2 }, transferList: [port2] });
   let tellFigures = (_: Figures): void => {};
@@ -200,7 +234,7 @@ async function threads(events: number, runs: number): Promise<void> {
     new Promise((resolve) => {
       tellFigures = resolve;
     });
-  await measure('threads', channels, next, events, runs);
+  await measure('threads', channels, next, wanted);
   await worker.terminate();
 }
 
@@ -209,9 +243,9 @@ const option = (name: string): string | undefined => (args.includes(`--${name}`)
 if (!isMainThread) thread((workerData as { port: MessagePort }).port);
 else if (args.includes('--child')) await child();
 else {
-  const events = Number(option('events') ?? 4_000_000);
-  const runs = Number(option('runs') ?? 3);
+  const rate = option('rate') === undefined ? undefined : Number(option('rate'));
+  const wanted: Wanted = { events: Number(option('events') ?? (rate === undefined ? 4_000_000 : rate * 5)), runs: Number(option('runs') ?? 3), rate };
   const between = option('between');
-  if (between !== 'threads') await processes(events, runs);
-  if (between !== 'processes') await threads(events, runs);
+  if (between !== 'threads') await processes(wanted);
+  if (between !== 'processes') await threads(wanted);
 }
