@@ -37,6 +37,7 @@ export const CODES = {
   STATE_NOT_SERIALIZABLE: { retryable: false },
   STATE_MISUSED: { retryable: false },
   STATE_IO: { retryable: true },
+  STATE_ELSEWHERE: { retryable: false },
   STATE_NOT_FOUND: { retryable: false },
   STATE_EDIT_REFUSED: { retryable: false },
   REPLAY_REFUSED: { retryable: false },
@@ -113,6 +114,7 @@ export const CODES = {
   CONNECTION_FAILED: { retryable: true },
   HTTP_REFUSED: { retryable: false },
   // between hosts
+  HOST_LOST: { retryable: true },
   LINK_LOST: { retryable: true },
   LINK_CORRUPT: { retryable: true },
   LINK_REFUSED: { retryable: false },

@@ -2,14 +2,35 @@
 
 import { jobsOf } from './api/job.ts';
 import { verifySnapshot } from './checkpoint/verification.ts';
+import { threadData } from './cluster/thread-data.ts';
+import { Threads } from './cluster/threads.ts';
 import { arraySource } from './connectors/arrays.ts';
 import { iterableSource } from './connectors/iterables.ts';
 import { MillraceError } from './errors.ts';
 import { JobRun } from './execution/job-run.ts';
+import { SILENT } from './graph/context.ts';
+import type { RunOptions } from './graph/job.ts';
+import type { Node } from './graph/node.ts';
 import { openDoor } from './observe/door.ts';
 import { type ReplayOptions, replayOf } from './offline/replay.ts';
 import { operatorOf } from './operators/operator-of.ts';
 import { queryableOf } from './operators/state-views.ts';
+import { systemIo } from './runtime/io.ts';
+
+const HOOKED = Symbol.for('millrace.hooked');
+const HOST = Symbol.for('millrace.host');
+
+function threadsOf(definition: { readonly name: string; build(): Node[] }, options: RunOptions): Threads | undefined {
+  const here = globalThis as { readonly [HOOKED]?: boolean; readonly [HOST]?: boolean };
+  if (here[HOST] === true)
+    throw new MillraceError('OPTION_INVALID', `The module of the job '${definition.name}' starts it while a thread loads it.`, {
+      todo: 'Start it in another module than the one that exports it, or only where isMainThread of node:worker_threads is true.',
+    });
+  if (options.threads === undefined || options.threads === 0) return undefined;
+  const data = threadData(definition, options, here[HOOKED] === true);
+  const entry = new URL(import.meta.url.endsWith('.ts') ? './thread-main.ts' : './thread-main.js', import.meta.url);
+  return new Threads({ count: options.threads, entry, data, io: systemIo(), log: options.logger ?? SILENT });
+}
 
 /**
  * A job: a named program from sources to sinks. It is built here and runs with `start()` or `run()`, or by `millrace run` of the module whose default
@@ -37,7 +58,7 @@ export const job = jobsOf({
         todo: 'Leave `cluster` out of the options.',
       });
     }
-    const run = new JobRun(definition, options, { operators: operatorOf, queryable: queryableOf });
+    const run = new JobRun(definition, options, { operators: operatorOf, queryable: queryableOf, hosts: threadsOf(definition, options) });
     const running = await openDoor(run, options);
     await run.start();
     return running;

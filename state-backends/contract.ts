@@ -34,6 +34,8 @@ export interface KeyGroupRange {
 /** What users see: `memory()` or `level({ directory })`. */
 export interface StateBackend {
   readonly kind: string;
+  /** Plain data from which another thread or process makes the same; undefined: none can. */
+  readonly settings?: unknown;
 }
 
 /** What the engine sees of it. */

@@ -71,7 +71,7 @@ export { Current } from './kinds-current.ts';
 export { type BoundKinds, bindKinds } from './kinds-keyed.ts';
 export { type BoundOperatorKinds, bindOperatorKinds, type OperatorPart } from './kinds-operator.ts';
 export { type BoundWindowKinds, bindWindowKinds } from './kinds-windowed.ts';
-export { type LevelOptions, level } from './level.ts';
+export { type LevelOptions, level, SHARED_ATTEMPT } from './level.ts';
 export { type Extent, type LinkedSource, OpenedBase, openLinked, rowsOfLinked } from './linked-rows.ts';
 export { memory } from './memory.ts';
 export { RowFileWriter, rewritten } from './rewrite.ts';

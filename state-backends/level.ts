@@ -52,8 +52,9 @@ interface Compacting {
 /** Deletes a database unless somebody has it open; there in every build of `level` for Node, and not among its types. */
 const { destroy } = Level as unknown as { destroy(path: string): Promise<void> };
 
-/** `<region>-<attempt>-<random>`. */
-const ATTEMPT = /^(.+)-(\d+)-[0-9a-z]+$/;
+/** `<region>-<attempt>-<random>`, and SHARED_ATTEMPT where other hosts have databases of the same attempt beside it. */
+const ATTEMPT = /^(.+)-(\d+)-[0-9a-z]+(\.shared)?$/;
+export const SHARED_ATTEMPT = '.shared';
 /** Places that the clock's hand looks at before it gives control back. */
 const SCAN_MAX = 1 << 15;
 
@@ -73,6 +74,7 @@ export function level(options: LevelOptions): Backend {
   const budget = options.cacheBytes ?? 64 << 20;
   return {
     kind: 'level',
+    settings: options,
     async open({ name, tracked }: RegionOptions): Promise<RegionState> {
       const directory = join(options.directory, name);
       try {
@@ -97,15 +99,16 @@ export function level(options: LevelOptions): Backend {
 }
 
 /**
- * Removes what processes that were killed have left of the same region: directories of its name with an attempt up to this one. A database that somebody
- * has open is locked and stays; whoever has it deletes it himself.
+ * Removes what processes that were killed have left of the same region: directories of its name with an attempt up to this one, which others may be about to open
+ * where an attempt is shared. A database that somebody has open is locked and stays; whoever has it deletes it himself.
  */
 async function removeLeftovers(directory: string, name: string): Promise<void> {
-  const [, region, attempt] = ATTEMPT.exec(name) ?? [];
+  const [, region, attempt, shared] = ATTEMPT.exec(name) ?? [];
   if (region === undefined) return;
+  const newest = shared === undefined ? Number(attempt) : Number(attempt) - 1;
   for (const other of readdirSync(directory)) {
     const match = ATTEMPT.exec(other);
-    if (match === null || other === name || match[1] !== region || Number(match[2]) > Number(attempt)) continue;
+    if (match === null || other === name || match[1] !== region || Number(match[2]) > newest) continue;
     const path = join(directory, other);
     try {
       await destroy(path);

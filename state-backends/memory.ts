@@ -16,6 +16,7 @@ import { Task } from './task.ts';
 export function memory(): Backend {
   return {
     kind: 'memory',
+    settings: {},
     open({ tracked }): Promise<RegionState> {
       return Promise.resolve({
         task: (options) => new Task({ ...options, tracked }),

@@ -2,14 +2,13 @@
 
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
-import { register } from 'node:module';
 import { resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { JobRun } from '../execution/job-run.ts';
 import type { RunOptions } from '../graph/job.ts';
 import type { Plan } from '../graph/plan.ts';
-import type { HookData } from './module-hooks.ts';
+import { hookModules } from './hook-modules.ts';
 
 /** What `job()` of `millrace` returns, as far as it matters here; the module may have its own copy of the package. */
 export interface LoadedJob {
@@ -34,7 +33,7 @@ export async function loadJob(path: string, moduleArguments: readonly string[]):
     throw new MillraceError('MODULE_NOT_FOUND', `There is no module at ${file}${stat?.isDirectory() === true ? ': it is a folder' : ''}.`, {
       todo: 'Correct the path, which is taken from the current folder.',
     });
-  hook();
+  hookModules();
   process.argv.splice(1, process.argv.length, file, ...moduleArguments);
   let exports: { default?: unknown };
   try {
@@ -60,12 +59,6 @@ export async function loadJob(path: string, moduleArguments: readonly string[]):
     verify: (options, snapshot) => (job as { [VERIFY]?: LoadedJob['verify'] })[VERIFY]?.(options, snapshot),
     replay: (options) => (job as { [REPLAY]?: LoadedJob['replay'] })[REPLAY]?.(options),
   };
-}
-
-function hook(): void {
-  const { typescript } = process.features as { typescript?: string | false };
-  const data: HookData = { strip: typescript === undefined || typescript === false, self: import.meta.url };
-  register(import.meta.url.endsWith('.ts') ? './module-hooks.ts' : './module-hooks.js', import.meta.url, { data });
 }
 
 function oneSentence(message: string): string {

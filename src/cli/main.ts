@@ -68,6 +68,7 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
 
   add('run <module>', 'Run the job that a module exports by default, until it ends; Ctrl-C stops it behind a last checkpoint')
     .option('--parallelism <n>', 'parallel instances of each operator that does not say otherwise')
+    .option('--threads <n>', 'threads beside the one that supervises (0: all runs in this one)')
     .option('--state <backend>', 'where keyed state is kept: memory, level or level:DIR')
     .option('--checkpoints <dir>', "where checkpoints are kept: a folder, or s3://bucket/folder (the job's own, else .millrace)")
     .option('--no-checkpoints', 'run without checkpoints')

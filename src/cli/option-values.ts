@@ -20,9 +20,10 @@ export function durationOf(text: string, option: string): number {
   return ms;
 }
 
-export function countOf(text: string, option: string): number {
+export function countOf(text: string, option: string, least = 1): number {
   const n = Number(text);
-  if (!/^\d+$/.test(text) || n < 1 || !Number.isSafeInteger(n)) throw invalid(`'${text}' is no number for ${option}.`, 'Write a whole number above 0.');
+  if (!/^\d+$/.test(text) || n < least || !Number.isSafeInteger(n))
+    throw invalid(`'${text}' is no number for ${option}.`, `Write a whole number from ${least} on.`);
   return n;
 }
 

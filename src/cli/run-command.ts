@@ -11,6 +11,8 @@
 //  C4  Where nobody reads standard output any more (`millrace run … | head`) the job ends too, and without an error: it is stopped, or, where it prints and so
 //      cannot go on to a last checkpoint, fails quietly behind the last one.
 
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobEvent, JobResult, RunOptions } from '../graph/job.ts';
 import { type LoadedJob, loadJob } from './job-module.ts';
@@ -19,6 +21,7 @@ import { errorLine, type Said, saying } from './said.ts';
 
 export interface RunFlags {
   parallelism?: string;
+  threads?: string;
   state?: string;
   checkpoints?: string | false;
   every?: string;
@@ -44,13 +47,14 @@ export async function runCommand(path: string, flags: RunFlags, moduleArguments:
     said.error(new MillraceError('MODULE_FAILED', `The module ${path} threw outside of its job: ${messageOf(error)}.`, { cause: error }));
     process.exit(1);
   });
-  const end = await runJob(job, optionsOf(job, asked, said), said, flags.wait === true);
+  const end = await runJob(job, optionsOf(path, job, asked, said), said, flags.wait === true);
   leave();
   return end;
 }
 
 interface Asked {
   readonly parallelism: number | undefined;
+  readonly threads: number | undefined;
   readonly state: string | undefined;
   readonly checkpoints: { directory: string | false | undefined; every: number | undefined };
   readonly restore: RunOptions['restore'];
@@ -65,6 +69,7 @@ function parsed(flags: RunFlags): Asked {
   refuseRestoreWithout(checkpointsOf(checkpoints, undefined), restore);
   return {
     parallelism: flags.parallelism === undefined ? undefined : countOf(flags.parallelism, '--parallelism'),
+    threads: flags.threads === undefined ? undefined : countOf(flags.threads, '--threads', 0),
     state: flags.state,
     checkpoints,
     restore,
@@ -73,7 +78,7 @@ function parsed(flags: RunFlags): Asked {
 }
 
 /** C1, C2. */
-function optionsOf(job: LoadedJob, asked: Asked, said: Said): RunOptions {
+function optionsOf(path: string, job: LoadedJob, asked: Asked, said: Said): RunOptions {
   const { defaults } = job;
   const token = process.env.MILLRACE_TOKEN;
   const control = defaults.control === false && asked.port === undefined ? false : { ...(token === undefined ? {} : { token }), ...defaults.control };
@@ -81,6 +86,9 @@ function optionsOf(job: LoadedJob, asked: Asked, said: Said): RunOptions {
   refuseRestoreWithout(checkpoints, asked.restore);
   return {
     parallelism: asked.parallelism,
+    ...(asked.threads === undefined ? {} : { threads: asked.threads }),
+    // Threads build the job from it.
+    module: defaults.module ?? pathToFileURL(resolve(path)),
     ...(asked.state === undefined ? {} : { state: stateOf(asked.state) }),
     checkpoints,
     restore: asked.restore,

@@ -48,7 +48,7 @@ import type { TaskFailure } from '../runtime/units.ts';
 import { AlignmentGroups } from '../time/alignment-group.ts';
 import { type JobStep, jobLifecycle } from './lifecycle.ts';
 import { MetricRegistry } from './metrics.ts';
-import { RegionAttempt } from './region.ts';
+import { type Hosts, RegionAttempt } from './region.ts';
 import { DEFAULT_RESTARTS, decideRestart, type RestartPolicy } from './restarts.ts';
 import { bare, type Chosen, Snapshots } from './snapshots.ts';
 import { StateQueries } from './state-queries.ts';
@@ -68,6 +68,8 @@ export interface Internals {
   readonly io?: Io;
   /** The actor system of the host; one on the machine's clock by default. */
   readonly createSystem?: typeof createSystem;
+  /** All tasks run in this thread by default. */
+  readonly hosts?: Hosts | undefined;
   readonly watermarkEachBatch?: boolean;
   /** Asked about each notice of a checkpoint's completion or abort to a task: true where it gets lost on its way. None does by default. */
   readonly loses?: () => boolean;
@@ -168,6 +170,7 @@ export class JobRun {
       maxParallelism: () => this.#maxParallelism,
       ended,
       tasks: () => this.#slots.flatMap((slot) => (slot.running ? (slot.attempt?.tasks ?? []) : [])),
+      elsewhere: internals.hosts !== undefined,
       parallelism: (uid) => this.#graph.vertices.find(({ nodes }) => nodes.some((node) => nameOf(node) === uid))?.parallelism ?? 1,
       nodes: () => this.#graph.vertices.flatMap(({ nodes }) => nodes),
       queryable: internals.queryable ?? (() => ({ states: [], without: [] })),
@@ -456,6 +459,7 @@ export class JobRun {
       watermarkEachBatch: this.#internals.watermarkEachBatch ?? false,
       alignment: this.#alignment,
       loses: this.#internals.loses,
+      hosts: this.#internals.hosts,
       metadata: chosen?.metadata,
       usedIds: { after: this.#snapshots?.registry.since, to: this.#coordinator!.usedId },
       lastCheckpoint: () => this.#coordinator?.completed?.id,
@@ -668,6 +672,7 @@ export class JobRun {
       await this.#system!.stop();
       await this.#reopening;
       for (const slot of this.#slots) await slot.attempt?.close();
+      await this.#internals.hosts?.close();
       if (this.#snapshots !== undefined) {
         await this.#coordinator?.concluded();
         savepoint = how === 'stopped' ? await this.#lastSavepoint(checkpoint) : undefined;
@@ -896,6 +901,8 @@ export class JobRun {
       for (const region of job.children) {
         const slot = this.#slots.find((s) => `region-${s.number}` === region.name);
         if (slot !== undefined) region.restarts = slot.restarts;
+        const below = await slot?.attempt?.below();
+        for (const child of region.children) child.children.push(...(below?.get(child.name) ?? []));
         if (slot !== undefined) for (const task of region.children) task.restarts = slot.restarts;
       }
     }
@@ -905,10 +912,7 @@ export class JobRun {
   async metrics(): Promise<MetricSample[]> {
     const samples = this.#metrics.samples();
     for (const slot of this.#slots) {
-      for (const task of slot.attempt?.tasks ?? []) {
-        for (const [name, value] of Object.entries(task.metrics()))
-          if (value !== null) samples.push({ name, labels: { job: this.name, task: task.name }, value });
-      }
+      samples.push(...((await slot.attempt?.samples()) ?? []));
     }
     for (const [name, value] of Object.entries(this.#coordinator?.figures ?? {})) if (value !== null) samples.push({ name, labels: { job: this.name }, value });
     samples.push(...(await this.state.metrics()));

@@ -6,12 +6,12 @@
 // Invariant Q1: every name that leaves the process (files, writers, databases) carries the attempt.
 
 import type { Behaviour } from '../../actors/index.ts';
-import { type Backend, type RegionState, rangeOf, type StateBackend } from '../../state-backends/index.ts';
+import { type Backend, type RegionState, rangeOf, SHARED_ATTEMPT, type StateBackend } from '../../state-backends/index.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { restoreVertex } from '../checkpoint/restore.ts';
 import type { MillraceError } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
-import type { DeadLetter } from '../graph/job.ts';
+import type { DeadLetter, MetricSample, TreeNode } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
 import type { Edge, Graph, Vertex } from '../graph/plan.ts';
 import { Channel } from '../runtime/channel.ts';
@@ -70,6 +70,9 @@ export interface RegionPart {
   readonly children: readonly { readonly id: string; readonly start: Behaviour<never> }[];
   /** False: that task is of another part. */
   tell(task: string, mail: TaskMail): boolean;
+  samples(): MetricSample[] | Promise<MetricSample[]>;
+  /** What stands below its only child in another thread. */
+  tree?(): Promise<readonly TreeNode[]>;
   /** After every task has ended. */
   close(): Promise<void>;
 }
@@ -77,6 +80,7 @@ export interface RegionPart {
 export class LocalPart implements RegionPart {
   readonly tasks: readonly Task[];
   readonly #byName: ReadonlyMap<string, Task>;
+  readonly #job: string;
   readonly #state: RegionState;
   readonly #bases: RegionBases | undefined;
 
@@ -84,13 +88,14 @@ export class LocalPart implements RegionPart {
     const random = Math.floor(options.io.random() * 2 ** 32).toString(36);
     await options.io.step('restore.state.open');
     const state = await (options.backend as Backend).open({
-      name: `${options.job}-${options.number}-${options.attempt}-${random}`,
+      name: `${options.job}-${options.number}-${options.attempt}-${random}${options.elsewhere === undefined ? '' : SHARED_ATTEMPT}`,
       tracked: options.storage !== undefined,
     });
     return new LocalPart(options, state, `${options.number}-${random}`);
   }
 
   private constructor(options: PartOptions, state: RegionState, id: string) {
+    this.#job = options.job;
     this.#state = state;
     const { attempt, storage, io, log, usedIds, metadata, elsewhere } = options;
     this.#bases = storage === undefined ? undefined : new RegionBases({ state, id, attempt, storage, io, log });
@@ -172,6 +177,12 @@ export class LocalPart implements RegionPart {
     const task = this.#byName.get(name);
     task?.ref.tell(mail);
     return task !== undefined;
+  }
+
+  samples(): MetricSample[] {
+    return this.tasks.flatMap((task) =>
+      Object.entries(task.metrics()).flatMap(([name, value]) => (value === null ? [] : [{ name, labels: { job: this.#job, task: task.name }, value }])),
+    );
   }
 
   async close(): Promise<void> {

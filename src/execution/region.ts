@@ -3,17 +3,24 @@
 import { type Behaviour, type Supervising, supervisor } from '../../actors/index.ts';
 import type { CoordinatedTask } from '../checkpoint/coordinator.ts';
 import { restoreVertex } from '../checkpoint/restore.ts';
+import type { MetricSample, TreeNode } from '../graph/job.ts';
 import type { KnownSplits } from '../runtime/source-reader.ts';
 import type { Task } from '../runtime/task.ts';
 import type { TaskMail } from '../runtime/task-contract.ts';
 import { LocalPart, type PartOptions, type RegionPart } from './region-part.ts';
 import { type PlannedTask, tasksOfRegion } from './region-tasks.ts';
 
+/** Where tasks run that do not run in this thread. */
+export interface Hosts {
+  parts(options: PartOptions): Promise<readonly RegionPart[]>;
+  /** With the job. */
+  close(): Promise<void>;
+}
+
 export interface RegionOptions extends PartOptions {
   /** Asked about each notice of a checkpoint's completion or abort: true where it gets lost. */
   readonly loses?: (() => boolean) | undefined;
-  /** Where the tasks run; all in this thread by default. */
-  readonly parts?: ((options: PartOptions) => Promise<readonly RegionPart[]>) | undefined;
+  readonly hosts?: Hosts | undefined;
 }
 
 /** Longer than a task waits for its own calls to settle. */
@@ -36,7 +43,7 @@ export class RegionAttempt {
   readonly #opened = new Set<string>();
 
   static async open(options: RegionOptions): Promise<RegionAttempt> {
-    return new RegionAttempt(options, options.parts === undefined ? [await LocalPart.open(options)] : await options.parts(options));
+    return new RegionAttempt(options, options.hosts === undefined ? [await LocalPart.open(options)] : await options.hosts.parts(options));
   }
 
   private constructor(options: RegionOptions, parts: readonly RegionPart[]) {
@@ -94,6 +101,16 @@ export class RegionAttempt {
 
   drain(): void {
     for (const { name } of this.#planned) if (!this.finished.has(name)) this.#tell(name, { kind: 'drain' });
+  }
+
+  async samples(): Promise<MetricSample[]> {
+    return (await Promise.all(this.#parts.map((part) => part.samples()))).flat();
+  }
+
+  /** By the name of a supervisor's child: what stands below it in another thread. */
+  async below(): Promise<ReadonlyMap<string, readonly TreeNode[]>> {
+    const elsewhere = this.#parts.filter((part) => part.tree !== undefined);
+    return new Map(await Promise.all(elsewhere.map(async (part) => [part.children[0]!.id, await part.tree!()] as const)));
   }
 
   /** After every task has ended. */

@@ -61,6 +61,8 @@ export interface Questioned {
   readonly ended: () => boolean;
   /** Of the attempts that run; none of a region that is down. */
   readonly tasks: () => readonly Task[];
+  /** Tasks run in other threads: what they hold cannot be seen from here. */
+  readonly elsewhere: boolean;
   readonly parallelism: (uid: string) => number;
   /** Every operator of the program. */
   readonly nodes: () => readonly Node[];
@@ -258,6 +260,10 @@ export class StateQueries {
 
   /** Q3. */
   async #ask<R>(uid: string, instance: (parallelism: number) => number, read: (seen: SeenTask, head: Node) => R): Promise<R> {
+    if (this.#of.elsewhere)
+      throw new MillraceError('STATE_ELSEWHERE', `The state of '${uid}' is in another thread, and that cannot be looked into while the job runs.`, {
+        todo: 'Look at its newest checkpoint instead: --at.',
+      });
     for (;;) {
       if (this.#of.ended()) throw new MillraceError('JOB_ENDED', `The job '${this.#of.job}' has ended.`, { todo: 'Look at one of its checkpoints instead.' });
       const changed = this.#of.changed();

@@ -60,6 +60,10 @@ export interface RunOptions {
   maxParallelism?: number;
   /** Of the program; part of the plan's hash. */
   version?: string;
+  /** Run in so many threads of this process beside this one, which then only supervises; 0 by default: in this thread. Needs `module`. */
+  threads?: number;
+  /** The address of the module whose default export the job is (`import.meta.url`), for threads, which build the job from it. */
+  module?: string | URL;
   /** The replicas that run the job together: `zookeeper({ connect })` of `millrace/zookeeper`. Not yet: a start with it is refused (OPTION_INVALID). */
   cluster?: Cluster;
   /** Where keyed state is kept while the job runs; `memory()` by default. */

@@ -64,11 +64,18 @@ export interface Graph {
   readonly edges: readonly Edge[];
   readonly regions: number;
   readonly plan: Plan;
+  /** What it was built with. */
+  readonly defaults: GraphDefaults;
+}
+
+export interface GraphDefaults {
+  readonly parallelism: number;
+  readonly version?: string | undefined;
 }
 
 type Mutable<T> = { -readonly [N in keyof T]: T[N] };
 
-export function buildGraph(nodes: readonly Node[], defaults: { parallelism: number; version?: string | undefined }): Graph {
+export function buildGraph(nodes: readonly Node[], defaults: GraphDefaults): Graph {
   if (!Number.isInteger(defaults.parallelism) || defaults.parallelism < 1)
     throw new MillraceError('OPTION_INVALID', `parallelism ${defaults.parallelism}: the number of instances must be a whole number above 0.`);
   if (defaults.parallelism > INSTANCES_MAX)
@@ -130,7 +137,7 @@ export function buildGraph(nodes: readonly Node[], defaults: { parallelism: numb
     taken.add(vertex.id);
   }
   const regions = markRegions(vertices, edges);
-  return { vertices, edges, regions, plan: describe(vertices, edges, defaults.version) };
+  return { vertices, edges, regions, plan: describe(vertices, edges, defaults.version), defaults };
 }
 
 /**

@@ -73,6 +73,8 @@ export function s3At(address: string, environment: Readonly<Record<string, strin
 export class S3Storage implements CheckpointStorage {
   readonly kind = 's3';
   readonly checksummed = true;
+  /** For other threads. */
+  readonly settings: S3Options;
   readonly root: string;
   readonly #client: S3Client;
   readonly #upload: { readonly partBytes: number; readonly checksum: S3Checksum; readonly headers: Readonly<Record<string, string>> };
@@ -80,6 +82,7 @@ export class S3Storage implements CheckpointStorage {
   #conditional: 'heeded' | 'ignored' | 'refused' | undefined;
 
   constructor(options: S3Options, environment: Readonly<Record<string, string | undefined>> = process.env, world: S3World = REAL_WORLD) {
+    this.settings = options;
     const { bucket, prefix = '', partBytes = 8 * MIB, retries = 5, timeout = 15_000, headers = {}, backoff = {} } = options;
     if (typeof bucket !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(bucket))
       throw invalid(`'${bucket}' is no name of a bucket.`, 'Write it without s3:// and slashes.');

@@ -25,9 +25,9 @@ const DOWNWARD: Record<string, readonly string[]> = {
   cli: ['observe', 'cluster', 'execution', 'checkpoint', 'storage', 'runtime', 'graph', 'time'],
 };
 
-/** The two files that stand outside of the folders: errors may be imported from everywhere in src, index puts everything together. */
+/** Files that stand outside of the folders: errors may be imported from everywhere in src; a composition root puts everything together, for a program and for a thread. */
 const ERRORS = 'src/errors.ts';
-const INDEX = 'src/index.ts';
+const ROOTS = ['src/index.ts', 'src/thread-main.ts'];
 
 // Imports that the table does not allow and that are right all the same, with the reason. One that is no longer needed is an error too.
 const EXCEPTIONS: Record<string, string> = {
@@ -65,8 +65,8 @@ function violation(file: SourceFile, imported: string): string | undefined {
   if (from !== 'src') return from === to ? undefined : `${from}/ knows nothing of ${to}/`;
   if (to === 'actors' || to === 'state-backends') return imported === `${to}/index.ts` ? undefined : `src/ uses only the index.ts of ${to}/`;
   if (to !== 'src') return `src/ knows nothing of ${to}/`;
-  if (imported === ERRORS || file.path === INDEX) return undefined;
-  if (imported === INDEX) return 'nothing imports the composition root';
+  if (imported === ERRORS || ROOTS.includes(file.path)) return undefined;
+  if (ROOTS.includes(imported)) return 'nothing imports the composition root';
   if (file.path === ERRORS) return 'errors import nothing';
   const allowed = DOWNWARD[folderOf(file.path)];
   if (allowed === undefined) return `${folderOf(file.path)}/ is no folder of the architecture`;

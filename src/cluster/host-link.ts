@@ -1,0 +1,86 @@
+// A host as its leader sees it: the link to it, its parts, and what is asked of it.
+//
+// Invariant L1: the loss of a host is told once, to each of its parts and to whoever asked it something.
+
+import type { MillraceError } from '../errors.ts';
+import type { Logger } from '../graph/context.ts';
+import type { MetricSample, TreeNode } from '../graph/job.ts';
+import type { HostMail, LeaderMail } from './host-mail.ts';
+import type { PartHost, RemotePart } from './remote-part.ts';
+import type { Link } from './transport/link.ts';
+import { RemoteChannels } from './transport/remote-channel.ts';
+
+type Answer = readonly MetricSample[] | readonly TreeNode[];
+
+export class HostLink implements PartHost {
+  readonly name: string;
+  /** When it was heard of last, by the clock given. */
+  heardAt: number;
+  readonly #link: Link;
+  readonly #channels: RemoteChannels;
+  readonly #parts = new Map<string, RemotePart>();
+  readonly #asked = new Map<number, (answer: Answer) => void>();
+  #asks = 0;
+  #isLost = false;
+
+  constructor(
+    name: string,
+    link: Link,
+    options: { readonly log: Logger; readonly now: () => number; forward(part: string, mail: HostMail & { kind: 'forward' }): void },
+  ) {
+    this.name = name;
+    this.heardAt = options.now();
+    this.#link = link;
+    this.#channels = new RemoteChannels(link, {
+      mail: (message) => {
+        this.heardAt = options.now();
+        const mail = message as HostMail;
+        if (mail.kind === 'answer') {
+          this.#asked.get(mail.ask)?.(mail.value);
+          this.#asked.delete(mail.ask);
+        } else if (mail.kind === 'log') options.log[mail.level]({ host: name, ...mail.fields }, mail.text);
+        else if (mail.kind === 'forward') options.forward(mail.part, mail);
+        else this.#parts.get(mail.part)?.heard(mail);
+      },
+    });
+  }
+
+  add(part: RemotePart): void {
+    this.#parts.set(part.name, part);
+  }
+
+  forget(part: RemotePart): void {
+    if (this.#parts.get(part.name) === part) this.#parts.delete(part.name);
+  }
+
+  part(name: string): RemotePart | undefined {
+    return this.#parts.get(name);
+  }
+
+  tell(mail: LeaderMail): void {
+    this.#channels.tell(mail);
+  }
+
+  /** Of a host that is lost meanwhile: nothing. */
+  ask(what: 'metrics' | 'tree'): Promise<Answer> {
+    if (this.#isLost) return Promise.resolve([]);
+    const ask = this.#asks++;
+    this.tell({ kind: 'ask', ask, what });
+    return new Promise((resolve) => this.#asked.set(ask, resolve));
+  }
+
+  lost(error: MillraceError): void {
+    if (this.#isLost) return;
+    this.#isLost = true;
+    for (const answer of this.#asked.values()) answer([]);
+    this.#asked.clear();
+    for (const part of [...this.#parts.values()]) part.hostLost(error);
+    this.#link.close();
+  }
+
+  /** In order: the host ends. */
+  close(): void {
+    this.#isLost = true;
+    this.#link.close();
+  }
+}

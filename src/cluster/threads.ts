@@ -1,0 +1,188 @@
+// Threads of this process as hosts: started with the first region, restarted when one has died, ended with the job.
+//
+// Who owns what: this thread supervises the others and never runs a task; each has a link to it and one to every other thread (transport/thread-link.ts).
+//
+// Invariants:
+//  T1  Parts are opened when every thread has answered and is linked with each other one.
+//  T2  A thread that ends, or is silent for STALL_MS, takes its parts with it; the next attempt has a new one in its place. Nothing of the process ends with it.
+
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MillraceError, messageOf } from '../errors.ts';
+import type { Hosts } from '../execution/region.ts';
+import type { PartOptions, RegionPart } from '../execution/region-part.ts';
+import { tasksOfRegion } from '../execution/region-tasks.ts';
+import type { Logger } from '../graph/context.ts';
+import type { Io } from '../runtime/io.ts';
+import { HostLink } from './host-link.ts';
+import { placeTasks } from './placement.ts';
+import { RemotePart } from './remote-part.ts';
+import { threadLink } from './transport/thread-link.ts';
+
+/** A thread whose event loop gives no turn for so long is taken for an endless loop. */
+const STALL_MS = 30_000;
+const BEAT_MS = 1000;
+const END_MS = 10_000;
+
+export interface ThreadsOptions {
+  readonly count: number;
+  /** What a thread runs (src/thread-main.ts), and what it is given. */
+  readonly entry: URL;
+  readonly data: object;
+  readonly io: Io;
+  readonly log: Logger;
+}
+
+interface Thread {
+  readonly worker: Worker;
+  readonly host: HostLink;
+  readonly ended: Promise<void>;
+  alive: boolean;
+}
+
+export class Threads implements Hosts {
+  readonly #options: ThreadsOptions;
+  readonly #threads: (Thread | undefined)[];
+  #ready: Promise<void> | undefined;
+  #beat: unknown;
+
+  constructor(options: ThreadsOptions) {
+    this.#options = options;
+    this.#threads = new Array<Thread | undefined>(options.count).fill(undefined);
+  }
+
+  async parts(options: PartOptions): Promise<readonly RegionPart[]> {
+    await this.#complete();
+    const placement = placeTasks(tasksOfRegion(options.graph, options.number), this.#options.count);
+    const { graph } = options;
+    const request = {
+      region: options.number,
+      attempt: options.attempt,
+      lineage: options.lineage,
+      parallelism: graph.defaults.parallelism,
+      version: graph.defaults.version,
+      planHash: graph.plan.hash,
+      maxParallelism: options.maxParallelism,
+      blocking: options.blocking,
+      watermarkEachBatch: options.watermarkEachBatch,
+      metadata: options.metadata,
+      usedIds: options.usedIds,
+      lastCheckpoint: options.lastCheckpoint(),
+      placement,
+    };
+    const used = [...new Set(placement.values())];
+    const parts = used.map((number) => {
+      const { host } = this.#threads[number]!;
+      const part = new RemotePart(host, number, request, options);
+      host.add(part);
+      return part;
+    });
+    const opened = await Promise.allSettled(parts.map((part) => part.open()));
+    const failed = opened.find((each) => each.status === 'rejected');
+    if (failed === undefined) return parts;
+    for (const [i, part] of parts.entries()) if (opened[i]!.status === 'fulfilled') await part.close();
+    throw failed.reason;
+  }
+
+  async close(): Promise<void> {
+    this.#options.io.clock.clearTimeout(this.#beat);
+    const late = this.#options.io.clock.setTimeout(() => {
+      for (const thread of this.#threads) void thread?.worker.terminate();
+    }, END_MS);
+    for (const thread of this.#threads) thread?.host.close();
+    await Promise.all(this.#threads.map((thread) => thread?.ended));
+    this.#options.io.clock.clearTimeout(late);
+  }
+
+  /** T1. */
+  #complete(): Promise<void> {
+    this.#ready ??= this.#start().finally(() => {
+      this.#ready = undefined;
+    });
+    return this.#ready;
+  }
+
+  async #start(): Promise<void> {
+    const missing = [...this.#threads.keys()].filter((number) => this.#threads[number]?.alive !== true);
+    await Promise.all(missing.map((number) => this.#begin(number)));
+    const joined: Promise<void>[] = [];
+    for (const [a, one] of this.#threads.entries()) {
+      for (const [b, other] of this.#threads.entries()) {
+        if (a >= b || (!missing.includes(a) && !missing.includes(b))) continue;
+        const { port1, port2 } = new MessageChannel();
+        joined.push(joins(one!, b, port1), joins(other!, a, port2));
+      }
+    }
+    await Promise.all(joined);
+    this.#watch();
+  }
+
+  /** Resolves when the module is loaded there. */
+  async #begin(number: number): Promise<void> {
+    const { entry, data, io, log } = this.#options;
+    const name = `thread-${number}`;
+    const { port1, port2 } = new MessageChannel();
+    // The module may look at the arguments that this process was started with.
+    const worker = new Worker(entry, { name, argv: process.argv.slice(2), workerData: { ...data, number, leader: port2 }, transferList: [port2] });
+    let cause: unknown;
+    worker.on('error', (error) => {
+      cause = error;
+    });
+    const host = new HostLink(name, threadLink(port1, { peer: name }), {
+      log,
+      now: () => io.elapsed(),
+      forward: (part, { task, mail }) => {
+        for (const thread of this.#threads) if (thread?.host.part(part)?.tell(task, mail) === true) return;
+      },
+    });
+    const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+    const thread: Thread = { worker, host, ended, alive: true };
+    this.#threads[number] = thread;
+    const lost = (): MillraceError =>
+      new MillraceError('HOST_LOST', `${name} of this process has ended${cause === undefined ? '' : `: ${messageOf(cause)}`}.`, { cause });
+    void ended.then(() => {
+      thread.alive = false;
+      host.lost(lost());
+    });
+    await Promise.race([
+      said(worker, (message) => message === 'ready'),
+      ended.then(() => {
+        throw cause instanceof Error && 'code' in cause && 'retryable' in cause ? cause : lost();
+      }),
+    ]);
+  }
+
+  /** T2. */
+  #watch(): void {
+    const { io, log } = this.#options;
+    io.clock.clearTimeout(this.#beat);
+    this.#beat = io.clock.setTimeout(() => {
+      for (const thread of this.#threads) {
+        if (thread?.alive !== true) continue;
+        const silentMs = io.elapsed() - thread.host.heardAt;
+        if (silentMs < STALL_MS) thread.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
+        else {
+          log.error({ host: thread.host.name, silentMs: Math.round(silentMs) }, 'A thread gives no answer any more, and is ended.');
+          void thread.worker.terminate();
+        }
+      }
+      this.#watch();
+    }, BEAT_MS);
+  }
+}
+
+async function joins({ worker, ended }: Thread, peer: number, port: MessagePort): Promise<void> {
+  const joined = said(worker, (message) => typeof message === 'object' && message !== null && (message as { joined?: number }).joined === peer);
+  worker.postMessage({ peer, port }, [port]);
+  await Promise.race([joined, ended]);
+}
+
+function said(worker: Worker, is: (message: unknown) => boolean): Promise<void> {
+  return new Promise((resolve) => {
+    const listen = (message: unknown): void => {
+      if (!is(message)) return;
+      worker.off('message', listen);
+      resolve();
+    };
+    worker.on('message', listen);
+  });
+}
