@@ -6,7 +6,7 @@ import { followedLeader, type Term, terms } from '../../../src/cluster/zookeeper
 import { CANDIDATES, LEADER } from '../../../src/cluster/zookeeper/paths.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text, told, until } from './clients.ts';
-import { Proxy } from './proxy.ts';
+import { TcpProxy } from './proxy.ts';
 
 class Candidate {
   readonly #ending = new AbortController();
@@ -31,8 +31,8 @@ class Candidate {
   }
 }
 
-async function proxied(): Promise<Proxy> {
-  const proxy = await Proxy.start(await zookeeperForTests());
+async function proxied(): Promise<TcpProxy> {
+  const proxy = await TcpProxy.start(await zookeeperForTests());
   onTestFinished(() => proxy.close());
   return proxy;
 }

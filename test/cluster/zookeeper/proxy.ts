@@ -3,7 +3,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { addressOf } from '../../../src/cluster/zookeeper/wire.ts';
 
-export class Proxy {
+export class TcpProxy {
   readonly #server: Server;
   readonly #target: { readonly host: string; readonly port: number };
   readonly #pairs = new Set<{ readonly near: Socket; readonly far: Socket }>();
@@ -16,8 +16,8 @@ export class Proxy {
     this.#server = createServer((near) => this.#accept(near));
   }
 
-  static async start(target: string): Promise<Proxy> {
-    const proxy = new Proxy(target);
+  static async start(target: string): Promise<TcpProxy> {
+    const proxy = new TcpProxy(target);
     await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve));
     return proxy;
   }

@@ -12,7 +12,7 @@ import { BARRIERS, LOCKS, MEMBERS, SERVICES } from '../../../src/cluster/zookeep
 import { lookup, register, watch } from '../../../src/cluster/zookeeper/services.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text, told, until } from './clients.ts';
-import { Proxy } from './proxy.ts';
+import { TcpProxy } from './proxy.ts';
 
 const member = (id: string, slots = 2): Member => ({ id, address: `${id}:7070`, slots, version: '0.1.0', plans: { wc: 'abc' } });
 
@@ -37,7 +37,7 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
 
   it('what is kept comes back by itself where it is removed by hand, and after an expired session, once', async () => {
     const root = freshRoot();
-    const proxy = await Proxy.start(await zookeeperForTests());
+    const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
     const zk = await client({ root, connect: proxy.connect, sessionTimeoutMs: 1000 });
     const other = await client({ root });
@@ -106,7 +106,7 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
 
   it('a lock is lost in time where nobody answers, and the next gets it', async () => {
     const root = freshRoot();
-    const proxy = await Proxy.start(await zookeeperForTests());
+    const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
     const zk = await client({ root, connect: proxy.connect, sessionTimeoutMs: 1000 });
     const held = await lock(zk, 'l');

@@ -10,7 +10,7 @@ import { systemIo } from '../../../src/runtime/io.ts';
 import { registryContract } from '../../checkpoint/registry-contract.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text } from './clients.ts';
-import { Proxy } from './proxy.ts';
+import { TcpProxy } from './proxy.ts';
 
 const FOLDER = '/checkpoints/job/checkpoints';
 const pointer = (id: number): Pointer => ({ id, path: `${FOLDER}/chk-${id}-a1`, bytes: 1, startedAt: 1, durationMs: 1 });
@@ -76,7 +76,7 @@ describe.skipIf(NO_ZOOKEEPER)('the registry in ZooKeeper', () => {
 
   it('protocols 17 C: a registration whose answer was lost is found by our id in the node, and is no failure', async () => {
     const root = freshRoot();
-    const proxy = await Proxy.start(await zookeeperForTests());
+    const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
     const zk = await client({ root, connect: proxy.connect });
     const registry = await opened(zk, await lead(zk));
@@ -90,7 +90,7 @@ describe.skipIf(NO_ZOOKEEPER)('the registry in ZooKeeper', () => {
 
   it('changes its state once, where the answer was lost', async () => {
     const root = freshRoot();
-    const proxy = await Proxy.start(await zookeeperForTests());
+    const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
     const zk = await client({ root, connect: proxy.connect });
     const registry = await opened(zk, await lead(zk));
@@ -103,7 +103,7 @@ describe.skipIf(NO_ZOOKEEPER)('the registry in ZooKeeper', () => {
 
   it('protocols 17 C: what cannot be settled says that it is unknown, and was done', async () => {
     const root = freshRoot();
-    const proxy = await Proxy.start(await zookeeperForTests());
+    const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
     const zk = await client({ root, connect: proxy.connect, connectTimeoutMs: 300 });
     const registry = await opened(zk, await lead(zk));
