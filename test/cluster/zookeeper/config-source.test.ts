@@ -14,7 +14,7 @@ import type { SourceBatch } from '../../../src/graph/source.ts';
 import { type Letter, readContext } from '../../connectors/reading.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text } from './clients.ts';
-import { Proxy } from './proxy.ts';
+import { TcpProxy } from './proxy.ts';
 
 class Reading {
   readonly letters: Letter[] = [];
@@ -139,7 +139,7 @@ describe.skipIf(NO_ZOOKEEPER)('a configuration in ZooKeeper', () => {
 
   it('loses no last value with a connection, nor with a session', async () => {
     const { zk, root } = await beginning(0);
-    const proxy = await Proxy.start(await zookeeperForTests());
+    const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
     const reader = await client({ root, connect: proxy.connect, sessionTimeoutMs: 1000 });
     const reading = new Reading(reader, undefined, textFormat());

@@ -14,7 +14,7 @@ import { certificate } from '../../services/certificate.ts';
 import { freePorts } from '../../services/ports.ts';
 import { NO_ZOOKEEPER, ZooKeeperEnsemble, ZooKeeperServer, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text } from './clients.ts';
-import { Proxy } from './proxy.ts';
+import { TcpProxy } from './proxy.ts';
 
 describe.skipIf(NO_ZOOKEEPER || !LONG)('an ensemble of three', () => {
   const client = clientsForTests();
@@ -93,7 +93,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('leaders whose lines are cut, stalled and
     const holding = new Map<string, Term>();
     const ending = new AbortController();
     const ends: Promise<void>[] = [];
-    const proxies: Proxy[] = [];
+    const proxies: TcpProxy[] = [];
     let two = 0;
     let led = 0;
     const log = await client({ root });
@@ -119,7 +119,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('leaders whose lines are cut, stalled and
       }
     };
     for (let i = 0; i < 4; i++) {
-      const proxy = await Proxy.start(target);
+      const proxy = await TcpProxy.start(target);
       proxies.push(proxy);
       onTestFinished(() => proxy.close());
       ends.push(lead(await client({ root, connect: proxy.connect, sessionTimeoutMs: 1000, connectTimeoutMs: 3000 }), `n${i}`));
