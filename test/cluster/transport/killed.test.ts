@@ -10,14 +10,14 @@ afterEach(async () => {
 
 const nothing = (): void => {};
 
-async function talking(): Promise<{ child: Child; connect(): Promise<Connection> }> {
+async function talking(deadAfter?: number): Promise<{ child: Child; connect(): Promise<Connection> }> {
   const child = new Child('../cluster/transport/talking-process.ts', ['b', 'a']);
   const port = Number((await child.said(/^port/))?.slice(5));
   const connections = new Connections({
     hello: () => ({ cluster: 'c', worker: 'a', epoch: 1, plans: [] }),
     secret: 'open sesame',
     heartbeat: 50,
-    deadAfter: 500,
+    deadAfter,
     log: { debug: nothing, info: nothing, warn: nothing, error: nothing },
   });
   open.push(connections);
@@ -60,7 +60,7 @@ describe('a worker that talks', () => {
   });
 
   it('and is stopped is lost too; when it goes on it knows, and is heard again only over a new connection', async () => {
-    const { child, connect } = await talking();
+    const { child, connect } = await talking(1500);
     const first = await connect();
     const before = listen(first, 5000);
     await before.enough;
