@@ -7,7 +7,7 @@
 //  C1  No frame is read, and no channel made, before the handshake is over at both sides.
 //  C2  Of a worker the newest connection counts: the dialer dials again only where its own is gone, so an older one here is dead and is closed as lost.
 //  C3  A connection that stood and broke is never made anew behind the channels' backs.
-//  C4  Strangers cost little: so many at most may be in their handshake, the oldest goes when another one comes; each has little time; the log is not theirs.
+//  C4  Beyond this machine nobody listens without a secret or certificates. Strangers cost little: so many at most may be in their handshake, the oldest goes when another one comes; each has little time; the log is not theirs.
 
 import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
@@ -96,7 +96,11 @@ export class Connections {
 
   /** Begins to listen. Throws PORT_IN_USE and OPTION_INVALID. */
   async listen(): Promise<{ host: string; port: number }> {
-    const { tls, host = '127.0.0.1', port = 0, handshake = 5000, log } = this.#options;
+    const { tls, secret = '', host = '127.0.0.1', port = 0, handshake = 5000, log } = this.#options;
+    if (tls === undefined && secret === '' && !/^(127\.|::1$|localhost$)/.test(host))
+      throw new MillraceError('OPTION_INVALID', `A worker cannot listen at ${host} for anyone who comes.`, {
+        todo: 'Give all workers of the cluster a `secret`, or `tls`, or let them listen at 127.0.0.1.',
+      });
     let server: Server;
     if (tls === undefined) {
       server = createServer((socket) => void this.#accept(socket));

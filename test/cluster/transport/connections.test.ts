@@ -273,6 +273,12 @@ describe('with certificates', () => {
 });
 
 describe('where to listen', () => {
+  it('is this machine only, without a secret and without certificates', async () => {
+    for (const host of ['0.0.0.0', '::', 'example.org']) await expect(worker('a', { host, secret: '' })).rejects.toMatchObject({ code: 'OPTION_INVALID' });
+    expect((await worker('b', { secret: '' })).host).toBe('127.0.0.1');
+    expect((await worker('c', { host: '0.0.0.0' })).port).toBeGreaterThan(0);
+  });
+
   it('is refused where it is taken', async () => {
     const a = await worker('a');
     await expect(worker('b', { port: a.port })).rejects.toMatchObject({ code: 'PORT_IN_USE' });
