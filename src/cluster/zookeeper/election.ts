@@ -40,7 +40,7 @@ export interface Term {
 }
 
 /**
- * Terms, one after the other, until the signal aborts. The next is begun when the one before is over and is asked for; whoever leaves the loop resigns.
+ * Terms, one after the other, until the signal aborts, which ends the present one. The next is begun when the one before is over and is asked for; whoever leaves the loop resigns.
  * `value` is what others see of the leader: its address.
  */
 export async function* terms(client: Client, value: unknown, signal: AbortSignal): AsyncGenerator<Term, void> {
@@ -56,7 +56,7 @@ export async function* terms(client: Client, value: unknown, signal: AbortSignal
     if (term === undefined) return;
     try {
       yield term;
-      await term.over(signal);
+      await term.over();
     } finally {
       await leftBy(term, signal);
     }
@@ -84,7 +84,7 @@ async function elected(client: Client, value: unknown, signal: AbortSignal): Pro
       await place.first(signal);
       if (signal.aborted) break;
       const epoch = await take(client, place, value);
-      if (epoch !== undefined) return new HeldTerm(client, place, epoch);
+      if (epoch !== undefined) return new HeldTerm(client, place, epoch, signal);
     }
   } catch (error) {
     await place.leave();
@@ -120,13 +120,15 @@ class HeldTerm implements Term {
   readonly #ending = new AbortController();
   readonly #off: (() => void)[];
 
-  constructor(client: Client, place: Place, epoch: number) {
+  constructor(client: Client, place: Place, epoch: number, signal: AbortSignal) {
     this.#client = client;
     this.#place = place;
     this.epoch = epoch;
     this.check = { kind: 'check', path: LEADER, version: epoch };
     const end = (): void => this.#end();
     this.#off = [client.on('lapsed', end), client.on('expired', end), client.on('closed', end), client.hold()];
+    signal.addEventListener('abort', end);
+    this.#off.push(() => signal.removeEventListener('abort', end));
     this.#watch().catch(end);
     // It may have been over before it began.
     this.isLeader();
@@ -148,12 +150,10 @@ class HeldTerm implements Term {
     await this.#place.leave();
   }
 
-  over(signal: AbortSignal): Promise<void> {
+  over(): Promise<void> {
     return new Promise((resolve) => {
-      const done = (): void => resolve();
-      if (this.ended.aborted || signal.aborted) return done();
-      this.ended.addEventListener('abort', done, { once: true });
-      signal.addEventListener('abort', done, { once: true });
+      if (this.ended.aborted) return resolve();
+      this.ended.addEventListener('abort', () => resolve(), { once: true });
     });
   }
 

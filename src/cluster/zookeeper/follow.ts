@@ -6,6 +6,7 @@
 //  F2  While there is no connection it waits; what does not pass by itself is thrown. So is the failure of the first read, where nothing was ever answered.
 //  F3  It ends at once when the signal aborts, also within a read.
 
+import { setMaxListeners } from 'node:events';
 import { Bell } from './bell.ts';
 import type { Client } from './client.ts';
 import { closed, isPassing } from './errors.ts';
@@ -13,6 +14,8 @@ import { closed, isPassing } from './errors.ts';
 const AGAIN_MS = 200;
 
 export async function* followed<T>(client: Client, read: (wake: () => void) => Promise<T>, signal: AbortSignal): AsyncGenerator<T, void> {
+  // One signal ends everything that a worker follows.
+  setMaxListeners(0, signal);
   const bell = new Bell();
   let over = false;
   const release = client.hold();

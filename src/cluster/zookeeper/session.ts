@@ -158,8 +158,12 @@ export class Session implements Client {
 
   async make(path: string): Promise<void> {
     const full = this.#full(path);
-    if (await this.#exists(path, full)) return;
-    await this.#make(full);
+    const release = this.hold();
+    try {
+      if (!(await this.#exists(path, full))) await this.#make(full);
+    } finally {
+      release();
+    }
   }
 
   async set(path: string, value: Uint8Array, version: number): Promise<void> {

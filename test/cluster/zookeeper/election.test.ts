@@ -103,6 +103,18 @@ describe.skipIf(NO_ZOOKEEPER)('an election', () => {
     expect(lists.map((count, i) => count - before[i]!)).toEqual([1, 0, 0, 0]);
   });
 
+  it('ends a term where its owner has enough, and lets the next lead', async () => {
+    const root = freshRoot();
+    const ending = new AbortController();
+    const elections = terms(await client({ root }), 'a', ending.signal);
+    const term = (await elections.next()).value as Term;
+    const next = new Candidate(await client({ root }), 'b').elected();
+    ending.abort();
+    expect([term.isLeader(), term.ended.aborted]).toEqual([false, true]);
+    expect((await elections.next()).done).toBe(true);
+    expect((await next).epoch).toBe(2);
+  });
+
   it('fences a leader that was deposed: what it writes with its epoch is refused', async () => {
     const root = freshRoot();
     const [a, b] = [await client({ root }), await client({ root })];

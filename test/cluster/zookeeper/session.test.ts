@@ -7,6 +7,7 @@ import type { ZooKeeperError } from '../../../src/cluster/zookeeper/errors.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text } from './clients.ts';
 import { type Answer, garbage, half, OddServer, said } from './odd-server.ts';
+import { Proxy } from './proxy.ts';
 
 describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
   const client = clientsForTests();
@@ -124,6 +125,37 @@ describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
     await zk.close();
     expect([zk.leaseLeft(), lapsed]).toEqual([0, 1]);
     await expect(zk.get('/x')).rejects.toMatchObject({ code: 'ZOOKEEPER_CLOSED' });
+  });
+
+  it('keeps the process alive while something is asked or held, and not otherwise', async () => {
+    const proxy = await Proxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const zk = await client({ connect: proxy.connect });
+    await zk.connect();
+    // Of the sockets that keep this process alive, those to the proxy.
+    const { _getActiveHandles: handles } = process as unknown as { _getActiveHandles(): { remotePort?: number }[] };
+    const alive = (): number => handles.call(process).filter(({ remotePort }) => `127.0.0.1:${remotePort}` === proxy.connect).length;
+    expect(alive()).toBe(0);
+    const least = async (work: Promise<unknown>): Promise<number> => {
+      let found = Number.POSITIVE_INFINITY;
+      let over = false;
+      const end = work.then(() => {
+        over = true;
+      });
+      while (!over) {
+        found = Math.min(found, alive());
+        await Promise.race([end, new Promise((resolve) => setImmediate(resolve))]);
+      }
+      return found;
+    };
+    expect(await least(zk.make('/a/b/c'))).toBe(1);
+    expect(await least(zk.settle())).toBe(1);
+    expect(await least(zk.children('/a'))).toBe(1);
+    expect(alive()).toBe(0);
+    const release = zk.hold();
+    expect(alive()).toBe(1);
+    release();
+    expect(alive()).toBe(0);
   });
 
   it('lets nobody else at what it creates, where it has credentials', async () => {
