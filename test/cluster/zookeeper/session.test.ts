@@ -7,7 +7,7 @@ import type { ZooKeeperError } from '../../../src/cluster/zookeeper/errors.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text } from './clients.ts';
 import { type Answer, garbage, half, OddServer, said } from './odd-server.ts';
-import { Proxy } from './proxy.ts';
+import { TcpProxy } from './proxy.ts';
 
 describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
   const client = clientsForTests();
@@ -128,7 +128,7 @@ describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
   });
 
   it('keeps the process alive while something is asked or held, and not otherwise', async () => {
-    const proxy = await Proxy.start(await zookeeperForTests());
+    const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
     const zk = await client({ connect: proxy.connect });
     await zk.connect();
