@@ -31,7 +31,7 @@ export async function readCertificates({ cert, key, ca, passphrase }: TlsOptions
     createSecureContext(read);
     return read;
   } catch (cause) {
-    throw new MillraceError('OPTION_INVALID', `The certificates in ${cert}, ${key} and ${ca} cannot be used: ${messageOf(cause)}`, {
+    throw new MillraceError('OPTION_INVALID', `The certificates in ${cert}, ${key} and ${ca} cannot be used: ${messageOf(cause)}.`, {
       todo: 'Name PEM files: a certificate, its private key, and the authority that signed those of all workers.',
       cause,
     });

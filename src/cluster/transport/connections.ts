@@ -127,7 +127,7 @@ export class Connections {
         reject(
           cause.code === 'EADDRINUSE'
             ? new MillraceError('PORT_IN_USE', `${host}:${port} is in use.`, { todo: 'Choose another `port` for the worker.', cause })
-            : new MillraceError('OPTION_INVALID', `A worker cannot listen at ${host}:${port}: ${messageOf(cause)}`, {
+            : new MillraceError('OPTION_INVALID', `A worker cannot listen at ${host}:${port}: ${messageOf(cause)}.`, {
                 todo: 'Correct `host` and `port`.',
                 cause,
               }),

@@ -74,13 +74,7 @@ export class FrameWriter {
       for (let at = from; at < to; at += step) this.#part(channel, batch, at, Math.min(to, at + step), send);
       return;
     }
-    if (out.at > this.#max)
-      throw new Unsendable(
-        from,
-        new MillraceError('RECORD_TOO_LARGE', `It takes ${Math.ceil(out.at / (1 << 20))} MiB, and a frame has ${Math.floor(this.#max / (1 << 20))} at most.`, {
-          todo: 'Split it, or keep large values elsewhere and pass references.',
-        }),
-      );
+    if (out.at > this.#max) throw new Unsendable(from, this.#tooLarge('It', out.at));
     send(this.#seal());
   }
 
@@ -121,10 +115,21 @@ export class FrameWriter {
     return this.#seal();
   }
 
-  /** Throws STATE_NOT_SERIALIZABLE. */
+  /** Throws STATE_NOT_SERIALIZABLE, and RECORD_TOO_LARGE. */
   mail(value: unknown): Buffer {
-    encodeInto(this.#begin(MAIL, 0), value);
+    const out = this.#begin(MAIL, 0);
+    encodeInto(out, value);
+    const { at } = out;
+    if (out.bytes.length > KEPT_BYTES && at > this.#max) this.#out = new ByteWriter(1 << 16);
+    if (at > this.#max) throw this.#tooLarge('A message to another host', at);
     return this.#seal();
+  }
+
+  #tooLarge(what: string, bytes: number): MillraceError {
+    const max = Math.floor(this.#max / (1 << 20));
+    return new MillraceError('RECORD_TOO_LARGE', `${what} takes ${Math.ceil(bytes / (1 << 20))} MiB, and a frame has ${max} at most.`, {
+      todo: 'Split it, or keep large values elsewhere and pass references.',
+    });
   }
 
   #begin(kind: number, channel: number): ByteWriter {
@@ -218,7 +223,7 @@ function readEvent(from: ByteReader): Event {
 }
 
 export function corrupt(why: string, cause?: unknown): MillraceError {
-  return new MillraceError('LINK_CORRUPT', `What came from another host cannot be read: ${why}`, {
+  return new MillraceError('LINK_CORRUPT', `What came from another host cannot be read: ${why}.`, {
     cause,
     todo: 'Do all workers run the same release, and does nothing else write to their port?',
   });

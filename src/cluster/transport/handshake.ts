@@ -85,7 +85,7 @@ export interface Introduced {
 /** A refusal; `by` says which side refused. */
 export function refused(refusal: Refusal, peer: string, by: 'us' | 'them', cause?: unknown): MillraceError {
   const [why, todo] = SENTENCES[refusal];
-  return new MillraceError('LINK_REFUSED', by === 'us' ? `${peer} was refused: ${why}` : `${peer} refuses this worker: ${why}`, {
+  return new MillraceError('LINK_REFUSED', by === 'us' ? `${peer} was refused: ${why}.` : `${peer} refuses this worker: ${why}.`, {
     todo,
     cause,
     retryable: refusal === 'epoch' || refusal === 'worker',
@@ -174,7 +174,7 @@ class Wire {
   };
   readonly #ended = (): void => this.fail(new MillraceError('LINK_LOST', `${this.#peer} closed the connection within the handshake.`));
   readonly #broken = (error: Error): void =>
-    this.fail(new MillraceError('LINK_LOST', `The connection to ${this.#peer} broke off: ${messageOf(error)}`, { cause: error }));
+    this.fail(new MillraceError('LINK_LOST', `The connection to ${this.#peer} broke off: ${messageOf(error)}.`, { cause: error }));
 
   fail(error: unknown): void {
     this.#failed ??= error;

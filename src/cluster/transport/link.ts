@@ -135,7 +135,7 @@ export class Scattered {
 }
 
 export function linkLost(peer: string, why: string, cause?: unknown): MillraceError {
-  return new MillraceError('LINK_LOST', `The link to ${peer} is gone: ${why}`, {
+  return new MillraceError('LINK_LOST', `The link to ${peer} is gone: ${why}.`, {
     cause,
     todo: 'What went over it restarts from the newest checkpoint; look why that host was lost.',
   });

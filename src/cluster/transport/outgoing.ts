@@ -112,7 +112,7 @@ function unsendable({ from, to }: OutOptions, batch: Batch, error: unknown): Mil
   const tooLarge = cause instanceof Failure && cause.code === 'RECORD_TOO_LARGE';
   return new Failure(
     tooLarge ? 'RECORD_TOO_LARGE' : 'STATE_NOT_SERIALIZABLE',
-    `A record of '${from}'${key} cannot be sent to '${to}', which runs on another host: ${messageOf(cause)}`,
+    `A record of '${from}'${key} cannot be sent to '${to}', which runs on another host: ${messageOf(cause)}.`,
     { uid: from, cause, ...(tooLarge ? {} : { todo: 'Emit plain data: objects, arrays, Map, Set, Date, typed arrays, strings, numbers.' }) },
   );
 }

@@ -144,7 +144,7 @@ export class RemoteChannels {
     return end;
   }
 
-  /** A message to the other end, in order with what the channels hand over. Throws STATE_NOT_SERIALIZABLE. */
+  /** A message to the other end, in order with what the channels hand over. Throws STATE_NOT_SERIALIZABLE and RECORD_TOO_LARGE. */
   tell(message: unknown): void {
     this.#link.send(this.#writer.mail(message));
   }

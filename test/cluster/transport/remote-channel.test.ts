@@ -309,6 +309,10 @@ describe('a channel between hosts', () => {
     settle();
     expect(seen).toEqual([{ hello: new Map([[1, 2n]]) }, 1]);
     expect(() => here.tell(() => 1)).toThrow(expect.objectContaining({ code: 'STATE_NOT_SERIALIZABLE' }));
+    expect(() => here.tell('x'.repeat(links[0].frameMax))).toThrow(expect.objectContaining({ code: 'RECORD_TOO_LARGE' }));
+    here.tell('and on');
+    settle();
+    expect(seen.at(-2)).toBe('and on');
   });
 });
 
