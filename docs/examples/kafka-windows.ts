@@ -26,6 +26,7 @@ export interface Places {
   readonly until?: 'end' | { readonly offsets: Record<number, string> };
   /** For the sinks, such as a markerTopic of their own. */
   readonly sinks?: {
+    readonly guarantee?: 'exactly-once' | 'at-least-once';
     readonly markerTopic?: string;
     readonly commitBytes?: number;
     readonly transactionTimeout?: number;

@@ -65,9 +65,10 @@ export function postgresOutput(database: () => Database): Output {
 export async function runPoint(output: Output, step: string, how: Interruption, turn = 0): Promise<string[]> {
   const said = `${output.name}, ${how} at ${step}`;
   for (const pace of PACES) {
-    const { trial, rows } = await output.open(step);
+    const opened = await output.open(step);
+    const { trial, rows } = opened;
     try {
-      const wrong = [...(await interrupt(trial, step, how, { turn, pace })), ...trial.wrongRows(await rows())];
+      const wrong = [...(await interrupt(opened, step, how, { turn, pace })), ...trial.wrongRows(await rows())];
       if (wrong.length === 0) trial.remove();
       return wrong.map((sentence) => `${said}: ${sentence} (${trial.folder})`);
     } catch (error) {
@@ -79,7 +80,12 @@ export async function runPoint(output: Output, step: string, how: Interruption, 
   return [`${said}: no run came to the step`];
 }
 
-async function interrupt(trial: Trial, step: string, how: Interruption, { turn, pace }: { readonly turn: number; readonly pace: number }): Promise<string[]> {
+async function interrupt(
+  { trial, rows }: Awaited<ReturnType<Output['open']>>,
+  step: string,
+  how: Interruption,
+  { turn, pace }: { readonly turn: number; readonly pace: number },
+): Promise<string[]> {
   const parallelism = (run: number): number => 1 + ((turn + run * 2) % 4);
   const first = await trial.run({ parallelism: parallelism(0), pace }, preludeOf(step));
   if (first.code === 0) throw new NotReached('the first run was over before anything was pending');
@@ -102,6 +108,8 @@ async function interrupt(trial: Trial, step: string, how: Interruption, { turn, 
     }
     await trial.finish({ parallelism: parallelism(2), checkpoints: trial.copyCheckpoints('taken-over') });
     const { code, signal, errors } = await goesOn(begun);
+    // Whatever it still had to write must have been refused. Where it had nothing left, that says nothing; its rows are looked at all the same.
+    if (code === 0 && trial.wrongRows(await rows()).length === 0) throw new NotReached('the zombie had nothing left to write');
     return signal === null && code !== 0 ? [] : [`the zombie ended with ${signal ?? code}\n${errors}`];
   } finally {
     begun.process.kill('SIGKILL');

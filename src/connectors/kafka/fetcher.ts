@@ -320,7 +320,10 @@ export class Fetcher {
     lane.missingSince = undefined;
     lane.highWatermark = highWatermark;
     this.#settled();
-    if (records.length === 0 && next <= lane.offset) return this.#shortened(lane);
+    if (records.length === 0 && next <= lane.offset) {
+      this.#shortened(lane);
+      return;
+    }
     lane.shortSince = undefined;
     this.counts.batches += 1;
     this.#give(lane, { kind: 'records', records, next });

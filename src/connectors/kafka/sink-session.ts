@@ -62,7 +62,7 @@ export class SinkSession {
     const cluster = await connectTo(adapter, connection, log);
     try {
       const topics = new Topics(cluster, log);
-      await checkRights(cluster, { topic, markerTopic, uid });
+      await checkRights(cluster, { topics: topic === undefined ? [] : [topic], markerTopic, uid });
       if (topic !== undefined) await topics.refresh([topic], uid);
       if (markerTopic !== undefined) await prepareMarkerTopic(cluster, markerTopic, uid, log);
       const timeout = markerTopic === undefined ? TRANSACTION_TIMEOUT_MS : await grantedTimeout(cluster, options);
@@ -78,6 +78,11 @@ export class SinkSession {
       await cluster.close();
       throw error;
     }
+  }
+
+  /** Of topics that records name for the first time: what S1 says of one that is known from the start. */
+  async meet(topics: ReadonlySet<string>): Promise<void> {
+    await Promise.all([checkRights(this.cluster, { topics: [...topics], markerTopic: undefined, uid: this.#uid }), this.topics.refresh(topics, this.#uid)]);
   }
 
   /** Fenced when it resolves. Whoever takes it gives it back. */
@@ -149,10 +154,11 @@ export class SharedProducer {
 }
 
 /** Of topics that are not there it is said elsewhere. */
-async function checkRights(cluster: Cluster, { topic, markerTopic, uid }: Pick<SessionOptions, 'topic' | 'markerTopic' | 'uid'>): Promise<void> {
-  const rights = await cluster.rights([topic, markerTopic].filter((name) => name !== undefined));
+async function checkRights(cluster: Cluster, wanted: { topics: readonly string[]; markerTopic: string | undefined; uid: string }): Promise<void> {
+  const { topics, markerTopic, uid } = wanted;
+  const rights = await cluster.rights(markerTopic === undefined ? topics : [...topics, markerTopic]);
   const missing: string[] = [];
-  if (topic !== undefined && rights.get(topic)?.write === false) missing.push(`Write on the topic '${topic}'`);
+  for (const topic of topics) if (rights.get(topic)?.write === false) missing.push(`Write on the topic '${topic}'`);
   if (markerTopic !== undefined) {
     const marker = rights.get(markerTopic);
     if (marker?.read === false) missing.push(`Read on the marker topic '${markerTopic}'`);

@@ -140,10 +140,10 @@ export class KafkaTransactionalWriter<T> {
   }
 
   async #lookUp(): Promise<void> {
-    const { session, rows, met, context } = this.#options;
+    const { session, rows, met } = this.#options;
     const topics = rows.met;
     for (const topic of topics) met.add(topic);
-    await session.topics.refresh(topics, context.uid);
+    await session.meet(topics);
   }
 
   /** W6. */

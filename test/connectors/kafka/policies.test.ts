@@ -396,6 +396,12 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
         all.rights(username, 'allowed', ...rights);
       // Sinks open first.
       expect(await refused()).toContain(`Write on the topic '${to}', Read on the marker topic '${own}', Write on the marker topic '${own}'.`);
+      // Of a topic that a function names it is found out when a record has named it.
+      const named = { brokers: connection.brokers, sasl: connection.sasl, markerTopic: await markerTopic(), transactionalIdPrefix: `${to}-named` };
+      await all.rights(username, 'allowed', { transactionalId: `${to}-named-out-0` }, 'Write');
+      await all.rights(username, 'allowed', { topic: named.markerTopic }, 'Read', 'Write');
+      const disallowed = await rejection((await piped({ name: 'naming', from, to, sink: { ...named, topic: () => to } })).run(given));
+      expect(disallowed).toMatchObject({ code: 'KAFKA_FORBIDDEN', message: expect.stringContaining(`missing is Write on the topic '${to}'.`) });
       await allow({ topic: to }, 'Write');
       await allow({ topic: own }, 'Read');
       expect(await refused()).toContain(`missing is Write on the marker topic '${own}'.`);

@@ -1,12 +1,24 @@
 import { randomUUID } from 'node:crypto';
 import { job, type RunOptions, type Source, seconds, text, tumbling } from 'millrace';
 import { type KafkaRecord, type KafkaSourceOptions, kafka } from 'millrace/kafka';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../../long.ts';
 import { checkpointsIn, ends, RESTARTS, rejection, Seen, Store, temporaryFolder, Watch } from '../../protocols/lab.ts';
-import { kafkaForTests, NO_KAFKA } from '../../services/kafka.ts';
-import { topicsOf } from './topics.ts';
+import { KafkaBroker, type KafkaVersion, kafkaForTests, NO_KAFKA } from '../../services/kafka.ts';
+import { type Topics, topicsOf } from './topics.ts';
 
-const topics = topicsOf(kafkaForTests);
+const VERSIONS: readonly KafkaVersion[] = LONG ? ['4.3.1', '3.9.2'] : ['4.3.1'];
+/** The older one is for long runs, and this file's own. */
+let older: Promise<KafkaBroker> | undefined;
+afterAll(async () => (await older)?.close());
+
+async function olderBrokers(): Promise<string[]> {
+  older ??= KafkaBroker.start({ version: '3.9.2' });
+  return (await older).brokers;
+}
+
+const on: Readonly<Record<KafkaVersion, () => Promise<Topics>>> = { '4.3.1': topicsOf(kafkaForTests), '3.9.2': topicsOf(olderBrokers) };
+let topics = on['4.3.1'];
 const numbered = (count: number, from = 0): string[] => Array.from({ length: count }, (_, i) => `v${from + i}`);
 
 async function optionsOf(topic: KafkaSourceOptions<string>['topic'], given: Partial<KafkaSourceOptions<string>> = {}): Promise<KafkaSourceOptions<string>> {
@@ -24,7 +36,11 @@ async function read(topic: string, given: Partial<KafkaSourceOptions<string>> = 
   return everything(kafka.source(await optionsOf(topic, { until: 'end', ...given })));
 }
 
-describe.skipIf(NO_KAFKA)('a Kafka source', () => {
+describe.skipIf(NO_KAFKA).each(VERSIONS)('a Kafka source on %s', (version) => {
+  beforeAll(() => {
+    topics = on[version];
+  });
+
   it('begins where `from` says, and ends where `until` says', async () => {
     const all = await topics();
     const topic = await all.create(1);
