@@ -40,10 +40,16 @@ export const GATHERED = 1 << 16;
 
 const LENGTH = 4;
 
-/** Frames that wait to be handed over together. */
+/** Frames that wait to be handed over together: by `flush`, which is called when they are enough, or the turn is over (N4). */
 export class Gathered {
   #bytes = Buffer.allocUnsafeSlow(GATHERED * 2);
   #at = 0;
+  #flushing = false;
+  readonly #flush: () => void;
+
+  constructor(flush: () => void) {
+    this.#flush = flush;
+  }
 
   get size(): number {
     return this.#at;
@@ -60,6 +66,14 @@ export class Gathered {
     this.#bytes.writeUInt32LE(frame.length, at);
     this.#bytes.set(frame, at + LENGTH);
     this.#at = end;
+    if (end >= GATHERED) this.#flush();
+    else if (!this.#flushing) {
+      this.#flushing = true;
+      queueMicrotask(() => {
+        this.#flushing = false;
+        this.#flush();
+      });
+    }
   }
 
   /** All of it, in memory of its own. */

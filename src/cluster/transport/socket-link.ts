@@ -10,7 +10,7 @@
 
 import type { Socket } from 'node:net';
 import { asError, codeOf, type MillraceError, messageOf } from '../../errors.ts';
-import { BUFFERED_MAX, FRAME_MAX, GATHERED, Gathered, type Link, linkLost, Scattered } from './link.ts';
+import { BUFFERED_MAX, FRAME_MAX, Gathered, type Link, linkLost, Scattered } from './link.ts';
 
 export interface SocketLinkOptions {
   /** The worker at the other side, for messages. */
@@ -40,9 +40,8 @@ class SocketLink implements Link {
   readonly closed: Promise<MillraceError | undefined>;
   drained: (() => void) | undefined;
   readonly #socket: Socket;
-  readonly #gathered = new Gathered();
+  readonly #gathered = new Gathered(() => this.#flush());
   #read: Buffer | undefined;
-  #flushing = false;
   #waiting = false;
   #open = true;
   /** Since the last tick. */
@@ -83,16 +82,7 @@ class SocketLink implements Link {
   }
 
   send(frame: Uint8Array): void {
-    if (!this.#open) return;
-    this.#gathered.add(frame);
-    if (this.#gathered.size >= GATHERED) this.#flush();
-    else if (!this.#flushing) {
-      this.#flushing = true;
-      queueMicrotask(() => {
-        this.#flushing = false;
-        this.#flush();
-      });
-    }
+    if (this.#open) this.#gathered.add(frame);
   }
 
   receive(take: (frame: Buffer) => void): void {

@@ -7,7 +7,7 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import { asError, codeOf, type MillraceError } from '../../errors.ts';
-import { BUFFERED_MAX, FRAME_MAX, GATHERED, Gathered, type Link, linkLost, Scattered } from './link.ts';
+import { BUFFERED_MAX, FRAME_MAX, Gathered, type Link, linkLost, Scattered } from './link.ts';
 
 /** What was taken over is told at the latest when it is so much. */
 const TOLD_BYTES = BUFFERED_MAX / 4;
@@ -31,8 +31,7 @@ class ThreadLink implements Link {
   readonly closed: Promise<MillraceError | undefined>;
   drained: (() => void) | undefined;
   readonly #port: MessagePort;
-  readonly #gathered = new Gathered();
-  #flushing = false;
+  readonly #gathered = new Gathered(() => this.#flush());
   #sent = 0;
   #waiting = false;
   /** Taken over since the other side was told. */
@@ -62,16 +61,7 @@ class ThreadLink implements Link {
   }
 
   send(frame: Uint8Array): void {
-    if (!this.#open) return;
-    this.#gathered.add(frame);
-    if (this.#gathered.size >= GATHERED) this.#flush();
-    else if (!this.#flushing) {
-      this.#flushing = true;
-      queueMicrotask(() => {
-        this.#flushing = false;
-        this.#flush();
-      });
-    }
+    if (this.#open) this.#gathered.add(frame);
   }
 
   receive(take: (frame: Buffer) => void): void {
