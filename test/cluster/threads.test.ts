@@ -63,8 +63,8 @@ describe.each(LONG ? (['wc', 'cpu', 'q4'] as const) : (['wc'] as const))('%s in 
 
   it('gives the same when the process is killed, and goes on in one thread, and in three', async () => {
     const trial = new Trial(input, { backend: 'level', pace: 20, every: 10 });
-    expect((await inThreads(trial, {}, 'sink.commit=kill@2')).signal).toBe('SIGKILL');
-    expect((await inThreads(trial, { threads: 0, parallelism: 1 }, 'sink.committed=kill')).signal).toBe('SIGKILL');
+    expect((await inThreads(trial, {}, 'sink.commit=kill')).signal).toBe('SIGKILL');
+    expect((await inThreads(trial, { threads: 0, parallelism: 1 }, 'restore.committed=kill')).signal).toBe('SIGKILL');
     expect(await inThreads(trial, { threads: 3, parallelism: 4, pace: 0 })).toMatchObject({ code: 0, said: { status: 'finished' } });
     expect(await trial.complaints()).toEqual([]);
     trial.remove();
