@@ -1,6 +1,7 @@
 // `millrace run --threads`: what a user sees of it. What jobs give in threads stands in test/cluster/threads.test.ts.
 
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { LONG } from '../long.ts';
 import { build, Place, TICKING } from './millrace-process.ts';
 
 let place: Place;
@@ -37,28 +38,32 @@ describe('millrace run --threads', () => {
     await again.ended;
   });
 
-  it.each([
-    [
-      'a record that is no plain data, on its way to another thread',
-      `export default job('other', (env) => void env.fromArray('in', [1, 2, 3, 4]).map((n) => ({ n, later: () => n })).rebalance().forEach('out', () => {}));`,
-      /STATE_NOT_SERIALIZABLE: A record of .* cannot be sent to 'out'/,
-    ],
-    [
-      'a job that is another in each thread',
-      `export default job('other', (env) => void env.fromArray('in', [1]).forEach(isMainThread ? 'here' : 'there', () => {}));`,
-      /PLAN_INVALID: The module makes another plan of the job 'other'/,
-    ],
-    [
-      'a job that is started by its own module',
-      `const one = job('other', (env) => void env.fromArray('in', [1]).forEach('out', () => {})); if (!isMainThread) await one.run(); export default one;`,
-      /OPTION_INVALID: The module of the job 'other' starts it while a thread loads it/,
-    ],
-    [
-      'a module that is another in each thread',
-      `export default isMainThread ? job('other', (env) => void env.fromArray('in', [1]).forEach('out', () => {})) : undefined;`,
-      /MODULE_WITHOUT_JOB: The default export of .* is not the job 'other'/,
-    ],
-  ])('says what is wrong with %s', async (_, body, sentence) => {
+  it.each(
+    (
+      [
+        [
+          'a record that is no plain data, on its way to another thread',
+          `export default job('other', (env) => void env.fromArray('in', [1, 2, 3, 4]).map((n) => ({ n, later: () => n })).rebalance().forEach('out', () => {}));`,
+          /STATE_NOT_SERIALIZABLE: A record of .* cannot be sent to 'out'/,
+        ],
+        [
+          'a job that is another in each thread',
+          `export default job('other', (env) => void env.fromArray('in', [1]).forEach(isMainThread ? 'here' : 'there', () => {}));`,
+          /PLAN_INVALID: The module makes another plan of the job 'other'/,
+        ],
+        [
+          'a job that is started by its own module',
+          `const one = job('other', (env) => void env.fromArray('in', [1]).forEach('out', () => {})); if (!isMainThread) await one.run(); export default one;`,
+          /OPTION_INVALID: The module of the job 'other' starts it while a thread loads it/,
+        ],
+        [
+          'a module that is another in each thread',
+          `export default isMainThread ? job('other', (env) => void env.fromArray('in', [1]).forEach('out', () => {})) : undefined;`,
+          /MODULE_WITHOUT_JOB: The default export of .* is not the job 'other'/,
+        ],
+      ] as const
+    ).slice(0, LONG ? 4 : 1),
+  )('says what is wrong with %s', async (_, body, sentence) => {
     const module = place.write('other.mjs', ONCE(body));
     const { code, stderr } = await place.run('run', module, '--threads', '2', '--parallelism', '2', '--no-checkpoints');
     expect(stderr).toMatch(sentence);

@@ -3,6 +3,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { LONG } from '../long.ts';
 import { satisfies } from './node-range.ts';
 import { MANIFEST, type Project, projectWithPackage } from './packed-package.ts';
 import { ROOT } from './source-tree.ts';
@@ -39,26 +40,30 @@ describe('the packed package', () => {
   });
 });
 
-it('a clone that was never built is built when it is packed or published', () => {
-  const clone = mkdtempSync(join(tmpdir(), 'millrace-clone-'));
-  try {
-    const sources = ['src', 'actors', 'state-backends', 'scripts', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json'];
-    for (const name of sources) cpSync(join(ROOT, name), join(clone, name), { recursive: true });
-    symlinkSync(join(ROOT, 'node_modules'), join(clone, 'node_modules'), 'junction');
-    const { stdout, stderr } = spawnSync('npm', ['pack', '--json', '--dry-run', '--loglevel=error'], {
-      cwd: clone,
-      encoding: 'utf8',
-      shell: process.platform === 'win32',
-    });
-    // npm 10 says before its JSON which script it runs.
-    const [{ files }] = JSON.parse(stdout.slice(stdout.search(/^\[/m))) as [{ files: { path: string }[] }];
-    expect({ built: files.map(({ path }) => path).filter((path) => /^dist\/src\/(index|cli\/main)\.js$/.test(path)), stderr }).toMatchObject({
-      built: ['dist/src/cli/main.js', 'dist/src/index.js'],
-    });
-  } finally {
-    rmSync(clone, { recursive: true, force: true });
-  }
-}, 180_000);
+it.runIf(LONG)(
+  'a clone that was never built is built when it is packed or published',
+  () => {
+    const clone = mkdtempSync(join(tmpdir(), 'millrace-clone-'));
+    try {
+      const sources = ['src', 'actors', 'state-backends', 'scripts', 'package.json', 'package-lock.json', 'tsconfig.json', 'tsconfig.build.json'];
+      for (const name of sources) cpSync(join(ROOT, name), join(clone, name), { recursive: true });
+      symlinkSync(join(ROOT, 'node_modules'), join(clone, 'node_modules'), 'junction');
+      const { stdout, stderr } = spawnSync('npm', ['pack', '--json', '--dry-run', '--loglevel=error'], {
+        cwd: clone,
+        encoding: 'utf8',
+        shell: process.platform === 'win32',
+      });
+      // npm 10 says before its JSON which script it runs.
+      const [{ files }] = JSON.parse(stdout.slice(stdout.search(/^\[/m))) as [{ files: { path: string }[] }];
+      expect({ built: files.map(({ path }) => path).filter((path) => /^dist\/src\/(index|cli\/main)\.js$/.test(path)), stderr }).toMatchObject({
+        built: ['dist/src/cli/main.js', 'dist/src/index.js'],
+      });
+    } finally {
+      rmSync(clone, { recursive: true, force: true });
+    }
+  },
+  180_000,
+);
 
 describe('package-lock.json', () => {
   const { packages } = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
