@@ -18,19 +18,21 @@ import { systemIo } from './runtime/io.ts';
 
 const HOOKED = Symbol.for('millrace.hooked');
 const HOST = Symbol.for('millrace.host');
+const here = globalThis as { readonly [HOOKED]?: boolean; readonly [HOST]?: boolean };
+
+function refuseInHost(job: string): void {
+  if (here[HOST] !== true) return;
+  throw new MillraceError('OPTION_INVALID', `The module of the job '${job}' starts it while a thread loads it.`, {
+    todo: 'Start it in another module than the one that exports it, or only where isMainThread of node:worker_threads is true.',
+  });
+}
 
 /** Loaded where it is asked for: a job in one thread starts without it. */
-async function threadsOf(definition: { readonly name: string; build(): Node[] }, options: RunOptions): Promise<Threads | undefined> {
-  const here = globalThis as { readonly [HOOKED]?: boolean; readonly [HOST]?: boolean };
-  if (here[HOST] === true)
-    throw new MillraceError('OPTION_INVALID', `The module of the job '${definition.name}' starts it while a thread loads it.`, {
-      todo: 'Start it in another module than the one that exports it, or only where isMainThread of node:worker_threads is true.',
-    });
-  if (options.threads === undefined || options.threads === 0) return undefined;
+async function threadsOf(definition: { readonly name: string; build(): Node[] }, options: RunOptions): Promise<Threads> {
   const [{ threadData }, { Threads }] = await Promise.all([import('./cluster/thread-data.ts'), import('./cluster/threads.ts')]);
   const data = threadData(definition, options, here[HOOKED] === true);
   const entry = new URL(import.meta.url.endsWith('.ts') ? './thread-main.ts' : './thread-main.js', import.meta.url);
-  return new Threads({ count: options.threads, entry, data, io: systemIo(), log: options.logger ?? SILENT });
+  return new Threads({ count: options.threads!, entry, data, io: systemIo(), log: options.logger ?? SILENT });
 }
 
 /**
@@ -59,7 +61,10 @@ export const job = jobsOf({
         todo: 'Leave `cluster` out of the options.',
       });
     }
-    const run = new JobRun(definition, options, { operators: operatorOf, queryable: queryableOf, hosts: await threadsOf(definition, options) });
+    refuseInHost(definition.name);
+    // Without threads nothing is waited for: a job's run begins in the turn of the call.
+    const hosts = options.threads === undefined || options.threads === 0 ? undefined : await threadsOf(definition, options);
+    const run = new JobRun(definition, options, { operators: operatorOf, queryable: queryableOf, hosts });
     const running = await openDoor(run, options);
     await run.start();
     return running;
