@@ -210,7 +210,9 @@ export class Lane {
     over.abort();
     if (signal !== 'SIGKILL') {
       by = 'end';
-      if (code !== 0 || !/^ended (finished|stopped)$/m.test(out)) wrong.push(`it ended with ${signal ?? code}\n${errors}`);
+      // What fails before anything runs is the start itself, and another one is made.
+      const refused = !/^running/m.test(out) && faults.includes('=fail') && errors.includes('FAULT_INJECTED');
+      if (!refused && (code !== 0 || !/^ended (finished|stopped)$/m.test(out))) wrong.push(`it ended with ${signal ?? code}\n${errors}`);
     }
     for (const [, file] of out.matchAll(/^leaked (.*)$/gm)) wrong.push(`${file} is left behind`);
     // Once it runs, a start from a savepoint has been made: the next one goes on with what came of it.

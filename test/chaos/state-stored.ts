@@ -10,7 +10,8 @@ import { digestOf, ENTRIES, KEYS, type Oracle, SPLITS } from './state-model.ts';
 export function positionsOf(metadata: CheckpointMetadata): number[] {
   const positions = new Array<number>(SPLITS).fill(0);
   for (const task of metadata.tasks) {
-    for (const { id, position, rest } of task.operators['operations']?.splits ?? [])
+    // Of one that was dealt out just then the instance that has it knows more, where it is there too: a snapshot of that has its word.
+    for (const { id, position, rest } of (task.operators['operations']?.splits ?? []).filter(({ handed }) => handed !== true))
       positions[Number(id)] = ((position as number | undefined) ?? 0) - (rest?.values.length ?? 0);
   }
   return positions;

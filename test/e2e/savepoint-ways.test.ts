@@ -1,12 +1,13 @@
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { LONG } from '../long.ts';
 import { HELD, startHere } from './run-here.ts';
 import { FOUR, Input, Trial } from './trial.ts';
 
 // One savepoint, taken at parallelism 1 with memory(); goes on with each backend, from a copy of what was published then, at parallelism 4, and from a savepoint of
 // that at 3.
-describe.each(['wc', 'cpu', 'q4', 'q5'] as const)('%s', (workload) => {
+describe.each(LONG ? (['wc', 'cpu', 'q4', 'q5'] as const) : (['wc', 'q5'] as const))('%s', (workload) => {
   const input = new Input(workload, { records: 16_000, files: FOUR });
   afterAll(() => input.remove());
 
