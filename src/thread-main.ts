@@ -38,8 +38,8 @@ const host = new Host({
   io,
   leader: threadLink(leader, { peer: 'the main thread' }),
 });
-parentPort!.on('message', ({ peer, port }: { peer: number; port: MessagePort }) => {
-  host.join(peer, threadLink(port, { peer: `thread-${peer}` }));
+parentPort!.on('message', ({ peer, port, by }: { peer: number; port: MessagePort; by?: number }) => {
+  host.join(peer, threadLink(port, { peer: `thread-${peer}` }), by);
   parentPort!.postMessage({ joined: peer });
 });
 parentPort!.postMessage('ready');

@@ -2,7 +2,7 @@
 // what went into it, with the times of those files.
 
 import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { rolldown } from 'rolldown';
 
@@ -15,6 +15,17 @@ const bundle = await rolldown({
   platform: 'node',
   // A module that asks whether it is the program itself is not, and what the package reads of itself lies at its root.
   transform: { define: { 'import.meta.url': JSON.stringify(pathToFileURL(`${root}bundled.mjs`).href) } },
+  // As built, too, where a program imports a module of the package by its path: there is one copy of each.
+  plugins: [
+    {
+      name: 'as-built',
+      resolveId(source, importer) {
+        const path = importer === undefined || !source.startsWith('.') ? '' : resolve(dirname(importer), source);
+        const within = /^(src|actors|state-backends)\/.*\.ts$/.test(path.slice(root.length));
+        return path.startsWith(root) && within ? `${root}dist/${path.slice(root.length, -2)}js` : null;
+      },
+    },
+  ],
   external: (id) => /^[^./]/.test(id) && id !== name && !id.startsWith(`${name}/`),
   resolve: {
     alias: Object.fromEntries(

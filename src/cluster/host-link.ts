@@ -26,7 +26,13 @@ export class HostLink implements PartHost {
   constructor(
     name: string,
     link: Link,
-    options: { readonly log: Logger; readonly now: () => number; forward(part: string, mail: HostMail & { kind: 'forward' }): void },
+    options: {
+      readonly log: Logger;
+      readonly now: () => number;
+      forward(part: string, mail: HostMail & { kind: 'forward' }): void;
+      /** Threads of one process are not told apart from their links. */
+      unlinked?(mail: HostMail & { kind: 'unlinked' }): void;
+    },
   ) {
     this.name = name;
     this.heardAt = options.now();
@@ -40,6 +46,7 @@ export class HostLink implements PartHost {
           this.#asked.delete(mail.ask);
         } else if (mail.kind === 'log') options.log[mail.level]({ host: name, ...mail.fields }, mail.text);
         else if (mail.kind === 'forward') options.forward(mail.part, mail);
+        else if (mail.kind === 'unlinked') options.unlinked?.(mail);
         else this.#parts.get(mail.part)?.heard(mail);
       },
     });
@@ -67,6 +74,11 @@ export class HostLink implements PartHost {
     const ask = this.#asks++;
     this.tell({ kind: 'ask', ask, what });
     return new Promise((resolve) => this.#asked.set(ask, resolve));
+  }
+
+  /** Its parts that have tasks at the host of that number as well fail. */
+  unlinked(peer: number, error: MillraceError): void {
+    for (const part of [...this.#parts.values()]) if (part.spans(peer)) part.fail(error);
   }
 
   lost(error: MillraceError): void {

@@ -42,6 +42,8 @@ export type HostMail =
   | { readonly kind: 'report'; readonly part: string; readonly task: string; readonly report: ReportName; readonly args: readonly unknown[] }
   /** To a task of another host. */
   | { readonly kind: 'forward'; readonly part: string; readonly task: string; readonly mail: TaskMail }
+  /** The link to that host of the same number of times joined is gone: what goes over it cannot go on. */
+  | { readonly kind: 'unlinked'; readonly peer: number; readonly by: number; readonly error: ErrorData }
   | { readonly kind: 'letter'; readonly part: string; readonly letter: DeadLetter }
   | { readonly kind: 'answer'; readonly ask: number; readonly value: readonly MetricSample[] | readonly TreeNode[] }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly fields: object; readonly text: string };

@@ -7,6 +7,7 @@
 //  H1  What the leader says of a part is done in the order said. Of a part that is not there nothing is done.
 //  H2  A part is stopped when all its tasks have ended; only then is its state closed.
 //  H3  Without its leader a host runs nothing: when that link is gone every part is stopped.
+//  H4  The loss of a link to another host is told to the leader, which decides; no channel is opened over it any more.
 
 import { type ActorContext, type ActorRef, createSystem, defineActor, supervisor } from '../../actors/index.ts';
 import type { StateBackend } from '../../state-backends/index.ts';
@@ -25,7 +26,7 @@ import type { SnapshotStorage } from '../runtime/snapshot.ts';
 import type { TaskReports } from '../runtime/task-contract.ts';
 import { AlignmentGroups } from '../time/alignment-group.ts';
 import { errorData, type HostMail, type LeaderMail, type PartRequest, type ReportName } from './host-mail.ts';
-import type { Link } from './transport/link.ts';
+import { type Link, linkLost } from './transport/link.ts';
 import { RemoteChannels, type RemoteEnd } from './transport/remote-channel.ts';
 
 export interface HostOptions {
@@ -88,9 +89,16 @@ export class Host {
     this.ended = this.#leader.lost.then(() => this.#end());
   }
 
-  /** Channels to the host of that number go over this link; one that was there before is gone. */
-  join(peer: number, link: Link): void {
-    this.#peers.set(peer, new RemoteChannels(link));
+  /** Channels to the host of that number go over this link from now on, the `by`-th as the leader counts. */
+  join(peer: number, link: Link, by = 0): void {
+    const channels = new RemoteChannels(link);
+    this.#peers.set(peer, channels);
+    // H4.
+    void channels.lost.then((error) => {
+      if (this.#peers.get(peer) !== channels) return;
+      this.#peers.delete(peer);
+      this.#tell({ kind: 'unlinked', peer, by, error: errorData(error ?? linkLost(link.peer, 'the host at its other end has ended')) });
+    });
   }
 
   #tell(mail: HostMail): void {

@@ -3,6 +3,7 @@
 // Invariants:
 //  P1  Whoever waits for something of a part is answered: by its host, or by the loss of that.
 //  P2  A part that ends without being asked fails its child, and so the region.
+//  P3  What breaks a part is told to the region once, whenever it comes: to whoever opens it, when its child starts, or at once.
 
 import { type Behaviour, defineActor } from '../../actors/index.ts';
 import { asError, MillraceError } from '../errors.ts';
@@ -35,6 +36,8 @@ export class RemotePart implements RegionPart {
   #ended: (() => void) | undefined;
   #over = false;
   #lost: MillraceError | undefined;
+  /** P3. */
+  #broken: MillraceError | undefined;
 
   constructor(host: PartHost, number: number, request: PartRequest, options: PartOptions) {
     this.name = `${request.region}/${request.attempt}`;
@@ -54,6 +57,9 @@ export class RemotePart implements RegionPart {
       this.#host.forget(this);
       throw error;
     }
+    if (this.#broken === undefined) return;
+    await this.close();
+    throw this.#broken;
   }
 
   get children(): { id: string; start: Behaviour<never> }[] {
@@ -61,6 +67,8 @@ export class RemotePart implements RegionPart {
       // P2. Its task has said why, as far as it could.
       this.#ended = () => context.self.tell('ended');
       this.#host.tell({ kind: 'start', part: this.name });
+      if (this.#broken !== undefined) this.#tellFailure(this.#broken);
+      if (this.#lost !== undefined) this.#ended();
       return {
         receive: () => {
           throw this.#lost ?? new MillraceError('RUNTIME_FAILED', `What ${this.#host.name} ran of the job '${this.#options.job}' has ended.`);
@@ -106,7 +114,7 @@ export class RemotePart implements RegionPart {
   }
 
   /** What its host says of it. */
-  heard(mail: Exclude<HostMail, { kind: 'answer' | 'log' }>): void {
+  heard(mail: Exclude<HostMail, { kind: 'answer' | 'log' | 'forward' | 'unlinked' }>): void {
     switch (mail.kind) {
       case 'opened':
         this.#settle('opened');
@@ -137,14 +145,30 @@ export class RemotePart implements RegionPart {
   hostLost(error: MillraceError): void {
     this.#lost = error;
     this.#over = true;
-    const opening = this.#waiting.has('opened');
+    const ended = this.#ended;
     this.#settle('opened', error);
     this.#settle('stopped');
     this.#settle('closed');
-    if (opening || this.#ended === undefined) return;
+    this.fail(error);
+    ended?.();
+  }
+
+  /** Whether it has tasks at the host of that number too. */
+  spans(host: number): boolean {
+    for (const each of this.#request.placement.values()) if (each === host) return true;
+    return false;
+  }
+
+  /** P3. Its tasks cannot go on, and may not know it. */
+  fail(error: MillraceError): void {
+    if (this.#broken !== undefined) return;
+    this.#broken = error;
+    if (this.#ended !== undefined) this.#tellFailure(error);
+  }
+
+  #tellFailure(error: MillraceError): void {
     const [task] = [...this.#request.placement].find(([, host]) => host === this.#number) ?? [''];
     this.#options.reports(task).failed(new TaskFailure('restart', error));
-    this.#ended?.();
   }
 
   #until(answer: Awaited): Promise<void> {

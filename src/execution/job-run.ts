@@ -669,6 +669,7 @@ export class JobRun {
     let savepoint: SavepointInfo | undefined;
     let failure: unknown = how === 'failed' ? cause : undefined;
     try {
+      this.#internals.hosts?.cease?.();
       await this.#system!.stop();
       await this.#reopening;
       for (const slot of this.#slots) await slot.attempt?.close();

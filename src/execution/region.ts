@@ -13,6 +13,8 @@ import { type PlannedTask, tasksOfRegion } from './region-tasks.ts';
 /** Where tasks run that do not run in this thread. */
 export interface Hosts {
   parts(options: PartOptions): Promise<readonly RegionPart[]>;
+  /** The job ends: whoever waits for hosts is refused, and so is whoever asks for some. Parts that there are stay until they are closed. */
+  cease?(): void;
   /** With the job. */
   close(): Promise<void>;
 }

@@ -18,6 +18,8 @@ export interface Member {
   readonly address: string;
   /** How many tasks of one vertex it takes. */
   readonly slots: number;
+  /** Threads that they are dealt out to; 1 where it does not say. */
+  readonly hosts?: number;
   /** Of Millrace. */
   readonly version: string;
   /** By job: the hash of the plan that it would run (protocols 21). */
@@ -58,10 +60,10 @@ function bytesOf(member: Member): Buffer {
 /** M3. */
 function memberIn(value: Buffer): Member[] {
   try {
-    const { id, address, slots, version, plans } = JSON.parse(value.toString()) as Member;
+    const { id, address, slots, hosts, version, plans } = JSON.parse(value.toString()) as Member;
     const whole =
       typeof id === 'string' && typeof address === 'string' && typeof slots === 'number' && typeof version === 'string' && typeof plans === 'object';
-    return whole && plans !== null ? [{ id, address, slots, version, plans }] : [];
+    return whole && plans !== null ? [{ id, address, slots, ...(typeof hosts === 'number' ? { hosts } : {}), version, plans }] : [];
   } catch {
     return [];
   }

@@ -1,0 +1,38 @@
+// What the main threads of workers say to each other about hosts, as data.
+//
+//   leader → worker    begin: a host for a job, whose link to the leader is that part of the connection between the two
+//   leader → dialer    join: a host of yours with one of that worker
+//   dialer → acceptor  part: that part of our connection leads from your host to mine
+//   leader → worker    end: a host that answers nothing any more
+//   back               answer: done, or why not
+//
+// A host is named by job, epoch and a number that the leader draws, each once. Whatever is of an older epoch than the newest one known is refused (protocols 17).
+
+import type { ErrorData } from './host-mail.ts';
+
+/** Which host, among all that ever were. */
+export interface HostName {
+  readonly job: string;
+  readonly epoch: number;
+  readonly host: number;
+}
+
+export type WorkerMail = { readonly of: 'hosts' } & (
+  | ({ readonly kind: 'begin'; readonly ask: number; readonly part: number } & HostName)
+  | ({ readonly kind: 'join'; readonly ask: number; readonly link: number; readonly peer: number; readonly worker: string } & HostName)
+  | ({ readonly kind: 'part'; readonly ask: number; readonly link: number; readonly peer: number; readonly part: number } & HostName)
+  | ({ readonly kind: 'end' } & HostName)
+  | { readonly kind: 'answer'; readonly ask: number; readonly error?: ErrorData }
+);
+
+/** What is asked for: who is asked answers. */
+export type WorkerAsk = Extract<WorkerMail, { readonly ask: number; readonly job: string }>;
+
+export function isWorkerMail(message: unknown): message is WorkerMail {
+  return typeof message === 'object' && message !== null && (message as { of?: unknown }).of === 'hosts';
+}
+
+/** A host as a key of a map. */
+export function keyOf({ job, epoch, host }: HostName): string {
+  return `${epoch}/${host}/${job}`;
+}

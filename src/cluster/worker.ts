@@ -1,0 +1,498 @@
+// A worker: this process as a member of a cluster. It listens, is connected with the other members, and runs hosts for whoever leads.
+//
+// Who owns what: the worker owns its id, its listener, its node among the members and the hosts that it runs; the leader says which hosts there are and what runs on
+// them (workers.ts). What is said of hosts is its own (worker-mail.ts); any other mail is given to `heard`.
+//
+// Invariants:
+//  K1  What an older epoch than the newest one known asks for is refused; a newer one ends the hosts of the older leader. (A leader that takes over what still runs would
+//      be asked here first; that is not built yet, and every region restarts.)
+//  K2  A host ends with the connection to its leader (host.ts, H3).
+//  K3  Who draws the number of a part of a connection: at the side that dialed odd ones, at the other one even ones. So none is used twice, whoever led when.
+//  K4  Whoever asks is answered, or told in a bounded time that there was no answer.
+
+import { randomBytes } from 'node:crypto';
+import { MessageChannel } from 'node:worker_threads';
+import type { StateBackend } from '../../state-backends/index.ts';
+import { asError, MillraceError, messageOf } from '../errors.ts';
+import type { Logger } from '../graph/context.ts';
+import type { Node } from '../graph/node.ts';
+import { buildGraph } from '../graph/plan.ts';
+import type { Io } from '../runtime/io.ts';
+import type { OperatorFactory } from '../runtime/operator.ts';
+import type { SnapshotStorage } from '../runtime/snapshot.ts';
+import { errorData, errorOf } from './host-mail.ts';
+import { MemberList } from './member-list.ts';
+import { Mesh } from './mesh.ts';
+import type { TlsOptions } from './transport/certificates.ts';
+import { type Connection, Connections } from './transport/connections.ts';
+import { type Link, linkLost } from './transport/link.ts';
+import { localLinks } from './transport/local-link.ts';
+import { hostHere, hostInThread, type WorkerHost } from './worker-host.ts';
+import { type HostName, isWorkerMail, keyOf, type WorkerAsk, type WorkerMail } from './worker-mail.ts';
+import type { Client } from './zookeeper/client.ts';
+import { deposed } from './zookeeper/election.ts';
+import { join, type Member, type Membership } from './zookeeper/membership.ts';
+
+/** What a host of a job is made from. */
+export interface WorkerJob {
+  readonly definition: { readonly name: string; build(): Node[] };
+  /** What members compare: `planHashOf`. */
+  readonly planHash: string;
+  readonly backend: StateBackend;
+  readonly storage: SnapshotStorage | undefined;
+  /** The same as data (thread-data.ts), where hosts run in threads. */
+  readonly data?: object | undefined;
+}
+
+export interface WorkerOptions {
+  readonly client: Client;
+  /** Unlike any other's; drawn at random by default. */
+  readonly id?: string | undefined;
+  /** By name; `add` brings more. */
+  readonly jobs: ReadonlyMap<string, WorkerJob>;
+  readonly operators: (node: Node) => OperatorFactory;
+  /** How many tasks of one vertex it takes; default 1. */
+  readonly slots?: number | undefined;
+  /** Threads that hosts run in, and what those run (src/thread-main.ts); by default hosts run in this one. */
+  readonly threads?: { readonly count: number; readonly entry: URL } | undefined;
+  /** Where it listens; default 127.0.0.1 and a free port. `advertise`: where others reach it, `host` or `host:port`. */
+  readonly host?: string | undefined;
+  readonly port?: number | undefined;
+  readonly advertise?: string | undefined;
+  readonly secret?: string | undefined;
+  readonly tls?: TlsOptions | undefined;
+  /** A name that all workers of the cluster have in common; default ''. */
+  readonly cluster?: string | undefined;
+  /** Of Millrace. */
+  readonly version: string;
+  /** The newest epoch of a leader that is known otherwise; `leads` tells of a new one at once. */
+  readonly epoch: () => number;
+  /** Mail that is not about hosts; with the id of the worker that sent it. */
+  readonly heard: (worker: string, message: unknown) => void;
+  readonly io: Io;
+  readonly log: Logger;
+  /** Milliseconds of silence on a connection before the other side is taken for dead; default: as long as a session with ZooKeeper lasts. */
+  readonly deadAfter?: number | undefined;
+}
+
+/** A host that was begun, as the leader holds it. */
+export interface BegunHost {
+  /** The leader's end. */
+  readonly link: Link;
+  /** Settles when it has ended; of a host elsewhere when its link has. */
+  readonly ended: Promise<unknown>;
+}
+
+/** How long a module may take to load, and a state directory to open. */
+const BEGIN_MS = 60_000;
+/** How long two workers may take to join two hosts. */
+const JOIN_MS = 5000;
+/** Of that, how long the dialer waits for the acceptor. */
+const PART_MS = 3000;
+const TELL_MS = 10_000;
+const END_MS = 10_000;
+/** Between signs of life, and how many of them are missed by one who is dead. */
+const HEARTBEAT_MS = 1000;
+const BEATS = 10;
+
+interface Held {
+  readonly name: HostName;
+  readonly host: WorkerHost;
+}
+
+interface Asked {
+  readonly worker: string;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** What members compare to know that they run the same program; the same at any parallelism. */
+export function planHashOf(definition: { build(): Node[] }, version: string | undefined): string {
+  return buildGraph(definition.build(), { parallelism: 1, version }).plan.hash;
+}
+
+export class Worker {
+  readonly id: string;
+  readonly connections: Connections;
+  readonly #options: WorkerOptions;
+  readonly #log: Logger;
+  readonly #mesh: Mesh;
+  readonly #ended = new AbortController();
+  readonly #jobs: Map<string, WorkerJob>;
+  readonly #hosts = new Map<string, Held>();
+  readonly #beginning = new Set<Promise<unknown>>();
+  readonly #asked = new Map<number, Asked>();
+  /** K3: by connection, the last number drawn. */
+  readonly #drawn = new WeakMap<Connection, number>();
+  readonly #changes = new Set<() => void>();
+  #members!: MemberList;
+  #membership!: Membership;
+  #member!: Member;
+  #asks = 0;
+  #epoch = 0;
+  #closing: Promise<void> | undefined;
+
+  /** Resolves when it is a member. Throws PORT_IN_USE, OPTION_INVALID, and what ZooKeeper says. */
+  static async open(options: WorkerOptions): Promise<Worker> {
+    await options.client.connect();
+    const worker = new Worker(options);
+    try {
+      await worker.#open();
+    } catch (error) {
+      await worker.close();
+      throw error;
+    }
+    return worker;
+  }
+
+  private constructor(options: WorkerOptions) {
+    this.id = options.id ?? randomBytes(8).toString('hex');
+    this.#options = options;
+    this.#log = options.log.child?.({ worker: this.id }) ?? options.log;
+    this.#jobs = new Map(options.jobs);
+    const { host, port, secret, tls, client, deadAfter = client.sessionTimeoutMs } = options;
+    this.connections = new Connections({
+      // Which programs a member runs says its node: who leads gives those of others no tasks, and speaks to them all the same.
+      hello: () => ({ cluster: options.cluster ?? '', worker: this.id, epoch: this.epoch, plans: [] }),
+      secret,
+      tls,
+      host,
+      port,
+      heartbeat: Math.min(HEARTBEAT_MS, deadAfter / BEATS),
+      deadAfter,
+      log: this.#log,
+      mail: (worker, message) => this.#receive(worker, message),
+      connected: (connection) => this.#mesh.established(connection),
+    });
+    this.#mesh = new Mesh({ id: this.id, connections: this.connections, log: this.#log, changed: () => this.#tellChanged() });
+  }
+
+  async #open(): Promise<void> {
+    const { client, slots = 1, threads, version } = this.#options;
+    const log = this.#log;
+    if (!Number.isInteger(slots) || slots < 0) throw new MillraceError('OPTION_INVALID', `slots ${slots}: it is a whole number from 0 on.`);
+    const address = addressOf(await this.connections.listen(), this.#options.advertise);
+    const hosts = threads === undefined || threads.count < 2 ? {} : { hosts: threads.count };
+    this.#member = { id: this.id, address, slots, version, plans: this.#plans(), ...hosts };
+    this.#membership = await join(client, this.#member);
+    this.#members = await MemberList.follow(client, this.#ended.signal, {
+      log,
+      changed: () => {
+        // The first set comes before the list does.
+        if (this.#members !== undefined) this.#mesh.follow(this.#members.now);
+        this.#tellChanged();
+      },
+    });
+    this.#mesh.follow(this.#members.now);
+  }
+
+  /** What it says of itself to the others. */
+  get member(): Member {
+    return this.#member;
+  }
+
+  /** The newest epoch that it knows of. */
+  get epoch(): number {
+    return Math.max(this.#epoch, this.#options.epoch());
+  }
+
+  /** All that are listed now. */
+  members(): readonly Member[] {
+    return this.#members.now;
+  }
+
+  /** Whether mail goes there now. */
+  reaches(worker: string): boolean {
+    return worker === this.id || this.#mesh.standing(worker) !== undefined;
+  }
+
+  /** Resolves at the next change of the members or of who is connected, and when the signal aborts. */
+  changed(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#changes.delete(done);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      this.#changes.add(done);
+      signal.addEventListener('abort', done, { once: true });
+      if (signal.aborted || this.#ended.signal.aborted) done();
+    });
+  }
+
+  /** Another job that it can run. */
+  async add(name: string, job: WorkerJob): Promise<void> {
+    this.#jobs.set(name, job);
+    await this.#update();
+  }
+
+  /** Its hosts for that job end with their leader, and no others begin. */
+  async remove(name: string): Promise<void> {
+    if (this.#jobs.delete(name)) await this.#update();
+  }
+
+  async #update(): Promise<void> {
+    this.#member = { ...this.#member, plans: this.#plans() };
+    await this.#membership.update(this.#member);
+  }
+
+  #plans(): Record<string, string> {
+    return Object.fromEntries([...this.#jobs].map(([name, { planHash }]) => [name, planHash]));
+  }
+
+  /** K1: a leader of that epoch was heard of. */
+  leads(epoch: number): void {
+    if (epoch <= this.#epoch) return;
+    this.#epoch = epoch;
+    for (const { name, host } of this.#hosts.values()) if (name.epoch < epoch) host.leader.close();
+  }
+
+  /** Where mail to `heard` of that other worker goes, and when it is lost. @throws LINK_LOST where it is not connected in time */
+  async line(
+    worker: string,
+    { withinMs = TELL_MS }: { readonly withinMs?: number } = {},
+  ): Promise<{ tell(message: unknown): void; readonly lost: Promise<MillraceError | undefined> }> {
+    const { channels, lost } = await this.#mesh.to(worker, withinMs);
+    return { tell: (message) => channels.tell(message), lost };
+  }
+
+  /** Mail to `heard` of that worker, this one included. @throws LINK_LOST where it is not connected in time; what was sent may be lost with the connection. */
+  async tell(worker: string, message: unknown, { withinMs = TELL_MS }: { readonly withinMs?: number } = {}): Promise<void> {
+    if (worker !== this.id) return (await this.#mesh.to(worker, withinMs)).channels.tell(message);
+    setImmediate(() => this.#options.heard(this.id, message));
+  }
+
+  // ── as a leader ──
+
+  /** A host on that worker. @throws what prevents it */
+  async beginHost(worker: string, name: HostName): Promise<BegunHost> {
+    this.leads(name.epoch);
+    if (worker === this.id) {
+      const [ours, theirs] = localLinks(this.id, this.id);
+      try {
+        const { ended } = await this.#begin(name, theirs);
+        return { link: ours, ended };
+      } catch (error) {
+        ours.close();
+        throw error;
+      }
+    }
+    const connection = await this.#mesh.to(worker, JOIN_MS);
+    const part = this.#draw(connection);
+    const link = connection.part(part);
+    try {
+      await this.#ask(connection, { kind: 'begin', part, ...name }, BEGIN_MS);
+    } catch (error) {
+      link.close();
+      throw error;
+    }
+    return { link, ended: link.closed };
+  }
+
+  /** Two hosts, on the same worker or on two, share channels from now on; `link` is told of where they are lost. @throws what prevents it */
+  async joinHosts(
+    { job, epoch }: { readonly job: string; readonly epoch: number },
+    link: number,
+    one: { readonly worker: string; readonly host: number },
+    other: { readonly worker: string; readonly host: number },
+  ): Promise<void> {
+    // The dialer has it done: it knows their connection, or waits for it.
+    const [from, to] = one.worker <= other.worker ? [one, other] : [other, one];
+    const wanted = { kind: 'join', job, epoch, link, host: from.host, peer: to.host, worker: to.worker } as const;
+    if (from.worker === this.id) await this.#join({ of: 'hosts', ask: -1, ...wanted });
+    else await this.#ask(await this.#mesh.to(from.worker, JOIN_MS), wanted, JOIN_MS);
+  }
+
+  /** A host of which nothing is heard any more. */
+  endHost(worker: string, name: HostName): void {
+    if (worker === this.id) this.#end(name);
+    else this.#mesh.standing(worker)?.channels.tell({ of: 'hosts', kind: 'end', ...name } satisfies WorkerMail);
+  }
+
+  // ── as one who is asked ──
+
+  #receive(worker: string, message: unknown): void {
+    if (!isWorkerMail(message)) {
+      this.#options.heard(worker, message);
+      return;
+    }
+    const connection = this.#mesh.standing(worker);
+    if (connection === undefined) return;
+    if (message.kind === 'answer') {
+      const asked = this.#asked.get(message.ask);
+      if (asked?.worker !== worker) return;
+      this.#asked.delete(message.ask);
+      if (message.error === undefined) asked.resolve();
+      else asked.reject(errorOf(message.error));
+    } else if (message.kind === 'end') {
+      if (message.epoch >= this.epoch) this.#end(message);
+    } else {
+      const answer = (error?: unknown): void =>
+        connection.channels.tell({
+          of: 'hosts',
+          kind: 'answer',
+          ask: message.ask,
+          ...(error === undefined ? {} : { error: errorData(error) }),
+        } satisfies WorkerMail);
+      this.#do(message, connection).then(
+        () => answer(),
+        (error: unknown) => {
+          this.#log.warn({ job: message.job, host: message.host, error: messageOf(error) }, `What the leader wanted was not done: ${message.kind}.`);
+          answer(error);
+        },
+      );
+    }
+  }
+
+  async #do(mail: WorkerAsk, connection: Connection): Promise<void> {
+    if (mail.kind === 'begin') {
+      const leader = connection.part(mail.part);
+      try {
+        await this.#begin(mail, leader);
+      } catch (error) {
+        leader.close();
+        throw error;
+      }
+    } else if (mail.kind === 'join') await this.#join(mail);
+    else await this.#held(mail).join(mail.peer, connection.part(mail.part), mail.link);
+  }
+
+  async #begin(name: HostName, leader: Link): Promise<WorkerHost> {
+    this.#refuseOld(name);
+    const { job: jobName, host: number } = name;
+    const job = this.#jobs.get(jobName);
+    if (job === undefined || this.#ended.signal.aborted)
+      throw new MillraceError('HOST_LOST', `The worker ${this.member.address} does not run the job '${jobName}'${job === undefined ? '' : ' any more'}.`);
+    const { threads, operators, io } = this.#options;
+    const { definition, backend, storage, data } = job;
+    const beginning =
+      threads === undefined || threads.count === 0
+        ? Promise.resolve(hostHere({ job: definition, operators, number, backend, storage, io, leader }))
+        : hostInThread({ number, entry: threads.entry, data: data!, leader, log: this.#log });
+    this.#beginning.add(beginning);
+    let host: WorkerHost;
+    try {
+      host = await beginning;
+    } finally {
+      this.#beginning.delete(beginning);
+    }
+    const key = keyOf(name);
+    this.#hosts.set(key, { name, host });
+    void host.ended.then(() => this.#hosts.delete(key));
+    // While its module was loaded another leader may have been elected, or this worker have been told to leave.
+    if (name.epoch < this.epoch || this.#ended.signal.aborted) {
+      leader.close();
+      this.#refuseOld(name);
+    }
+    return host;
+  }
+
+  /** One of ours with one of another worker, or with another one of ours. */
+  async #join(mail: Extract<WorkerMail, { kind: 'join' }>): Promise<void> {
+    const { worker, peer, link } = mail;
+    const host = this.#held(mail);
+    if (worker === this.id) {
+      const { port1, port2 } = new MessageChannel();
+      await Promise.all([host.join(peer, port1, link), this.#held({ ...mail, host: peer }).join(mail.host, port2, link)]);
+      return;
+    }
+    const connection = await this.#mesh.to(worker, PART_MS);
+    const part = this.#draw(connection);
+    const { job, epoch } = mail;
+    await host.join(peer, connection.part(part), link);
+    await this.#ask(connection, { kind: 'part', job, epoch, host: peer, peer: mail.host, link, part }, PART_MS);
+  }
+
+  #end(name: HostName): void {
+    this.#hosts.get(keyOf(name))?.host.leader.close();
+  }
+
+  #held(name: HostName): WorkerHost {
+    this.#refuseOld(name);
+    const held = this.#hosts.get(keyOf(name));
+    if (held === undefined) throw new MillraceError('HOST_LOST', `The worker ${this.member.address} has no host ${name.host} of the job '${name.job}'.`);
+    return held.host;
+  }
+
+  /** K1. */
+  #refuseOld({ epoch }: HostName): void {
+    this.leads(epoch);
+    if (epoch < this.epoch) throw deposed(epoch);
+  }
+
+  /** K4. */
+  #ask(connection: Connection, mail: DistributiveOmit<WorkerAsk, 'of' | 'ask'>, withinMs: number): Promise<void> {
+    const { worker } = connection;
+    this.#asks += 1;
+    const ask = this.#asks;
+    return new Promise((resolve, reject) => {
+      const over = (): void => {
+        clearTimeout(late);
+        this.#asked.delete(ask);
+      };
+      const failed = (error: unknown): void => {
+        over();
+        reject(asError(error));
+      };
+      const late = setTimeout(() => failed(linkLost(worker, `it has not answered for ${withinMs} ms`)), withinMs);
+      this.#asked.set(ask, {
+        worker,
+        resolve: () => {
+          over();
+          resolve();
+        },
+        reject: failed,
+      });
+      void connection.lost.then((error) => failed(error ?? linkLost(worker, 'it is leaving')));
+      connection.channels.tell({ of: 'hosts', ask, ...mail } as WorkerMail);
+    });
+  }
+
+  /** K3. */
+  #draw(connection: Connection): number {
+    const next = (this.#drawn.get(connection) ?? (this.id < connection.worker ? -1 : 0)) + 2;
+    this.#drawn.set(connection, next);
+    return next;
+  }
+
+  #tellChanged(): void {
+    for (const done of [...this.#changes]) done();
+  }
+
+  /** Leaves: no member any more, its hosts end, and its connections. Resolves when nothing of it is left. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#ended.abort();
+    this.#tellChanged();
+    await this.#membership?.leave().catch((error) => this.#log.warn({ error: messageOf(error) }, 'This worker could not say that it leaves.'));
+    await Promise.allSettled(this.#beginning);
+    const hosts = [...this.#hosts.values()];
+    for (const { host } of hosts) host.leader.close();
+    let late: NodeJS.Timeout | undefined;
+    await Promise.race([
+      Promise.all(hosts.map(({ host }) => host.ended)),
+      new Promise<void>((resolve) => {
+        late = setTimeout(resolve, END_MS * 1.5);
+      }),
+    ]);
+    clearTimeout(late);
+    this.#mesh.close();
+    await this.connections.close();
+  }
+}
+
+type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
+
+/** `host:port` as others reach it. */
+function addressOf({ host, port }: { readonly host: string; readonly port: number }, advertise: string | undefined): string {
+  if (advertise !== undefined) return /:\d+$/.test(advertise) ? advertise : `${advertise}:${port}`;
+  if (host === '0.0.0.0' || host === '::')
+    throw new MillraceError('OPTION_INVALID', `A worker that listens at every address of its machine (${host}) has to say at which one others reach it.`, {
+      todo: 'Give `advertise`: a name or an address, with or without a port.',
+    });
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}

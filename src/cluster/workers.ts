@@ -1,0 +1,419 @@
+// The members' hosts as one job's leader uses them, for one term.
+//
+// Who owns what: the leader places tasks, begins hosts where it needs some and joins them pairwise; a worker owns what runs on it (worker.ts). Hosts stay for as long as
+// their worker is reached, from attempt to attempt.
+//
+// Invariants:
+//  W1  Parts are opened when every host that has some is begun and linked with each other one of them.
+//  W2  A host is lost with its member or the connection to it, once: its parts are told, and the next attempt has another one. Nothing of a lost host is used again.
+//  W3  Two hosts whose link is gone take down the regions that have tasks at both, and are joined anew by the next attempt.
+//  W4  Whoever waits for slots waits for as long as the job runs; whatever else is waited for is bounded.
+//  W5  A host that gives no answer for STALL_MS is taken for an endless loop and is ended.
+
+import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
+import type { Hosts } from '../execution/region.ts';
+import type { PartOptions, RegionPart } from '../execution/region-part.ts';
+import { type PlannedTask, tasksOfRegion } from '../execution/region-tasks.ts';
+import type { Logger } from '../graph/context.ts';
+import type { Io } from '../runtime/io.ts';
+import { HostLink } from './host-link.ts';
+import { errorOf } from './host-mail.ts';
+import { RemotePart } from './remote-part.ts';
+import type { BegunHost, Worker } from './worker.ts';
+import { placeOnWorkers, type Room, type Spot, slotsOf, widthOf, withoutConflicts } from './worker-placement.ts';
+import type { Member } from './zookeeper/membership.ts';
+
+export interface WorkersOptions {
+  /** The leader's own. */
+  readonly worker: Pick<Worker, 'id' | 'members' | 'reaches' | 'changed' | 'beginHost' | 'joinHosts' | 'endHost'>;
+  readonly job: string;
+  /** Members with another one for this job get no tasks. */
+  readonly planHash: string;
+  /** Of the term. */
+  readonly epoch: number;
+  readonly io: Io;
+  readonly log: Logger;
+}
+
+/** How long a member that is listed and not connected is waited for, where there are slots enough without it. */
+const GRACE_MS = 1000;
+/** How long a pair of workers that could not reach each other is kept apart. */
+const APART_MS = 30_000;
+/** A host that answers nothing for so long is taken for an endless loop. */
+const STALL_MS = 30_000;
+const BEAT_MS = 1000;
+/** How often hosts are begun and joined for one attempt, where workers go meanwhile. */
+const TRIES = 3;
+
+interface Begun {
+  readonly number: number;
+  readonly member: Member;
+  readonly index: number;
+  readonly host: HostLink;
+  readonly ended: Promise<unknown>;
+  alive: boolean;
+}
+
+/** A joined pair of hosts. */
+interface Pair {
+  readonly by: number;
+  readonly done: Promise<void>;
+}
+
+export class Workers implements Hosts {
+  readonly #options: WorkersOptions;
+  readonly #hosts = new Map<number, Begun>();
+  /** By worker and index. */
+  readonly #at = new Map<string, Promise<Begun>>();
+  readonly #pairs = new Map<string, Pair>();
+  /** When two workers could not reach each other, by `elapsed`. */
+  readonly #apart = new Map<string, { readonly pair: readonly [string, string]; readonly at: number }>();
+  /** Where each task was last. */
+  readonly #last = new Map<string, string>();
+  /** Since when, by `elapsed`, a member is listed that is not connected. */
+  readonly #missedSince = new Map<string, number>();
+  readonly #closing = new AbortController();
+  #hostNumbers = 0;
+  #links = 0;
+  #beat: unknown;
+  #watching: Promise<void> | undefined;
+
+  constructor(options: WorkersOptions) {
+    this.#options = options;
+  }
+
+  /** Throws JOB_ENDED where it is ended meanwhile, and what prevents it. */
+  async parts(options: PartOptions): Promise<readonly RegionPart[]> {
+    this.#refuseEnded();
+    this.#watching ??= this.#watch();
+    const { graph } = options;
+    const hosts = await this.#ready(tasksOfRegion(graph, options.number));
+    const request = {
+      region: options.number,
+      attempt: options.attempt,
+      lineage: options.lineage,
+      parallelism: graph.defaults.parallelism,
+      version: graph.defaults.version,
+      planHash: graph.plan.hash,
+      maxParallelism: options.maxParallelism,
+      blocking: options.blocking,
+      watermarkEachBatch: options.watermarkEachBatch,
+      metadata: options.metadata,
+      usedIds: options.usedIds,
+      lastCheckpoint: options.lastCheckpoint(),
+      placement: new Map([...hosts].map(([task, { number }]) => [task, number])),
+    };
+    const used = [...new Set(hosts.values())];
+    const gone = used.find(({ alive }) => !alive);
+    if (gone !== undefined) throw lostHost(gone.member);
+    const parts = used.map((begun) => {
+      const part = new RemotePart(begun.host, begun.number, request, options);
+      begun.host.add(part);
+      return part;
+    });
+    const opened = await Promise.allSettled(parts.map((part) => part.open()));
+    const failed = opened.find((each) => each.status === 'rejected');
+    if (failed !== undefined) {
+      for (const [i, part] of parts.entries()) if (opened[i]!.status === 'fulfilled') await part.close();
+      throw failed.reason;
+    }
+    for (const [task, { member }] of hosts) this.#last.set(task, member.id);
+    return parts;
+  }
+
+  cease(): void {
+    this.#closing.abort();
+    this.#options.io.clock.clearTimeout(this.#beat);
+  }
+
+  /** Every host ends. */
+  async close(): Promise<void> {
+    this.cease();
+    const hosts = [...this.#hosts.values()];
+    for (const begun of hosts) {
+      begun.alive = false;
+      begun.host.close();
+    }
+    this.#hosts.clear();
+    this.#at.clear();
+    await Promise.all(hosts.map(({ ended }) => ended));
+    await this.#watching;
+  }
+
+  /** W1: by task, its host. */
+  async #ready(tasks: readonly PlannedTask[]): Promise<ReadonlyMap<string, Begun>> {
+    for (let tried = 1; ; tried += 1) {
+      const placement = await this.#place(tasks);
+      const spots = new Map([...placement.values()].map((spot) => [spotKey(spot), spot]));
+      try {
+        const begun = new Map(await this.#unlessCeased(Promise.all([...spots].map(async ([key, spot]) => [key, await this.#host(spot)] as const))));
+        await this.#unlessCeased(this.#join([...begun.values()]));
+        return new Map([...placement].map(([task, spot]) => [task, begun.get(spotKey(spot))!]));
+      } catch (error) {
+        this.#refuseEnded();
+        const code = codeOf(error);
+        if (tried === TRIES || (code !== 'HOST_LOST' && code !== 'LINK_LOST')) throw error;
+        // Nobody can do without a pair that is apart: the region's restarts bring the next try, and say why.
+        const rooms = this.#rooms();
+        if (placeOnWorkers(tasks, rooms) !== undefined && placeOnWorkers(tasks, withoutConflicts(rooms, this.#apartNow())) === undefined) throw error;
+        this.#options.log.warn({ job: this.#options.job, error: messageOf(error) }, 'Hosts could not be begun as wanted; the tasks are placed anew.');
+      }
+    }
+  }
+
+  /** Members that may have tasks. */
+  #listed(): readonly Member[] {
+    const { worker, job, planHash } = this.#options;
+    return worker.members().filter(({ plans, slots }) => plans[job] === planHash && slots > 0);
+  }
+
+  /** Those of them that are connected now. */
+  #rooms(): readonly Room[] {
+    const { worker } = this.#options;
+    return this.#listed()
+      .filter(({ id }) => worker.reaches(id))
+      .map(({ id, slots, hosts }) => ({ worker: id, slots, hosts }));
+  }
+
+  /** Milliseconds that those are to be waited for that are listed and not connected; 0: they have been. */
+  #graceLeft(): number {
+    const { worker, io } = this.#options;
+    const now = io.elapsed();
+    const missing = this.#listed().filter(({ id }) => !worker.reaches(id));
+    for (const id of [...this.#missedSince.keys()]) if (missing.every((member) => member.id !== id)) this.#missedSince.delete(id);
+    for (const { id } of missing) if (!this.#missedSince.has(id)) this.#missedSince.set(id, now);
+    return Math.max(0, ...missing.map(({ id }) => this.#missedSince.get(id)! + GRACE_MS - now));
+  }
+
+  /** W4. */
+  async #place(tasks: readonly PlannedTask[]): Promise<ReadonlyMap<string, Spot>> {
+    const { worker, job, planHash, log } = this.#options;
+    let said = false;
+    for (;;) {
+      const rooms = this.#rooms();
+      const grace = this.#graceLeft();
+      const placement = placeOnWorkers(tasks, withoutConflicts(rooms, this.#apartNow()), this.#last) ?? placeOnWorkers(tasks, rooms, this.#last);
+      if (placement !== undefined && grace === 0) return placement;
+      if (placement === undefined && !said && grace === 0) {
+        said = true;
+        const [wanted, there] = [widthOf(tasks), slotsOf(rooms)];
+        log.warn(
+          {
+            job,
+            wanted,
+            there,
+            listed: this.#listed().length,
+            connected: rooms.length,
+            otherPrograms: worker.members().filter(({ plans }) => plans[job] !== planHash).length,
+          },
+          `The job '${job}' needs ${wanted} slots and waits for workers: ${there} are there, of ${rooms.length} workers with its program that are connected.`,
+        );
+      }
+      await this.#change(grace === 0 ? undefined : grace);
+    }
+  }
+
+  /** Resolves when something has changed, or after so many milliseconds. */
+  async #change(ms: number | undefined): Promise<void> {
+    const { worker, io } = this.#options;
+    const over = new AbortController();
+    const timer = ms === undefined ? undefined : io.clock.setTimeout(() => over.abort(), Math.max(1, ms));
+    const signal = AbortSignal.any([over.signal, this.#closing.signal]);
+    await worker.changed(signal);
+    io.clock.clearTimeout(timer);
+    over.abort();
+    this.#refuseEnded();
+  }
+
+  #refuseEnded(): void {
+    if (this.#closing.signal.aborted) throw new MillraceError('JOB_ENDED', `The job '${this.#options.job}' ended while it waited for workers.`);
+  }
+
+  async #unlessCeased<T>(work: Promise<T>): Promise<T> {
+    const { signal } = this.#closing;
+    let cease: (() => void) | undefined;
+    const ceased = new Promise<never>((_, reject) => {
+      cease = () => reject(new MillraceError('JOB_ENDED', `The job '${this.#options.job}' ended while hosts were begun.`));
+      signal.addEventListener('abort', cease, { once: true });
+      if (signal.aborted) cease();
+    });
+    try {
+      return await Promise.race([work, ceased]);
+    } finally {
+      signal.removeEventListener('abort', cease!);
+    }
+  }
+
+  #apartNow(): (readonly [string, string])[] {
+    const now = this.#options.io.elapsed();
+    for (const [key, { at }] of this.#apart) if (now - at > APART_MS) this.#apart.delete(key);
+    return [...this.#apart.values()].map(({ pair }) => pair);
+  }
+
+  #host(spot: Spot): Promise<Begun> {
+    const key = spotKey(spot);
+    let begun = this.#at.get(key);
+    if (begun === undefined) {
+      begun = this.#begin(spot, key);
+      this.#at.set(key, begun);
+      const mine = begun;
+      begun.catch(() => {
+        if (this.#at.get(key) === mine) this.#at.delete(key);
+      });
+    }
+    return begun;
+  }
+
+  async #begin({ worker: id, index }: Spot, key: string): Promise<Begun> {
+    const { worker, job, epoch, io, log } = this.#options;
+    const member = worker.members().find((each) => each.id === id);
+    if (member === undefined) throw new MillraceError('HOST_LOST', `The worker ${id} is no member any more.`);
+    this.#hostNumbers += 1;
+    const number = this.#hostNumbers;
+    const { link, ended }: BegunHost = await worker.beginHost(id, { job, epoch, host: number });
+    const host = new HostLink(`worker-${id.slice(0, 8)}-${index}`, link, {
+      log,
+      now: () => io.elapsed(),
+      forward: (part, { task, mail }) => {
+        for (const { host: each } of this.#hosts.values()) if (each.part(part)?.tell(task, mail) === true) return;
+      },
+      unlinked: ({ peer, by, error }) => this.#unlinked(number, peer, by, errorOf(error)),
+    });
+    const begun: Begun = { number, member, index, host, ended, alive: true };
+    this.#hosts.set(number, begun);
+    void link.closed.then((error) => this.#lose(begun, key, lostHost(member, error)));
+    // Meanwhile the job may have ended, or the member have gone.
+    if (this.#closing.signal.aborted) link.close();
+    if (!worker.members().some((each) => each.id === id)) this.#lose(begun, key, goneMember(member));
+    if (!begun.alive) throw goneMember(member);
+    return begun;
+  }
+
+  /** W2. */
+  #lose(begun: Begun, key: string, error: MillraceError): void {
+    if (!begun.alive) return;
+    begun.alive = false;
+    this.#hosts.delete(begun.number);
+    this.#at.delete(key);
+    for (const pair of [...this.#pairs.keys()]) if (pair.split('-').includes(String(begun.number))) this.#pairs.delete(pair);
+    begun.host.lost(error);
+  }
+
+  // ── pairs ──
+
+  async #join(hosts: readonly Begun[]): Promise<void> {
+    const joining: Promise<void>[] = [];
+    for (const [i, one] of hosts.entries()) for (const other of hosts.slice(i + 1)) joining.push(this.#pair(one, other));
+    const failed = (await Promise.allSettled(joining)).find((each) => each.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  #pair(one: Begun, other: Begun): Promise<void> {
+    const key = pairKey(one.number, other.number);
+    const there = this.#pairs.get(key);
+    if (there !== undefined) return there.done;
+    this.#links += 1;
+    const pair: Pair = { by: this.#links, done: this.#joined(one, other, this.#links) };
+    this.#pairs.set(key, pair);
+    pair.done.catch(() => {
+      if (this.#pairs.get(key) === pair) this.#pairs.delete(key);
+    });
+    return pair.done;
+  }
+
+  async #joined(one: Begun, other: Begun, by: number): Promise<void> {
+    const { worker, job, epoch, io } = this.#options;
+    const [a, b] = [one.member, other.member];
+    try {
+      await worker.joinHosts({ job, epoch }, by, { worker: a.id, host: one.number }, { worker: b.id, host: other.number });
+    } catch (cause) {
+      if (!one.alive) throw lostHost(a, cause);
+      if (!other.alive) throw lostHost(b, cause);
+      if (codeOf(cause) !== 'LINK_LOST' || a.id === b.id) throw cause;
+      const pair = [a.id, b.id] as const;
+      this.#apart.set(pair.join(), { pair, at: io.elapsed() });
+      throw new MillraceError('LINK_LOST', `The workers ${a.address} and ${b.address} cannot reach each other: ${messageOf(cause)}`, {
+        cause: asError(cause),
+        retryable: true,
+        todo: 'Let every worker of a cluster reach every other one at the address that it advertises.',
+      });
+    }
+  }
+
+  /** W3. */
+  #unlinked(host: number, peer: number, by: number, error: Error): void {
+    const key = pairKey(host, peer);
+    if (this.#pairs.get(key)?.by !== by) return;
+    this.#pairs.delete(key);
+    const [one, other] = [this.#hosts.get(host), this.#hosts.get(peer)];
+    if (one === undefined || other === undefined) return;
+    const lost = new MillraceError('LINK_LOST', `The link between the workers ${one.member.address} and ${other.member.address} is gone.`, {
+      cause: error,
+      retryable: true,
+      todo: 'Nothing: what went over it restarts from the newest checkpoint.',
+    });
+    one.host.unlinked(peer, lost);
+  }
+
+  // ── watching ──
+
+  async #watch(): Promise<void> {
+    const { worker } = this.#options;
+    const { signal } = this.#closing;
+    this.#beats();
+    while (!signal.aborted) {
+      this.#graceLeft();
+      const listed = new Set(worker.members().map(({ id }) => id));
+      for (const begun of [...this.#hosts.values()]) {
+        if (!listed.has(begun.member.id)) this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), goneMember(begun.member));
+      }
+      await worker.changed(signal);
+    }
+  }
+
+  /** W5. */
+  #beats(): void {
+    const { worker, io, log, job, epoch } = this.#options;
+    this.#beat = io.clock.setTimeout(() => {
+      for (const begun of [...this.#hosts.values()]) {
+        const silentMs = io.elapsed() - begun.host.heardAt;
+        if (silentMs < STALL_MS) {
+          begun.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
+          continue;
+        }
+        log.error({ worker: begun.member.address, silentMs: Math.round(silentMs) }, 'A host gives no answer any more, and is ended.');
+        worker.endHost(begun.member.id, { job, epoch, host: begun.number });
+        this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), stalled(begun.member));
+      }
+      if (!this.#closing.signal.aborted) this.#beats();
+    }, BEAT_MS);
+  }
+}
+
+function spotKey({ worker, index }: Spot): string {
+  return `${worker}/${index}`;
+}
+
+function pairKey(one: number, other: number): string {
+  return one < other ? `${one}-${other}` : `${other}-${one}`;
+}
+
+function lostHost({ address }: Member, cause?: unknown): MillraceError {
+  return new MillraceError('HOST_LOST', `The worker ${address} is lost${cause === undefined ? '' : `: ${messageOf(cause)}`}`.replace(/\.?$/, '.'), {
+    cause,
+    retryable: true,
+    todo: 'Nothing, if it comes back or others have slots: what ran there restarts from the newest checkpoint.',
+  });
+}
+
+function goneMember({ address }: Member): MillraceError {
+  return new MillraceError('HOST_LOST', `The worker ${address} is no member of the cluster any more.`, {
+    todo: 'Nothing, if it comes back or others have slots: what ran there restarts from the newest checkpoint.',
+  });
+}
+
+function stalled({ address }: Member): MillraceError {
+  return new MillraceError('HOST_LOST', `The worker ${address} gave no answer for ${STALL_MS / 1000} s.`, {
+    todo: 'Look for a function of the job that does not come to an end; what ran there restarts from the newest checkpoint.',
+  });
+}
