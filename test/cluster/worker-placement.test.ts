@@ -54,7 +54,7 @@ describe('tasks on workers', () => {
     ['stay when others must move, because their worker is gone', 's×3', 'a:2 c:2', { a: 's-0', b: 's-1', c: 's-2' }, 'a: s-0 s-1, c: s-2'],
     ['move to one that has joined, as far as their worker has more than its share', 's×4', 'a:4 b:4', { a: 's-0 s-1 s-2 s-3' }, 'a: s-0 s-1, b: s-2 s-3'],
     ['move for nobody who could not take some off the fullest', 's×3', 'a:2 b:2 c:2', { a: 's-0', b: 's-1 s-2' }, 'a: s-0, b: s-1, c: s-2'],
-    ['stay also where a vertex is wider or narrower now', 's×2 t×3', 'a:2 b:2', { b: 's-0 t-0', a: 's-1 t-1' }, 'a: s-0 t-1 t-2, b: s-1 t-0'],
+    ['stay also where a vertex is wider or narrower now', 's×2 t×3', 'a:2 b:2', { b: 's-0 t-0', a: 's-1 t-1' }, 'a: s-1 t-1 t-2, b: s-0 t-0'],
     ['are dealt out to the hosts of a worker', 's×4', 'a:4/2', {}, 'a: s-0 s-2, a/1: s-1 s-3'],
     ['use as many hosts of a worker as they are', 's×2', 'a:4/3 b:4/3', {}, 'a: s-0, b: s-1'],
   ])('%s', (_, vertices, rooms, last, expected) => {
