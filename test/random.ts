@@ -2,6 +2,8 @@
 //
 // A failure prints its seed; MILLRACE_SEED repeats from it, MILLRACE_ROUNDS asks for more rounds than there are in every run of the tests.
 
+import { LONG } from './long.ts';
+
 /** Small numbers from a seed (mulberry32): equal seeds give equal numbers. */
 export class Random {
   #state: number;
@@ -38,7 +40,7 @@ export function checkpointsOf(random: Random): { directory: string; unaligned: b
 /** Of the first round; those that follow count up from it. */
 export const SEED = Number(process.env['MILLRACE_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
-/** How many rounds are run: what was asked for, or so many. */
-export function rounds(otherwise: number): number {
-  return Number(process.env['MILLRACE_ROUNDS'] ?? otherwise);
+/** How many rounds are run: what was asked for, or so many in long runs, and a third of them in others. */
+export function rounds(inLong: number): number {
+  return Number(process.env['MILLRACE_ROUNDS'] ?? (LONG ? inLong : Math.ceil(inLong / 3)));
 }

@@ -61,7 +61,7 @@ describe.each(LONG ? (['wc', 'cpu', 'q4'] as const) : (['wc'] as const))('%s in 
     trial.remove();
   });
 
-  it('gives the same when the process is killed, and goes on in one thread, and in three', async () => {
+  it.runIf(LONG)('gives the same when the process is killed, and goes on in one thread, and in three', async () => {
     const trial = new Trial(input, { backend: 'level', pace: 20, every: 10 });
     expect((await inThreads(trial, {}, 'sink.commit=kill')).signal).toBe('SIGKILL');
     expect((await inThreads(trial, { threads: 0, parallelism: 1 }, 'restore.committed=kill')).signal).toBe('SIGKILL');
