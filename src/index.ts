@@ -136,6 +136,7 @@ export type {
   CheckpointInfo,
   CheckpointOptions,
   Cluster,
+  ControlTokens,
   DeadLetter,
   ErrorPolicy,
   JobError,

@@ -4,7 +4,7 @@ import { level, memory, type StateBackend } from '../../state-backends/index.ts'
 import { absolute, isUrl } from '../checkpoint/addresses.ts';
 import { storageOf } from '../checkpoint/places.ts';
 import { MillraceError } from '../errors.ts';
-import type { CheckpointOptions, RunOptions } from '../graph/job.ts';
+import type { CheckpointOptions, ControlTokens, RunOptions } from '../graph/job.ts';
 import { systemIo } from '../runtime/io.ts';
 
 /** What lies there belongs to running attempts; the backend removes it. */
@@ -91,6 +91,14 @@ export function refuseRestoreWithout(checkpoints: CheckpointOptions | false, res
     '--restore with a checkpoint needs checkpoints, and this run has none.',
     'Leave --no-checkpoints out, or name a directory with --checkpoints where the job itself has switched them off; or leave --restore out to begin anew.',
   );
+}
+
+/** Of the environment, since what stands on a command line everybody of the machine can read. Empty ones are refused by the door: nobody has meant them. */
+export function tokensIn({ MILLRACE_TOKEN: operate, MILLRACE_READ_TOKEN: read }: Readonly<Record<string, string | undefined>>): {
+  token?: string | ControlTokens;
+} {
+  if (read === undefined) return operate === undefined ? {} : { token: operate };
+  return { token: operate === undefined ? { read } : { read, operate } };
 }
 
 function invalid(sentence: string, todo: string): MillraceError {

@@ -16,7 +16,7 @@ import { pathToFileURL } from 'node:url';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { CheckpointInfo, JobEvent, JobResult, RunOptions } from '../graph/job.ts';
 import { type LoadedJob, loadJob } from './job-module.ts';
-import { checkpointsOf, countOf, durationOf, portOf, refuseRestoreWithout, restoreOf, stateOf } from './option-values.ts';
+import { checkpointsOf, countOf, durationOf, portOf, refuseRestoreWithout, restoreOf, stateOf, tokensIn } from './option-values.ts';
 import { errorLine, type Said, saying } from './said.ts';
 
 export interface RunFlags {
@@ -80,8 +80,7 @@ function parsed(flags: RunFlags): Asked {
 /** C1, C2. */
 function optionsOf(path: string, job: LoadedJob, asked: Asked, said: Said): RunOptions {
   const { defaults } = job;
-  const token = process.env.MILLRACE_TOKEN;
-  const control = defaults.control === false && asked.port === undefined ? false : { ...(token === undefined ? {} : { token }), ...defaults.control };
+  const control = defaults.control === false && asked.port === undefined ? false : { ...tokensIn(process.env), ...defaults.control };
   const checkpoints = checkpointsOf(asked.checkpoints, defaults.checkpoints);
   refuseRestoreWithout(checkpoints, asked.restore);
   return {

@@ -47,6 +47,14 @@ export interface CheckpointOptions {
   tolerate?: number;
 }
 
+/** What requests to the control door must have: one token for everything, or one for each role. */
+export interface ControlTokens {
+  /** Looks: jobs, tree, metrics, checkpoints, state. Where there is none, looking needs that of `operate`. */
+  read?: string;
+  /** Looks and acts: checkpoint, savepoint, rescale, stop, cancel. Where there is none, nobody acts through the door. */
+  operate?: string;
+}
+
 /** Processes that know of each other: `zookeeper({ connect })` of `millrace/zookeeper`. */
 export interface Cluster {
   readonly kind: string;
@@ -84,8 +92,11 @@ export interface RunOptions {
       };
   /** At most `max` restarts `within` so many milliseconds. With checkpoints 5 within 600,000, waiting 100 to 10,000; without them none. */
   restarts?: { max: number; within: number; backoff?: Backoff } | false;
-  /** Listens for the command: on 127.0.0.1 and a free port unless said otherwise, for whoever has the token. False by default. */
-  control?: { host?: string; port?: number; token?: string } | false;
+  /**
+   * Listens for the command and for probes: on 127.0.0.1 and a free port unless said otherwise. A string as `token` is for everything; see ControlTokens for roles. Without
+   * one whoever reaches the port may do everything, and only hosts of this machine are taken (OPTION_INVALID). False by default.
+   */
+  control?: { host?: string; port?: number; token?: string | ControlTokens } | false;
   /** Told of changes of the status, checkpoints, restarts and dead letters. */
   onEvent?: (event: JobEvent) => void;
   /** Silent by default. */

@@ -5,15 +5,16 @@
 // Invariants:
 //  O1  The port is taken before the job starts: a job that cannot have it does not run.
 //  O2  At the job's end, and when its start fails, nothing is left: no socket, no file. Answers under way are sent first.
+//  O3  Where others than this machine reach it, it has a token, or it is not opened. No token is ever written down.
 
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { MillraceError, messageOf } from '../errors.ts';
-import type { JobRun } from '../execution/job-run.ts';
 import { SILENT } from '../graph/context.ts';
 import type { RunOptions } from '../graph/job.ts';
 import { announce } from './discovery.ts';
-import { type Handler, handlerOf, isLoopback, onlyLoopback } from './requests.ts';
+import { type Handler, handlerOf, isLoopback, onlyLoopback, type ShownJob } from './requests.ts';
+import { refuseOpen, tokensOf } from './tokens.ts';
 
 export interface Door {
   readonly handler: Handler;
@@ -21,14 +22,18 @@ export interface Door {
   readonly controlUrl: string | undefined;
 }
 
-export async function openDoor(run: JobRun, options: RunOptions): Promise<JobRun & Door> {
+export async function openDoor<R extends ShownJob>(run: R, options: RunOptions): Promise<R & Door> {
   const { control = false, logger = SILENT } = options;
   const startedAt = Date.now();
-  const handler = handlerOf(run, { startedAt, token: control === false ? undefined : control.token });
+  const tokens = control === false ? undefined : tokensOf(control.token);
+  const handler = handlerOf(run, { startedAt, tokens });
   if (control === false) return Object.assign(run, { handler, controlUrl: undefined });
 
   const host = control.host ?? '127.0.0.1';
-  const server = createServer(isLoopback(hostPart(host)) ? onlyLoopback(handler) : handler);
+  const isThisMachine = isLoopback(hostPart(host));
+  // O3.
+  refuseOpen(host, isThisMachine, tokens);
+  const server = createServer(isThisMachine ? onlyLoopback(handler) : handler);
   await listen(server, host, control.port ?? 0);
   const controlUrl = urlOf(server.address() as AddressInfo);
   let withdraw = (): void => {};

@@ -1,5 +1,7 @@
 // What the control door answers: requests over HTTP to JSON, for one job.
 //
+//   GET  /health                      { status: 'ok' }: the process answers
+//   GET  /ready                       { ready: true, status }, or 503 with { ready: false, status, why }; see readiness.ts
 //   GET  /jobs                        [ { id, name, status, startedAt, pid, … } ]
 //   GET  /jobs/<name>                 the same of one, with its plan and the checkpoint that it started from
 //   GET  /jobs/<name>/tree            every actor with its state and figures
@@ -18,19 +20,40 @@
 //  R1  Whatever is thrown becomes an answer; a request never ends the process.
 //  R2  A page of another site can neither act nor look: what changes something must be JSON (a browser asks before it sends that across sites, and is
 //      never told yes), requests that the browser marks as cross-site are refused, and a door that listens on loopback answers to loopback names only.
-//  R3  Tokens are compared in constant time, over digests of equal length.
+//  R3  What only looks needs the role `read`, what acts the role `operate` (tokens.ts). Probes, /health and /ready, need none and learn nothing.
 
-import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type ErrorCode, MillraceError, messageOf } from '../errors.ts';
 import type { JobRun } from '../execution/job-run.ts';
+import type { StateQueries } from '../execution/state-queries.ts';
+import { readinessOf } from './readiness.ts';
 import { answerState, STATE_QUESTIONS } from './state-requests.ts';
+import { mayDo, type Role, standingOf, type Tokens } from './tokens.ts';
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
+/** What the door asks of a job. */
+export type ShownJob = Pick<
+  JobRun,
+  | 'id'
+  | 'name'
+  | 'status'
+  | 'finished'
+  | 'restoredFrom'
+  | 'plan'
+  | 'tree'
+  | 'metrics'
+  | 'checkpoints'
+  | 'checkpoint'
+  | 'savepoint'
+  | 'rescale'
+  | 'stop'
+  | 'cancel'
+> & { readonly state: Pick<StateQueries, 'list' | 'query' | 'scan' | 'isUnkeyed'> };
+
 export interface DoorOptions {
   readonly startedAt: number;
-  readonly token: string | undefined;
+  readonly tokens: Tokens | undefined;
 }
 
 const BODY_BYTES_MAX = 64 * 1024;
@@ -44,6 +67,7 @@ interface Refusal {
 
 type Action = 'list' | 'show' | 'state' | 'tree' | 'checkpoints' | 'metrics' | 'checkpoint' | 'savepoint' | 'rescale' | 'stop' | 'cancel';
 export type Route =
+  | { readonly kind: 'probe'; readonly probe: 'health' | 'ready' }
   | { readonly kind: 'action'; readonly action: Action; readonly job: string | undefined }
   | { readonly kind: 'unknown' }
   | { readonly kind: 'method'; readonly allowed: 'GET' | 'POST' };
@@ -60,6 +84,8 @@ export function route(method: string, url: string): Route {
     return { kind: 'unknown' };
   }
   const [jobs, job, what, ...rest] = parts;
+  if ((jobs === 'health' || jobs === 'ready') && job === undefined)
+    return method === 'GET' || method === 'HEAD' ? { kind: 'probe', probe: jobs } : { kind: 'method', allowed: 'GET' };
   const question = rest[0];
   if (jobs === 'jobs' && what === 'state' && rest.length <= 1 && (question === undefined || STATE_QUESTIONS.some((name) => name === question)))
     return method === 'GET' || method === 'HEAD' ? { kind: 'action', action: 'state', job } : { kind: 'method', allowed: 'GET' };
@@ -71,9 +97,16 @@ export function route(method: string, url: string): Route {
   return method === 'POST' ? { kind: 'action', action: act, job } : { kind: 'method', allowed: 'POST' };
 }
 
-export function handlerOf(run: JobRun, options: DoorOptions): Handler {
+export function handlerOf(run: ShownJob, options: DoorOptions): Handler {
   return (request, response) => {
-    answer(run, options, request).then(
+    const asked = route(request.method ?? 'GET', request.url ?? '/');
+    if (asked.kind === 'probe') {
+      const readiness = readinessOf(run.status);
+      if (asked.probe === 'health') send(request, response, 200, { status: 'ok' });
+      else send(request, response, readiness.ready ? 200 : 503, readiness);
+      return;
+    }
+    answer(run, options, request, asked).then(
       (value) => send(request, response, 200, value),
       (error) => {
         const { status, error: said } = refusalOf(error);
@@ -83,11 +116,15 @@ export function handlerOf(run: JobRun, options: DoorOptions): Handler {
   };
 }
 
-async function answer(run: JobRun, options: DoorOptions, request: IncomingMessage): Promise<unknown> {
-  const found = route(request.method ?? 'GET', request.url ?? '/');
-  authorize(request, options.token);
+async function answer(run: ShownJob, options: DoorOptions, request: IncomingMessage, found: Exclude<Route, { kind: 'probe' }>): Promise<unknown> {
+  authorize(request, options.tokens, found.kind === 'action' && ACTS.some((name) => name === found.action) ? 'operate' : 'read');
   if (found.kind === 'unknown')
-    throw refuse(404, 'CONTROL_NOT_FOUND', `There is nothing at ${request.url}.`, 'Ask for /jobs, or /jobs/<name> with tree, checkpoints, metrics or state.');
+    throw refuse(
+      404,
+      'CONTROL_NOT_FOUND',
+      `There is nothing at ${request.url}.`,
+      'Ask for /jobs, /jobs/<name> with tree, checkpoints, metrics or state, /health or /ready.',
+    );
   if (found.kind === 'method') throw refuse(405, 'CONTROL_NOT_FOUND', `${request.method} is not possible at ${request.url}.`, `Use ${found.allowed}.`);
   if (found.job !== undefined && found.job !== run.name)
     throw refuse(404, 'JOB_NOT_FOUND', `No job '${found.job}' runs here, but '${run.name}' does.`, 'Look with millrace jobs.');
@@ -133,7 +170,7 @@ async function answer(run: JobRun, options: DoorOptions, request: IncomingMessag
   }
 }
 
-function summary(run: JobRun, { startedAt }: DoorOptions) {
+function summary(run: ShownJob, { startedAt }: DoorOptions) {
   return { id: run.id, name: run.name, status: run.status, startedAt, pid: process.pid };
 }
 
@@ -143,37 +180,38 @@ function folderOf(value: unknown, name: string): string {
 }
 
 /** The cause of a job that stopped by policy is an Error, of which JSON would keep nothing. */
-function resultOf(result: Awaited<ReturnType<JobRun['stop']>>) {
+function resultOf(result: Awaited<ReturnType<ShownJob['stop']>>) {
   return result.cause === undefined ? result : { ...result, cause: messageOf(result.cause) };
 }
 
 /** Until there is something to stop; a start takes milliseconds, and a start that fails is no longer starting. */
-async function started(run: JobRun): Promise<void> {
+async function started(run: ShownJob): Promise<void> {
   while (run.status === 'starting') await new Promise((resolve) => setTimeout(resolve, STARTING_POLL_MS));
 }
 
-function authorize(request: IncomingMessage, token: string | undefined): void {
+function authorize(request: IncomingMessage, tokens: Tokens | undefined, needed: Role): void {
   const site = request.headers['sec-fetch-site'];
   // R2. `none` is an address that was typed.
   if (site !== undefined && site !== 'same-origin' && site !== 'none')
     throw refuse(403, 'CONTROL_UNAUTHORIZED', 'A page of another site may not use the control door.', 'Open it directly.');
-  if (token !== undefined) {
-    const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1];
-    if (given === undefined || !timingSafeEqual(digest(given), digest(token)))
-      throw refuse(
-        401,
-        'CONTROL_UNAUTHORIZED',
-        `The control door wants a token, and got ${given === undefined ? 'none' : 'another'}.`,
-        'Send the token of the job: Authorization: Bearer … (MILLRACE_TOKEN for the command line).',
-      );
-  }
+  const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1];
+  const standing = standingOf(given, tokens);
+  if (standing === 'stranger')
+    throw refuse(
+      401,
+      'CONTROL_UNAUTHORIZED',
+      `The control door wants a token, and got ${given === undefined ? 'none' : 'another'}.`,
+      'Send the token of the job: Authorization: Bearer … (MILLRACE_TOKEN for the command line).',
+    );
+  if (!mayDo(standing, needed))
+    throw refuse(
+      403,
+      'CONTROL_FORBIDDEN',
+      `This token may look at the job, and not act on it: ${request.method} ${request.url}.`,
+      'Send the token that may operate.',
+    );
   if (request.method === 'POST' && !/^application\/json\b/i.test(request.headers['content-type'] ?? ''))
     throw refuse(415, 'OPTION_INVALID', 'What changes a job must be sent as JSON.', 'Set Content-Type: application/json.');
-}
-
-/** R3. */
-function digest(token: string): Buffer {
-  return createHash('sha256').update(token).digest();
 }
 
 /** R2: a name that a page has made point here (DNS rebinding) is none of these. */

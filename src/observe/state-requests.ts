@@ -13,7 +13,7 @@ const LIMIT_MAX = 10_000;
 
 export const STATE_QUESTIONS = ['get', 'scan'] as const;
 
-export async function answerState(queries: StateQueries, url: string): Promise<unknown> {
+export async function answerState(queries: Pick<StateQueries, 'list' | 'query' | 'scan' | 'isUnkeyed'>, url: string): Promise<unknown> {
   const { pathname, searchParams } = new URL(url, 'http://door');
   const question = pathname.split('/').filter((part) => part !== '')[3];
   const optional = (name: string): string | undefined => searchParams.get(name) ?? undefined;

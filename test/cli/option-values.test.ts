@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { checkpointsOf, durationOf, restoreOf } from '../../src/cli/option-values.ts';
+import { checkpointsOf, durationOf, restoreOf, tokensIn } from '../../src/cli/option-values.ts';
 import { errorLine } from '../../src/cli/said.ts';
 import { table, treeLines } from '../../src/cli/views.ts';
 import { MillraceError } from '../../src/errors.ts';
@@ -17,6 +17,13 @@ describe('a value of an option', () => {
 
   it.each(['', '0s', '10', '-1s', 's', '1 s', '1e3ms'])("'%s' is no time", (text) => {
     expect(() => durationOf(text, '--every')).toThrow(expect.objectContaining({ code: 'OPTION_INVALID' }));
+  });
+
+  it('takes tokens of the environment: one for everything, or one for each role', () => {
+    expect(tokensIn({})).toEqual({});
+    expect(tokensIn({ MILLRACE_TOKEN: 'a' })).toEqual({ token: 'a' });
+    expect(tokensIn({ MILLRACE_TOKEN: 'a', MILLRACE_READ_TOKEN: 'b' })).toEqual({ token: { read: 'b', operate: 'a' } });
+    expect(tokensIn({ MILLRACE_READ_TOKEN: 'b' })).toEqual({ token: { read: 'b' } });
   });
 
   it('says what to restore by word, id or path', () => {

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { ingress, job, type RunningJob, type RunOptions } from 'millrace';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { discoveryFolder } from '../../src/observe/discovery.ts';
+import { readinessOf } from '../../src/observe/readiness.ts';
 import { isLoopback, route } from '../../src/observe/requests.ts';
+import { mayDo, standingOf, tokensOf } from '../../src/observe/tokens.ts';
 
 let folder: string;
 const started: RunningJob[] = [];
@@ -52,6 +54,8 @@ function ask(url: string, method = 'GET', headers: Record<string, string> = {}, 
     sent.on('error', reject).end(body);
   });
 }
+/** Of a machine that does other things too. */
+const PATIENT = { timeout: 60_000, interval: 10 };
 const JSON_TYPE = { 'content-type': 'application/json' };
 
 describe('the control door', () => {
@@ -143,6 +147,85 @@ describe('the control door', () => {
     expect(await ask(`${url}/jobs`, 'GET', { authorization: 'Bearer right' })).toMatchObject({ status: 200 });
   });
 
+  it('lets a token that reads look, and not act; one that operates may do both', async () => {
+    const { running, url } = await start({ control: { token: { read: 'looker', operate: 'driver' } } });
+    const looks = ['', '/waiting', '/waiting/tree', '/waiting/checkpoints', '/waiting/metrics', '/waiting/state'];
+    const acts = ['checkpoint', 'savepoint', 'rescale', 'stop', 'cancel'];
+    for (const [token, look, act] of [
+      [undefined, 401, 401],
+      ['nobody', 401, 401],
+      ['looker', 200, 403],
+    ] as const) {
+      const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
+      for (const path of looks) expect([path, (await ask(`${url}/jobs${path}`, 'GET', headers)).status]).toEqual([path, look]);
+      for (const what of acts) {
+        const { status, body } = await ask(`${url}/jobs/waiting/${what}`, 'POST', { ...JSON_TYPE, ...headers }, '{}');
+        expect([what, status, body.code]).toEqual([what, act, act === 403 ? 'CONTROL_FORBIDDEN' : 'CONTROL_UNAUTHORIZED']);
+      }
+    }
+    expect(running.status).toBe('running');
+    const driver = { authorization: 'Bearer driver' };
+    for (const path of looks) expect((await ask(`${url}/jobs${path}`, 'GET', driver)).status).toBe(200);
+    expect(await ask(`${url}/jobs/waiting/checkpoint`, 'POST', { ...JSON_TYPE, ...driver })).toMatchObject({ status: 200, body: { id: 1 } });
+    expect(await ask(`${url}/jobs/waiting/cancel`, 'POST', { ...JSON_TYPE, ...driver })).toMatchObject({ status: 200 });
+  });
+
+  it('writes no token into the file by which its job is found', async () => {
+    await start({ control: { token: { read: 'looker', operate: 'driver' } } });
+    expect(readFileSync(join(discoveryFolder(), `${process.pid}-waiting.json`), 'utf8')).not.toMatch(/looker|driver/);
+  });
+
+  it('answers probes without a token, and tells them nothing of the job', async () => {
+    const { url } = await start({ control: { token: 'right' } });
+    expect(await ask(`${url}/health`)).toEqual({ status: 200, body: { status: 'ok' } });
+    expect(await ask(`${url}/ready`)).toEqual({ status: 200, body: { ready: true, status: 'running' } });
+    expect(await ask(`${url}/ready`, 'POST', JSON_TYPE)).toMatchObject({ status: 401 });
+    expect(await ask(`${url}/ready`, 'POST', { ...JSON_TYPE, authorization: 'Bearer right' })).toMatchObject({ status: 405 });
+    expect(await ask(`${url}/health/deep`)).toMatchObject({ status: 401 });
+  });
+
+  it('is not ready while the job starts, and while it restarts, and is healthy all the while', async () => {
+    let open!: () => void;
+    const opened = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    let fail: (() => void) | undefined;
+    const source = {
+      bounded: false,
+      splits: async () => ['only'],
+      splitId: String,
+      read: () => ({
+        [Symbol.asyncIterator]: () => ({
+          next: () =>
+            new Promise<never>((_, reject) => {
+              fail = () => reject(new Error('gone'));
+            }),
+        }),
+      }),
+    };
+    const sink = {
+      async open() {
+        await opened;
+        return { write() {}, flush: async () => {}, close: async () => {} };
+      },
+    };
+    const port = await freePort();
+    const starting = job('slow', (env) => void env.source('in', source).sink('out', sink)).start({
+      control: { port },
+      restarts: { max: 1, within: 60_000, backoff: { initial: 60_000, max: 60_000 } },
+    });
+    const url = `http://127.0.0.1:${port}`;
+    await vi.waitFor(async () => expect(await ask(`${url}/ready`)).toEqual({ status: 503, body: readinessOf('starting') }), PATIENT);
+    expect((await ask(`${url}/health`)).status).toBe(200);
+    open();
+    started.push(await starting);
+    expect((await ask(`${url}/ready`)).status).toBe(200);
+    await vi.waitFor(() => expect(fail).toBeDefined(), PATIENT);
+    fail!();
+    await vi.waitFor(async () => expect(await ask(`${url}/ready`)).toEqual({ status: 503, body: readinessOf('restarting') }), PATIENT);
+    expect((await ask(`${url}/health`)).status).toBe(200);
+  });
+
   it('says what the job could not do', async () => {
     const { url } = await start({ checkpoints: false });
     expect(await ask(`${url}/jobs/waiting/checkpoint`, 'POST', JSON_TYPE)).toMatchObject({ status: 409, body: { code: 'CHECKPOINTS_OFF', retryable: false } });
@@ -162,8 +245,29 @@ describe('a start', () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  it.each([{ port: 70_000 }, { port: 1.5 }, { host: '256.1.1.1' }])('with control %j is refused', async (control) => {
+  it.each([
+    { port: 70_000 },
+    { port: 1.5 },
+    { host: '256.1.1.1', token: 'secret' },
+    { token: '' },
+    { token: {} },
+    { token: { read: 'same', operate: 'same' } },
+    { token: { read: 'two words' } },
+  ])('with control %j is refused', async (control) => {
     await expect(waiting().start({ control })).rejects.toMatchObject({ code: 'OPTION_INVALID' });
+  });
+
+  it.each(['0.0.0.0', '::', '10.0.0.1', 'service.example'])('that opens the door on %s without a token is refused, and leaves nothing', async (host) => {
+    await expect(waiting().start({ control: { host } })).rejects.toMatchObject({ code: 'OPTION_INVALID', message: expect.stringContaining('has no token') });
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('that opens it to others with a token listens there, for any name', async () => {
+    const { url } = await start({ control: { host: '0.0.0.0', token: 'right' } });
+    const named = { host: 'service.example', authorization: 'Bearer right' };
+    expect((await ask(`${url}/jobs`, 'GET', named)).status).toBe(200);
+    expect((await ask(`${url}/jobs`, 'GET', { host: 'service.example' })).status).toBe(401);
+    expect((await ask(`${url}/ready`, 'GET', { host: 'service.example' })).status).toBe(200);
   });
 
   it('that fails closes the door', async () => {
@@ -186,8 +290,11 @@ describe('a start', () => {
     const { port } = server.address() as AddressInfo;
     // The service decides which names it answers to.
     expect(await ask(`http://127.0.0.1:${port}/jobs`, 'GET', { host: 'service.example' })).toMatchObject({ status: 200 });
+    expect(await ask(`http://127.0.0.1:${port}/ready`, 'GET', { host: 'service.example' })).toEqual({ status: 200, body: readinessOf('running') });
     await running.cancel();
     expect((await ask(`http://127.0.0.1:${port}/jobs/waiting`)).body).toMatchObject({ status: 'cancelled' });
+    expect(await ask(`http://127.0.0.1:${port}/ready`)).toEqual({ status: 503, body: readinessOf('cancelled') });
+    expect(await ask(`http://127.0.0.1:${port}/health`)).toEqual({ status: 200, body: { status: 'ok' } });
     await new Promise((resolve) => server.close(resolve));
   });
 });
@@ -203,6 +310,10 @@ describe('decisions', () => {
     ['GET', '/jobs/a/cancel', { kind: 'method', allowed: 'POST' }],
     ['GET', '/jobs/a/tree/b', { kind: 'unknown' }],
     ['GET', '//', { kind: 'unknown' }],
+    ['GET', '/health', { kind: 'probe', probe: 'health' }],
+    ['HEAD', '/ready/', { kind: 'probe', probe: 'ready' }],
+    ['DELETE', '/ready', { kind: 'method', allowed: 'GET' }],
+    ['GET', '/ready/jobs', { kind: 'unknown' }],
   ] as const)('%s %s', (method, url, expected) => {
     expect(route(method, url)).toEqual(expected);
   });
@@ -221,4 +332,38 @@ describe('decisions', () => {
   ])('the host %s is this machine: %s', (host, expected) => {
     expect(isLoopback(host)).toBe(expected);
   });
+
+  it.each([
+    [undefined, undefined, 'operate'],
+    ['all', undefined, 'stranger'],
+    ['all', 'all', 'operate'],
+    ['all', 'other', 'stranger'],
+    [{ read: 'r', operate: 'o' }, 'r', 'read'],
+    [{ read: 'r', operate: 'o' }, 'o', 'operate'],
+    [{ read: 'r', operate: 'o' }, 'ro', 'stranger'],
+    [{ operate: 'o' }, undefined, 'stranger'],
+    [{ read: 'r' }, 'r', 'read'],
+  ] as const)('with the tokens %j whoever gives %j is one who may %s', (tokens, given, standing) => {
+    expect(standingOf(given, tokensOf(tokens))).toBe(standing);
+  });
+
+  it('who operates may look, and who reads may not act', () => {
+    expect([mayDo('operate', 'read'), mayDo('operate', 'operate'), mayDo('read', 'read')]).toEqual([true, true, true]);
+    expect([mayDo('read', 'operate'), mayDo('stranger', 'read')]).toEqual([false, false]);
+  });
+
+  it.each(['starting', 'restarting', 'stopping', 'finished', 'stopped', 'cancelled', 'failed'] as const)(
+    'a job that is %s is not ready, and it is said why',
+    (status) => {
+      expect(readinessOf(status)).toEqual({ ready: false, status, why: expect.stringMatching(/^[A-Z].*\.$/) });
+    },
+  );
 });
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
