@@ -24,6 +24,7 @@ import type { TaskMail, TaskReports } from '../runtime/task-contract.ts';
 import type { AlignmentGroups } from '../time/alignment-group.ts';
 import type { MetricRegistry } from './metrics.ts';
 import { nameOfTask, targets } from './region-tasks.ts';
+import { type AnswerTo, StateAnswering, type StateQuestion } from './state-questions.ts';
 
 export interface PartOptions {
   readonly job: string;
@@ -70,6 +71,8 @@ export interface RegionPart {
   readonly children: readonly { readonly id: string; readonly start: Behaviour<never> }[];
   /** False: that task is of another part. */
   tell(task: string, mail: TaskMail): boolean;
+  /** About the state of a task, as AskedTask.ask; undefined: it is of another part. */
+  ask(task: string, question: StateQuestion): Promise<AnswerTo<StateQuestion> | undefined> | undefined;
   samples(): MetricSample[] | Promise<MetricSample[]>;
   /** What stands below its only child in another thread. */
   tree?(): Promise<readonly TreeNode[]>;
@@ -80,6 +83,7 @@ export interface RegionPart {
 export class LocalPart implements RegionPart {
   readonly tasks: readonly Task[];
   readonly #byName: ReadonlyMap<string, Task>;
+  readonly #answering = new StateAnswering();
   readonly #job: string;
   readonly #state: RegionState;
   readonly #bases: RegionBases | undefined;
@@ -155,9 +159,8 @@ export class LocalPart implements RegionPart {
             restoredId: metadata?.id ?? 0,
             usedIds: { after: usedIds.after ?? (metadata?.lineage === options.lineage ? 0 : usedIds.to), to: usedIds.to },
             lastCheckpoint: options.lastCheckpoint,
-            assign: (instance, splits, last) => {
+            tell: (instance, mail) => {
               const to = nameOfTask(vertex, instance);
-              const mail = { kind: 'assign' as const, splits, last };
               if (!this.tell(to, mail)) elsewhere!.tell(to, mail);
             },
             reports: { ...options.reports(name), deadLetter: options.onDeadLetter },
@@ -179,6 +182,11 @@ export class LocalPart implements RegionPart {
     return task !== undefined;
   }
 
+  ask(name: string, question: StateQuestion): Promise<AnswerTo<StateQuestion> | undefined> | undefined {
+    const task = this.#byName.get(name);
+    return task === undefined ? undefined : this.#answering.answer(task, question);
+  }
+
   samples(): MetricSample[] {
     return this.tasks.flatMap((task) =>
       Object.entries(task.metrics()).flatMap(([name, value]) => (value === null ? [] : [{ name, labels: { job: this.#job, task: task.name }, value }])),
@@ -186,6 +194,7 @@ export class LocalPart implements RegionPart {
   }
 
   async close(): Promise<void> {
+    await this.#answering.close();
     await this.#bases?.close();
     await this.#state.close();
   }

@@ -7,8 +7,9 @@
 //  S1  `position` is where reading resumes after all of a batch; a batch that is half emitted is stored as the rest of it.
 //  S2  One `next()` a split is pending at most, and none while its batch is not consumed. A barrier never waits for it.
 //  S3  Discovery runs in instance 0; a new split goes to the instance with the fewest, ties to the lowest. A finished split is remembered as such.
-//      What has been dealt to another instance is in the next snapshot of instance 0 too: a barrier may reach the other one before its share does, and what the source
-//      has decided about a split (where it begins) must not be decided anew after a restore.
+//      What has been dealt to another instance is in the snapshots of instance 0 too, until the other one has said which of its own is the first to have it: barriers may
+//      reach that one before its share does, any number of them where checkpoints are aborted, and what the source has decided about a split (where it begins) must not be
+//      decided anew after a restore. A split that stands in both counts once.
 //  S4  What a read says of undecodable records counts with the batch that it gives next, since `position` stands behind both.
 //  S5  An instance that has not heard of its share of the first splits holds event time back; one that has none, or none any more, is idle at once.
 //  S6  The clock of idleness stands still while the task takes no records, and while alignment pauses the split (semantics 4).
@@ -71,6 +72,23 @@ export interface ReaderOptions {
   readonly failed: (error: unknown) => void;
   /** Hands splits to the instances; only instance 0 discovers. */
   readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
+  /** Tells instance 0 that its share is here (S3). */
+  readonly arrived: (arrival: Arrival) => void;
+}
+
+/** What an instance says of the share that it was given: the newest snapshot without it. */
+export interface Arrival {
+  /** Ids of the splits. */
+  readonly splits: readonly string[];
+  /** Every snapshot with a larger id has them; 0 where none was taken before. */
+  readonly behind: number;
+}
+
+/** A split that instance 0 has dealt to another one. */
+interface Handed {
+  readonly snapshot: SplitSnapshot;
+  /** As its instance has said; unknown until then. */
+  behind: number | undefined;
 }
 
 export class SourceReader {
@@ -86,8 +104,10 @@ export class SourceReader {
   /** The task takes no records now. */
   #held = false;
   #turn: SplitReading[] = [];
-  /** Dealt to others since the last snapshot (S3). */
-  #handed: SplitSnapshot[] = [];
+  /** Dealt to others, and perhaps not in their snapshots yet (S3). By id. */
+  readonly #handed = new Map<string, Handed>();
+  /** Newest id. */
+  #snapshotId = 0;
 
   constructor(options: ReaderOptions) {
     this.#options = options;
@@ -144,7 +164,10 @@ export class SourceReader {
         counts[least]! += 1;
         shares[least]!.push(split);
         if (least !== this.#options.subtask)
-          this.#handed.push({ id, split, position: undefined, finished: false, rest: undefined, time: undefined, handed: true });
+          this.#handed.set(id, {
+            snapshot: { id, split, position: undefined, finished: false, rest: undefined, time: undefined, handed: true },
+            behind: undefined,
+          });
       }
       shares.forEach((share, instance) => {
         if (share.length > 0 || last || first) assign(instance, share, last);
@@ -166,13 +189,23 @@ export class SourceReader {
   }
 
   assigned(splits: readonly unknown[], last: boolean): void {
+    const { source, subtask, arrived } = this.#options;
     this.#dealt = true;
-    for (const split of splits) {
-      const id = this.#options.source.splitId(split);
-      this.#add(id, split);
+    const ids = splits.map((split) => source.splitId(split));
+    for (const [i, id] of ids.entries()) {
+      this.#add(id, splits[i]);
       this.#read(this.splits.get(id)!);
     }
     if (last) this.complete = true;
+    if (subtask !== 0 && ids.length > 0) arrived({ splits: ids, behind: this.#snapshotId });
+  }
+
+  /** An instance has its share (S3). */
+  handedOver({ splits, behind }: Arrival): void {
+    for (const id of splits) {
+      const handed = this.#handed.get(id);
+      if (handed !== undefined) handed.behind = behind;
+    }
   }
 
   #read(reading: SplitReading): void {
@@ -277,7 +310,9 @@ export class SourceReader {
     return open ? merged : { watermark: merged.watermark, idle: this.empty };
   }
 
-  snapshot(): SplitSnapshot[] {
+  /** For the checkpoint of that id; ids rise. */
+  snapshot(id: number): SplitSnapshot[] {
+    this.#snapshotId = id;
     const own = [...this.splits.values()].map(
       (reading): SplitSnapshot => ({
         id: reading.id,
@@ -288,8 +323,11 @@ export class SourceReader {
         time: this.#options.strategy === undefined ? undefined : reading.clock.store(),
       }),
     );
-    // The barrier of any later snapshot leaves behind the shares.
-    return own.concat(this.#handed.splice(0));
+    for (const [split, { snapshot, behind }] of this.#handed) {
+      if (behind !== undefined && behind < id) this.#handed.delete(split);
+      else own.push(snapshot);
+    }
+    return own;
   }
 
   /** As a snapshot taken now has them: behind the batch that is half emitted, whose rest goes into it. */

@@ -12,7 +12,7 @@ import type { OperatorFactory } from './operator.ts';
 import type { StatePart } from './parts.ts';
 import type { RegionBases } from './region-bases.ts';
 import type { SnapshotStorage, TaskRestore, TaskSnapshot } from './snapshot.ts';
-import type { KnownSplits } from './source-reader.ts';
+import type { Arrival, KnownSplits } from './source-reader.ts';
 import type { TaskFailure } from './units.ts';
 
 export type TaskMail =
@@ -23,6 +23,8 @@ export type TaskMail =
   | { readonly kind: 'complete'; readonly id: number }
   | { readonly kind: 'abort'; readonly id: number }
   | { readonly kind: 'assign'; readonly splits: readonly unknown[]; readonly last: boolean }
+  /** To instance 0 of a source, by one that has its share. */
+  | { readonly kind: 'arrived'; readonly arrival: Arrival }
   | { readonly kind: 'drain' };
 
 /** What `Task.look` shows of a task: its state, and how far time has come there. */
@@ -80,6 +82,7 @@ export interface TaskOptions {
   /** Ids that the lineage that runs has handed out; none where it is not known which. */
   readonly usedIds: { readonly after: number; readonly to: number };
   readonly lastCheckpoint: () => number | undefined;
-  readonly assign: (instance: number, splits: readonly unknown[], last: boolean) => void;
+  /** Between the instances of a source. */
+  readonly tell: (instance: number, mail: TaskMail & { readonly kind: 'assign' | 'arrived' }) => void;
   readonly reports: TaskReports;
 }

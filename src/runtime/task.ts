@@ -347,7 +347,8 @@ export class Task {
       wake: () => this.wake(),
       post: (fn) => this.#post(fn),
       failed: (error) => this.#failLater(sourceFailed(uid, error)),
-      assign: this.#options.assign,
+      assign: (instance, splits, last) => this.#options.tell(instance, { kind: 'assign', splits, last }),
+      arrived: (arrival) => this.#options.tell(0, { kind: 'arrived', arrival }),
     });
     reader.restore(restore?.operators[uid]?.splits ?? []);
     return reader;
@@ -435,6 +436,9 @@ export class Task {
         this.#reader!.assigned(mail.splits, mail.last);
         if (this.#strategy !== undefined && this.#ending === 'no' && !this.#quiet) this.#shareOfTime(mail.splits.length > 0);
         break;
+      case 'arrived':
+        this.#reader!.handedOver(mail.arrival);
+        break;
       case 'drain':
         this.#drain();
         break;
@@ -507,8 +511,8 @@ export class Task {
     if (this.#quiet) {
       this.#reader.complete = true;
       // It was the one that tells the others that no more splits will come.
-      const { subtask, vertex, assign } = this.#options;
-      if (subtask === 0) for (let other = 1; other < vertex.parallelism; other++) assign(other, [], true);
+      const { subtask, vertex, tell } = this.#options;
+      if (subtask === 0) for (let other = 1; other < vertex.parallelism; other++) tell(other, { kind: 'assign', splits: [], last: true });
     } else this.#reader.start(splits);
   }
 
@@ -999,7 +1003,7 @@ export class Task {
     for (const node of this.#nodes) {
       const uid = nameOf(node);
       const letters = this.#letters.snapshot(uid);
-      const splits = node.step.kind === 'source' ? { splits: this.#reader!.snapshot() } : undefined;
+      const splits = node.step.kind === 'source' ? { splits: this.#reader!.snapshot(id) } : undefined;
       const parts = this.#operatorOf.get(node)?.snapshot?.();
       if (letters !== undefined || splits !== undefined || parts !== undefined)
         operators[uid] = { ...letters, ...splits, ...(parts === undefined ? {} : { parts }) };

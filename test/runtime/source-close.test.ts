@@ -44,6 +44,7 @@ it('closing a reader ends every iterator, whatever `return` of the others gives 
       throw error;
     },
     assign: () => {},
+    arrived: () => {},
   });
   reader.assigned(Object.keys(returns), true);
   reader.close();
