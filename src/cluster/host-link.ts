@@ -3,14 +3,16 @@
 // Invariant L1: the loss of a host is told once, to each of its parts and to whoever asked it something.
 
 import type { MillraceError } from '../errors.ts';
+import type { AnswerTo, StateQuestion } from '../execution/state-questions.ts';
 import type { Logger } from '../graph/context.ts';
 import type { MetricSample, TreeNode } from '../graph/job.ts';
-import type { HostMail, LeaderMail } from './host-mail.ts';
+import { errorOf, type HostMail, type LeaderMail } from './host-mail.ts';
 import type { PartHost, RemotePart } from './remote-part.ts';
 import type { Link } from './transport/link.ts';
 import { RemoteChannels } from './transport/remote-channel.ts';
 
 type Answer = readonly MetricSample[] | readonly TreeNode[];
+type Shown = AnswerTo<StateQuestion> | undefined;
 
 export class HostLink implements PartHost {
   readonly name: string;
@@ -20,6 +22,7 @@ export class HostLink implements PartHost {
   readonly #channels: RemoteChannels;
   readonly #parts = new Map<string, RemotePart>();
   readonly #asked = new Map<number, (answer: Answer) => void>();
+  readonly #looks = new Map<number, { resolve(answer: Shown): void; reject(error: Error): void }>();
   #asks = 0;
   #isLost = false;
 
@@ -44,6 +47,11 @@ export class HostLink implements PartHost {
         if (mail.kind === 'answer') {
           this.#asked.get(mail.ask)?.(mail.value);
           this.#asked.delete(mail.ask);
+        } else if (mail.kind === 'shown') {
+          const look = this.#looks.get(mail.ask);
+          this.#looks.delete(mail.ask);
+          if (mail.error === undefined) look?.resolve(mail.answer);
+          else look?.reject(errorOf(mail.error));
         } else if (mail.kind === 'log') options.log[mail.level]({ host: name, ...mail.fields }, mail.text);
         else if (mail.kind === 'forward') options.forward(mail.part, mail);
         else if (mail.kind === 'unlinked') options.unlinked?.(mail);
@@ -81,11 +89,18 @@ export class HostLink implements PartHost {
     for (const part of [...this.#parts.values()]) if (part.spans(peer)) part.fail(error);
   }
 
+  /** About the state of a task; of a host that is lost meanwhile nothing, as of a task that is over. */
+  look(part: string, task: string, question: StateQuestion): Promise<Shown> {
+    if (this.#isLost) return Promise.resolve(undefined);
+    const ask = this.#asks++;
+    this.tell({ kind: 'look', ask, part, task, question });
+    return new Promise((resolve, reject) => this.#looks.set(ask, { resolve, reject }));
+  }
+
   lost(error: MillraceError): void {
     if (this.#isLost) return;
     this.#isLost = true;
-    for (const answer of this.#asked.values()) answer([]);
-    this.#asked.clear();
+    this.#answerNothing();
     for (const part of [...this.#parts.values()]) part.hostLost(error);
     this.#link.close();
   }
@@ -93,6 +108,15 @@ export class HostLink implements PartHost {
   /** In order: the host ends. */
   close(): void {
     this.#isLost = true;
+    this.#answerNothing();
     this.#link.close();
+  }
+
+  /** To whoever waits for the host. */
+  #answerNothing(): void {
+    for (const answer of this.#asked.values()) answer([]);
+    this.#asked.clear();
+    for (const { resolve } of this.#looks.values()) resolve(undefined);
+    this.#looks.clear();
   }
 }

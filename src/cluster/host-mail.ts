@@ -4,6 +4,7 @@
 
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { CODES, type ErrorCode, MillraceError, messageOf } from '../errors.ts';
+import type { AnswerTo, StateQuestion } from '../execution/state-questions.ts';
 import type { DeadLetter, ErrorPolicy, MetricSample, TreeNode } from '../graph/job.ts';
 import type { TaskMail } from '../runtime/task-contract.ts';
 import { TaskFailure } from '../runtime/units.ts';
@@ -31,7 +32,9 @@ export type LeaderMail =
   | { readonly kind: 'open'; readonly part: string; readonly request: PartRequest }
   | { readonly kind: 'start' | 'stop' | 'close'; readonly part: string }
   | { readonly kind: 'mail'; readonly part: string; readonly task: string; readonly mail: TaskMail }
-  | { readonly kind: 'ask'; readonly ask: number; readonly what: 'metrics' | 'tree' | 'beat' };
+  | { readonly kind: 'ask'; readonly ask: number; readonly what: 'metrics' | 'tree' | 'beat' }
+  /** About the state of a task; answered by `shown`, behind what was asked later where the task takes its time. */
+  | { readonly kind: 'look'; readonly ask: number; readonly part: string; readonly task: string; readonly question: StateQuestion };
 
 export type ReportName = 'opened' | 'ack' | 'declined' | 'committed' | 'ended' | 'finished' | 'failed' | 'stopped';
 
@@ -46,6 +49,8 @@ export type HostMail =
   | { readonly kind: 'unlinked'; readonly peer: number; readonly by: number; readonly error: ErrorData }
   | { readonly kind: 'letter'; readonly part: string; readonly letter: DeadLetter }
   | { readonly kind: 'answer'; readonly ask: number; readonly value: readonly MetricSample[] | readonly TreeNode[] }
+  /** No answer: the part is over, or the task. */
+  | { readonly kind: 'shown'; readonly ask: number; readonly answer?: AnswerTo<StateQuestion> | undefined; readonly error?: ErrorData }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly fields: object; readonly text: string };
 
 /** An error as it crosses: what it says and what it was caused by stay, its class does not. */

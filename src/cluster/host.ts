@@ -6,6 +6,7 @@
 // Invariants:
 //  H1  What the leader says of a part is done in the order said. Of a part that is not there nothing is done.
 //  H2  A part is stopped when all its tasks have ended; only then is its state closed.
+//      Questions about state are the exception: they wait for the turn of a task, and nothing waits for them.
 //  H3  Without its leader a host runs nothing: when that link is gone every part is stopped.
 //  H4  The loss of a link to another host is told to the leader, which decides; no channel is opened over it any more.
 
@@ -111,6 +112,10 @@ export class Host {
       return;
     }
     const { part: name } = mail;
+    if (mail.kind === 'look') {
+      this.#show(mail, this.#parts.get(name));
+      return;
+    }
     if (mail.kind === 'open') return this.#open(name, mail.request);
     const part = this.#parts.get(name);
     if (part === undefined) return;
@@ -241,6 +246,13 @@ export class Host {
   async #close({ local, ends }: Part): Promise<void> {
     for (const end of ends) end.close();
     await local.close();
+  }
+
+  #show({ ask, task, question }: LeaderMail & { kind: 'look' }, part: Part | undefined): void {
+    const failed = (error: unknown): void => this.#tell({ kind: 'shown', ask, error: errorData(error) });
+    const answered = part?.local.ask(task, question) ?? Promise.resolve(undefined);
+    // An answer that cannot be sent, because it is too large, is told as an error too.
+    answered.then((answer) => this.#tell({ kind: 'shown', ask, answer })).catch(failed);
   }
 
   #samples() {

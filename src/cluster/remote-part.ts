@@ -8,6 +8,7 @@
 import { type Behaviour, defineActor } from '../../actors/index.ts';
 import { asError, MillraceError } from '../errors.ts';
 import type { PartOptions, RegionPart } from '../execution/region-part.ts';
+import type { AnswerTo, StateQuestion } from '../execution/state-questions.ts';
 import type { MetricSample, TreeNode } from '../graph/job.ts';
 import type { TaskMail } from '../runtime/task-contract.ts';
 import { TaskFailure } from '../runtime/units.ts';
@@ -18,6 +19,7 @@ export interface PartHost {
   readonly name: string;
   tell(mail: LeaderMail): void;
   ask(what: 'metrics' | 'tree'): Promise<readonly MetricSample[] | readonly TreeNode[]>;
+  look(part: string, task: string, question: StateQuestion): Promise<AnswerTo<StateQuestion> | undefined>;
   /** That part is closed, or was never opened. */
   forget(part: RemotePart): void;
 }
@@ -93,6 +95,10 @@ export class RemotePart implements RegionPart {
     return true;
   }
 
+  ask(task: string, question: StateQuestion): Promise<AnswerTo<StateQuestion> | undefined> | undefined {
+    return this.#request.placement.get(task) === this.#number ? this.#host.look(this.name, task, question) : undefined;
+  }
+
   // Figures are of the whole host, which has parts of other regions too: whose they are stands in their labels.
   async samples(): Promise<MetricSample[]> {
     const samples = (await this.#host.ask('metrics')) as readonly MetricSample[];
@@ -114,7 +120,7 @@ export class RemotePart implements RegionPart {
   }
 
   /** What its host says of it. */
-  heard(mail: Exclude<HostMail, { kind: 'answer' | 'log' | 'forward' | 'unlinked' }>): void {
+  heard(mail: Exclude<HostMail, { kind: 'answer' | 'shown' | 'log' | 'forward' | 'unlinked' }>): void {
     switch (mail.kind) {
       case 'opened':
         this.#settle('opened');

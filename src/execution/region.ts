@@ -9,6 +9,7 @@ import type { Task } from '../runtime/task.ts';
 import type { TaskMail } from '../runtime/task-contract.ts';
 import { LocalPart, type PartOptions, type RegionPart } from './region-part.ts';
 import { type PlannedTask, tasksOfRegion } from './region-tasks.ts';
+import type { AnswerTo, AskedTask, StateQuestion } from './state-questions.ts';
 
 /** Where tasks run that do not run in this thread. */
 export interface Hosts {
@@ -36,6 +37,8 @@ export class RegionAttempt {
   readonly names: readonly string[];
   /** Those that run in this thread. */
   readonly tasks: readonly Task[];
+  /** All of them, for questions about their state. */
+  readonly asked: readonly AskedTask[];
   readonly markers: number[] = [];
   readonly finished = new Set<string>();
   readonly #planned: readonly PlannedTask[];
@@ -57,6 +60,7 @@ export class RegionAttempt {
     this.names = this.#planned.map(({ name }) => name);
     this.#parts = parts;
     this.tasks = parts.flatMap(({ tasks }) => tasks);
+    this.asked = this.#planned.map(({ name, vertex }) => ({ name, vertex, ask: (question) => this.#ask(name, question) }));
     this.#loses = loses ?? (() => false);
     const vertices = metadata === undefined ? [] : graph.vertices.filter(({ region }) => region === number);
     this.#restored = new Map(vertices.map((vertex) => [vertex.id, restoreVertex(vertex, metadata!, maxParallelism)]));
@@ -76,6 +80,14 @@ export class RegionAttempt {
 
   #tell(task: string, mail: TaskMail): void {
     this.#parts.find((part) => part.tell(task, mail));
+  }
+
+  async #ask<Q extends StateQuestion>(task: string, question: Q): Promise<AnswerTo<Q> | undefined> {
+    for (const part of this.#parts) {
+      const answer = part.ask(task, question);
+      if (answer !== undefined) return (await answer) as AnswerTo<Q> | undefined;
+    }
+    return undefined;
   }
 
   /** one_for_all without a restart of its own: the first failure ends every task, and the job supervisor restores. */

@@ -1,7 +1,7 @@
 // Questions from outside about the state of a job that runs: one key, all keys of a state, lists and broadcast maps of instances, how large states are.
 //
-// What: each question goes to the tasks that own the key groups, or to all instances, which answer between two of their turns (`Task.look`). A task that goes down meanwhile is
-// asked again in its next attempt.
+// What: each question goes to the tasks that own the key groups, or to all instances, in this thread or in another host, which answer with rows between two of their turns
+// (state-questions.ts); views are made of them here. A task that goes down meanwhile is asked again in its next attempt.
 //
 // Invariants:
 //  Q1  A question holds no record back for longer than one key, or SCAN_KEYS keys of a scan, take to be copied.
@@ -11,12 +11,11 @@
 import { canonicalKey, encode, groupOf, hashKey, instanceOf, keyBytes, type Key as StateKey, sameKey, type TableFigures } from '../../state-backends/index.ts';
 import { codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { Key, MetricSample } from '../graph/job.ts';
-import { type Node, nameOf } from '../graph/node.ts';
-import { type HotKey, hottest } from '../runtime/hot-keys.ts';
+import { isKeyed, type Node, nameOf } from '../graph/node.ts';
+import { type HotKey, hottest, type WeighedKeys } from '../runtime/hot-keys.ts';
 import type { Queryable, QueryableState, UnkeyedState } from '../runtime/queryable.ts';
 import { itemOf, itemsAsOne } from '../runtime/stored-items.ts';
-import type { Task } from '../runtime/task.ts';
-import type { SeenTask } from '../runtime/task-contract.ts';
+import type { AnswerTo, AskedTask, StateAnswers, StateQuestion } from './state-questions.ts';
 
 /** Keys that a task looks at in one turn of a scan. */
 const SCAN_KEYS = 64;
@@ -60,9 +59,7 @@ export interface Questioned {
   readonly maxParallelism: () => number;
   readonly ended: () => boolean;
   /** Of the attempts that run; none of a region that is down. */
-  readonly tasks: () => readonly Task[];
-  /** Tasks run in other threads: what they hold cannot be seen from here. */
-  readonly elsewhere: boolean;
+  readonly tasks: () => readonly AskedTask[];
   readonly parallelism: (uid: string) => number;
   /** Every operator of the program. */
   readonly nodes: () => readonly Node[];
@@ -73,6 +70,7 @@ export interface Questioned {
 
 export class StateQueries {
   readonly #of: Questioned;
+  #walks = 0;
 
   constructor(of: Questioned) {
     this.#of = of;
@@ -87,11 +85,12 @@ export class StateQueries {
       const items = await this.#items(uid, unkeyed);
       return key === undefined ? itemsAsOne(items) : items.find((item) => sameKey(item.key, ownKey(key, node, uid).own))?.value;
     }
-    this.#state(node, state);
+    const { tables } = this.#state(node, state);
     const { own, hash } = ownKey(key as Key, node, uid);
     const groups = this.#of.maxParallelism();
     const owner = (parallelism: number): number => instanceOf(groupOf(hash, groups), parallelism, groups);
-    return this.#ask(uid, owner, (seen, head) => viewOf(this.#state(head, state), uid, seen, own, hash));
+    const rows = await this.#ask(uid, owner, { kind: 'rows', uid, tables, keys: [own] });
+    return rows === undefined ? undefined : viewOf(this.#state(this.#node(uid), state), uid, own, rows, 0);
   }
 
   /** The state is there, and has no keys. */
@@ -104,12 +103,8 @@ export class StateQueries {
     const items: ReturnType<typeof itemOf>[] = [];
     const instances = kind === 'broadcastMap' ? 1 : this.#of.parallelism(uid);
     for (let instance = 0; instance < instances; instance++) {
-      const here = await this.#ask(
-        uid,
-        () => instance,
-        ({ parts }) => parts(uid)[name]?.items ?? [],
-      );
-      items.push(...here.map(itemOf));
+      const here = await this.#ask(uid, () => instance, { kind: 'items', uid, state: name });
+      items.push(...(here ?? []).map(itemOf));
     }
     return items;
   }
@@ -127,8 +122,13 @@ export class StateQueries {
         out.push({ uid: name, state: state.name, kind: state.kind, rows: items.length, bytes });
       }
       const figures: TableFigures[] = [];
-      await this.#each(name, (seen) => figures.push(...seen.state.tables()));
-      const hotKeys = this.#hottest(name);
+      const weighed: WeighedKeys[] = [];
+      for (let instance = 0; instance < this.#of.parallelism(name); instance++) {
+        const here = await this.#ask(name, () => instance, { kind: 'figures' });
+        figures.push(...(here?.tables ?? []));
+        if (here?.hot !== undefined) weighed.push(here.hot);
+      }
+      const hotKeys = hottest(weighed);
       for (const { name: state, kind, table, tables } of this.#of.queryable(node).states) {
         const of = figures.filter((each) => tables.includes(each.name));
         const rows = of.filter((each) => each.name === table).reduce((sum, each) => sum + each.rows, 0);
@@ -141,28 +141,29 @@ export class StateQueries {
 
   /** Figures of what runs at the moment. */
   async metrics(): Promise<MetricSample[]> {
+    const { job } = this.#of;
+    const weighed = new Map<string, WeighedKeys[]>();
     const samples = this.#of.tasks().map(async (task): Promise<MetricSample[]> => {
-      const { states } = this.#of.queryable(task.vertex.head);
-      const tables = states.length === 0 ? undefined : await task.look(({ state }) => state.tables());
-      if (tables === undefined) return [];
-      return states.flatMap(({ name, tables: its }) => {
-        const of = tables.seen.filter((table) => its.includes(table.name));
-        const labels = { job: this.#of.job, task: task.name, uid: nameOf(task.vertex.head), state: name };
+      const { head } = task.vertex;
+      const uid = nameOf(head);
+      const { states } = this.#of.queryable(head);
+      const figures = states.length === 0 && !isKeyed(head.step) ? undefined : await task.ask({ kind: 'figures' });
+      if (figures === undefined) return [];
+      if (figures.hot !== undefined) weighed.set(uid, [...(weighed.get(uid) ?? []), figures.hot]);
+      return states.flatMap(({ name, tables }) => {
+        const of = figures.tables.filter((table) => tables.includes(table.name));
+        const labels = { job, task: task.name, uid, state: name };
         return [
           { name: 'keyedStateRows', labels, value: of.reduce((sum, { rows }) => sum + rows, 0) },
           { name: 'keyedStateBytes', labels, value: of.reduce((sum, { bytes }) => sum + bytes, 0) },
         ];
       });
     });
-    const uids = new Set(this.#of.tasks().flatMap(({ vertex, hotKeys }) => (hotKeys === undefined ? [] : [nameOf(vertex.head)])));
-    const hot = [...uids].flatMap((uid) =>
-      this.#hottest(uid).map(({ key, share }): MetricSample => ({ name: 'hotKeyShare', labels: { job: this.#of.job, uid, key: labelOf(key) }, value: share })),
+    const ofStates = (await Promise.all(samples)).flat();
+    const hot = [...weighed].flatMap(([uid, instances]) =>
+      hottest(instances).map(({ key, share }: HotKey): MetricSample => ({ name: 'hotKeyShare', labels: { job, uid, key: labelOf(key) }, value: share })),
     );
-    return [...(await Promise.all(samples)).flat(), ...hot];
-  }
-
-  #hottest(uid: string): HotKey[] {
-    return hottest(this.#of.tasks().flatMap(({ vertex, hotKeys }) => (hotKeys !== undefined && nameOf(vertex.head) === uid ? [hotKeys] : [])));
+    return [...ofStates, ...hot];
   }
 
   /** Keys of an operator's state with their views, up to the limit; not all of one moment. */
@@ -181,45 +182,52 @@ export class StateQueries {
     return found.entries;
   }
 
-  async #scanOf(uid: string, instance: number, state: string, prefix: string | undefined, found: Found): Promise<void> {
-    const { table } = this.#state(this.#node(uid), state);
-    const walk = await this.#ask(
-      uid,
-      () => instance,
-      (seen) => seen.state.keys(uid, table),
-    );
+  async #scanOf(uid: string, instance: number, name: string, prefix: string | undefined, found: Found): Promise<void> {
+    const { table, tables } = this.#state(this.#node(uid), name);
+    const walk = this.#walks++;
+    const ask = <Q extends StateQuestion>(question: Q): Promise<AnswerTo<Q> | undefined> => this.#ask(uid, () => instance, question);
     let waiting: readonly StateKey[] = [];
+    let many = SCAN_KEYS;
     try {
+      let step: StateAnswers['step'] | undefined = 'gone';
       while (!found.full) {
         if (waiting.length === 0) {
-          // In a turn of its own, since it reads memory; what comes from disk is awaited outside of it.
-          const step = await this.#ask(
-            uid,
-            () => instance,
-            () => [walk.next()] as const,
-          );
-          const keys = await step[0];
-          if (keys === undefined) break;
-          waiting = keys.filter((key) => hasPrefix(key as Key, prefix));
+          // Also where the task has begun anew meanwhile: what was found stays, by its key.
+          if (step === 'gone') await ask({ kind: 'walk', uid, table, walk });
+          step = await ask({ kind: 'step', walk });
+          if (step === undefined || step === 'ended') break;
+          if (step !== 'gone') waiting = step.keys.filter((key) => hasPrefix(key as Key, prefix));
           continue;
         }
-        const here = waiting.slice(0, SCAN_KEYS);
-        waiting = waiting.slice(SCAN_KEYS);
-        await this.#ask(
-          uid,
-          () => instance,
-          (seen, head) => {
-            for (const key of here) {
-              // A key that has moved comes twice; the later look is as good.
-              const value = viewOf(this.#state(head, state), uid, seen, key, hashKey(key));
-              if (value !== undefined) found.add(state, key, value);
-            }
-          },
-        );
+        const here = waiting.slice(0, many);
+        let rows: StateAnswers['rows'] | undefined;
+        try {
+          rows = await ask({ kind: 'rows', uid, tables, keys: here });
+        } catch (error) {
+          // More than goes from one host to another at once.
+          if (codeOf(error) !== 'RECORD_TOO_LARGE' || many === 1) throw error;
+          many = Math.ceil(many / 2);
+          continue;
+        }
+        if (rows === undefined) break;
+        waiting = waiting.slice(here.length);
+        const state = this.#state(this.#node(uid), name);
+        for (const [i, key] of here.entries()) {
+          // A key that has moved comes twice; the later look is as good.
+          const value = viewOf(state, uid, key, rows, i);
+          if (value !== undefined) found.add(name, key, value);
+        }
       }
     } finally {
-      await walk.close?.();
+      await this.#leave(uid, instance, walk);
     }
+  }
+
+  /** Of an attempt that is over the walk is too. */
+  async #leave(uid: string, instance: number, walk: number): Promise<void> {
+    await this.#tasksOf(uid)
+      [instance]?.ask({ kind: 'leave', walk })
+      .catch((error: unknown) => refuse(uid, error));
   }
 
   // ── tasks ──
@@ -254,23 +262,20 @@ export class StateQueries {
     });
   }
 
-  async #each(uid: string, read: (seen: SeenTask, head: Node) => unknown): Promise<void> {
-    for (let instance = 0; instance < this.#of.parallelism(uid); instance++) await this.#ask(uid, () => instance, read);
+  #tasksOf(uid: string): readonly AskedTask[] {
+    return this.#of.tasks().filter(({ vertex }) => vertex.nodes.some((node) => nameOf(node) === uid));
   }
 
-  /** Q3. */
-  async #ask<R>(uid: string, instance: (parallelism: number) => number, read: (seen: SeenTask, head: Node) => R): Promise<R> {
-    if (this.#of.elsewhere)
-      throw new MillraceError('STATE_ELSEWHERE', `The state of '${uid}' is in another thread, and that cannot be looked into while the job runs.`, {
-        todo: 'Look at its newest checkpoint instead: --at.',
-      });
+  /** Q3. Undefined: the operator runs, and has no such instance any more. */
+  async #ask<Q extends StateQuestion>(uid: string, instance: (parallelism: number) => number, question: Q): Promise<AnswerTo<Q> | undefined> {
     for (;;) {
       if (this.#of.ended()) throw new MillraceError('JOB_ENDED', `The job '${this.#of.job}' has ended.`, { todo: 'Look at one of its checkpoints instead.' });
       const changed = this.#of.changed();
-      const tasks = this.#of.tasks().filter(({ vertex }) => vertex.nodes.some((node) => nameOf(node) === uid));
+      const tasks = this.#tasksOf(uid);
       const task = tasks[instance(tasks.length)];
-      const answer = await task?.look((seen) => read(seen, task.vertex.head)).catch((error: unknown) => refuse(uid, error));
-      if (answer !== undefined) return answer.seen;
+      if (task === undefined && tasks.length > 0) return undefined;
+      const answer = await task?.ask(question).catch((error: unknown) => refuse(uid, error));
+      if (answer !== undefined) return answer;
       await changed;
     }
   }
@@ -341,8 +346,9 @@ function ownKey(key: Key, { step }: Node, uid: string): { own: StateKey; hash: n
   }
 }
 
-function viewOf(state: QueryableState, uid: string, { state: tables, watermark, now }: SeenTask, key: StateKey, hash: number): unknown {
-  const rows = (table: string) => tables.rows(uid, table, key, hash);
+/** Of the rows of several keys, those of one. */
+function viewOf(state: QueryableState, uid: string, key: StateKey, { rows: all, watermark, now }: StateAnswers['rows'], which: number): unknown {
+  const rows = (table: string) => all[which]![state.tables.indexOf(table)] ?? [];
   try {
     return state.view({ key, rows, watermark, now });
   } catch (error) {
