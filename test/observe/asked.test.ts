@@ -32,8 +32,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('what is asked of a job in threads', () => {
   it('has the answer that it has in one: keys, windows, joins, lists, broadcast maps, refusals, scans, figures, and after a restart', () => {
-    const { late: _, ...all } = threads;
-    const { late: __, ...same } = here;
+    const { late: _, hot: __, ...all } = threads;
+    const { late: ___, hot: ____, ...same } = here;
     expect(all).toEqual(same);
   });
 
@@ -51,6 +51,7 @@ describe('what is asked of a job in threads', () => {
       'breaks broken "a"': { code: 'USER_FUNCTION_FAILED', of: 'breaks', cause: 'no result' },
     });
     expect((threads.scan as string[]).length).toBe(30);
+    expect(threads.hot).toContain('sums');
   });
 
   it('waits for a region that restarts, and is refused once the job has ended', () => {

@@ -48,6 +48,9 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+/** Of a machine that does other things too. */
+const PATIENT = { timeout: 60_000, interval: 10 };
+
 interface Item {
   readonly key: Key;
   readonly n: number;
@@ -87,7 +90,7 @@ async function start(build: (items: Stream<Item>) => void, { state = memory(), p
     await vi.waitFor(async () => {
       const got = (await running.metrics()).filter(({ name, labels }) => name === 'recordsIn' && !labels.task!.startsWith('in-'));
       expect(got.reduce((all, { value: n }) => all + n, 0)).toBeGreaterThanOrEqual(sent);
-    });
+    }, PATIENT);
   };
   return { running, send };
 }
@@ -114,7 +117,7 @@ describe.each(Object.entries(backends))('a query, with state in %s', (_name, sta
         expect(await running.query<Item>('sums', 'value', key)).toEqual({ key, n: 4 });
         expect(await running.query<number>('means', 'value', key)).toBe(2);
       }
-    });
+    }, PATIENT);
     for (const key of ['b', 2, 2n, false, ['a', 1n]] as Key[]) expect(await running.query('sums', 'value', key)).toBeUndefined();
   });
 

@@ -45,7 +45,7 @@ async function start(hits: readonly Hit[], state = memory(), parallelism = 2): P
   }).start({ control: {}, state, parallelism });
   started.push(running);
   for (const hit of hits) await source.send(hit);
-  await vi.waitFor(() => expect(done).toBe(2 * hits.length));
+  await vi.waitFor(() => expect(done).toBe(2 * hits.length), { timeout: 60_000, interval: 10 });
   const url = (running as RunningJob & { controlUrl: string }).controlUrl;
   return async (path) => {
     const response = await fetch(`${url}/jobs/hits/state${path}`);
