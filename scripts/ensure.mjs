@@ -1,5 +1,5 @@
 // Makes a fresh clone ready: installs and builds what is missing or out of date, and says nothing when nothing is. Runs on Node alone, before
-// anything is installed, so it imports nothing else.
+// anything is installed, so it imports nothing else. With `--build` (npm run build) it builds in any case.
 //
 // Installed: every package of package-lock.json (optional ones aside) stands in node_modules in that version. Built: dist is younger than every
 // source and than this file. A build is made beside dist and put in its place as a whole, so that a process that uses dist never sees half of one.
@@ -28,11 +28,12 @@ try {
 function ensure() {
   const [major] = process.versions.node.split('.').map(Number);
   if (major < 20) throw new NotReady(`Millrace needs Node 20 or newer; this is ${process.version}.`);
-  if (installed() && built()) return;
+  const always = process.argv.includes('--build');
+  if (!always && installed() && built()) return;
   const release = exclusively();
   try {
     if (!installed()) install();
-    if (!built()) build();
+    if (always || !built()) build();
   } finally {
     release();
   }

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -41,7 +41,7 @@ describe('the packed package', () => {
 });
 
 it.runIf(LONG)(
-  'a clone that was never built is built when it is packed or published',
+  'a clone that was never built is built when it is packed or published; npm run build builds anew, a command that can be run',
   () => {
     const clone = mkdtempSync(join(tmpdir(), 'millrace-clone-'));
     try {
@@ -58,6 +58,11 @@ it.runIf(LONG)(
       expect({ built: files.map(({ path }) => path).filter((path) => /^dist\/src\/(index|cli\/main)\.js$/.test(path)), stderr }).toMatchObject({
         built: ['dist/src/cli/main.js', 'dist/src/index.js'],
       });
+      const command = join(clone, 'dist', 'src', 'cli', 'main.js');
+      const before = statSync(command).ino;
+      expect(spawnSync('npm', ['run', '--silent', 'build'], { cwd: clone, shell: process.platform === 'win32' }).status).toBe(0);
+      const { ino, mode } = statSync(command);
+      expect({ anew: ino !== before, runs: process.platform === 'win32' || (mode & 0o111) !== 0 }).toEqual({ anew: true, runs: true });
     } finally {
       rmSync(clone, { recursive: true, force: true });
     }
