@@ -31,6 +31,7 @@ import type { Graph } from '../graph/plan.ts';
 import { isTransactional, type SinkContext, type TransactionalSink } from '../graph/sink.ts';
 import type { CheckpointStorage } from '../graph/storage.ts';
 import type { Io } from '../runtime/io.ts';
+import { committedBy } from '../runtime/transactional-sink.ts';
 import { DirectoryStorage } from '../storage/directory.ts';
 import { MetricRegistry } from './metrics.ts';
 
@@ -280,7 +281,7 @@ export class Snapshots {
     }
   }
 
-  /** Asks every transactional writer, behind its fence, how far it has committed. */
+  /** Asks every transactional writer, behind its fence, how far it has committed, in whole or in part. */
   async #markers(graph: Graph, attempt: number, lineage: string, candidates: readonly Candidate[]): Promise<{ uid: string; writer: string; marker: number }[]> {
     const markers: { uid: string; writer: string; marker: number }[] = [];
     for (const vertex of graph.vertices) {
@@ -302,15 +303,15 @@ export class Snapshots {
     const abort = new AbortController();
     try {
       const writer = await sink.open({ ...identity, job: this.#job, signal: abort.signal, log: SILENT, metrics: new MetricRegistry().of({}) });
-      let marker: number;
+      let begun: number;
       try {
-        marker = await writer.lastCommitted();
+        ({ begun } = await committedBy(writer));
       } catch (error) {
         await writer.close().catch((reason) => this.#log.warn({ uid: identity.uid, error: messageOf(reason) }, 'A writer could not be closed.'));
         throw error;
       }
       await writer.close();
-      return marker;
+      return begun;
     } finally {
       abort.abort();
     }

@@ -66,6 +66,11 @@ export interface TransactionalWriter<T, E = T> {
   snapshot?(): unknown;
   /** The newest id whose commit is known to have happened; 0: none yet. */
   lastCommitted(): Promise<number>;
+  /**
+   * The newest id of which anything is stored, where a commit is several transactions of the writer's own: of two checkpoints, one that is stored in part cannot be
+   * passed over any more than one that is stored as a whole. By default that of `lastCommitted`.
+   */
+  lastBegun?(): Promise<number>;
   close(): Promise<void>;
 }
 

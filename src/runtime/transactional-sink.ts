@@ -104,10 +104,10 @@ export class TransactionalSinkRunner implements SinkRunner {
     const opened = await Promise.all(identities.map((before) => this.#openWriter(before)));
     for (const [index, before] of identities.entries()) {
       const { writer: name, lineage } = before;
-      const { writer, marker } = opened[index]!;
+      const { writer, marker, begun } = opened[index]!;
       this.marker = Math.max(this.marker, marker);
-      const used = marker > usedIds.after && marker <= usedIds.to;
-      if (lineage === current && used && marker > restoredId) throw committedPast(this.#options, name, marker);
+      const used = begun > usedIds.after && begun <= usedIds.to;
+      if (lineage === current && used && begun > restoredId) throw committedPast(this.#options, name, begun);
       const segments: Segment[] = before.segments
         .filter((s) => s.checkpoint > marker)
         .map((s) => ({ checkpoint: s.checkpoint, records: s.records, bytes: s.file.bytes, chunks: undefined, file: s.file }));
@@ -123,7 +123,7 @@ export class TransactionalSinkRunner implements SinkRunner {
     await this.#commitUpTo(true);
   }
 
-  async #openWriter({ writer: name, lineage, data }: WriterSnapshot): Promise<{ readonly writer: Identity['writer']; readonly marker: number }> {
+  async #openWriter({ writer: name, lineage, data }: WriterSnapshot): Promise<{ readonly writer: Identity['writer'] } & Committed> {
     await this.#options.io.step('sink.open');
     const writer = await this.#sink.open(this.#options.context(name, lineage, data));
     this.#writers.add(writer);
@@ -132,7 +132,7 @@ export class TransactionalSinkRunner implements SinkRunner {
       await this.close();
       throw new Error('its task ended while it was opened');
     }
-    return { writer, marker: await writer.lastCommitted() };
+    return { writer, ...(await committedBy(writer)) };
   }
 
   records = 0;
@@ -299,6 +299,18 @@ export class TransactionalSinkRunner implements SinkRunner {
     const closed = await Promise.allSettled(writers.map((writer) => writer.close()));
     for (const outcome of closed) if (outcome.status === 'rejected') throw outcome.reason;
   }
+}
+
+/** How far a writer has come: `marker` is the newest checkpoint that is committed as a whole, `begun` the newest of which anything is. */
+interface Committed {
+  readonly marker: number;
+  readonly begun: number;
+}
+
+/** Behind its fence. */
+export async function committedBy(writer: TransactionalWriter<unknown, unknown>): Promise<Committed> {
+  const marker = await writer.lastCommitted();
+  return { marker, begun: Math.max(marker, (await writer.lastBegun?.()) ?? 0) };
 }
 
 /** A segment's file: length (u32 LE) and content of each chunk. The storage checks the whole file's CRC. */

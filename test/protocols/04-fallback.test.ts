@@ -5,6 +5,8 @@ import { collect } from 'millrace/connectors';
 import { describe, expect, it } from 'vitest';
 import { LocalRegistry } from '../../src/checkpoint/local-registry.ts';
 import { systemIo } from '../../src/runtime/io.ts';
+import { MemoryKafka } from '../connectors/kafka/memory-cluster.ts';
+import { exactlyOnce } from '../connectors/kafka/sinks.ts';
 import { checkpointsIn, ends, Feed, RESTARTS, rejection, Store, temporaryFolder, Watch } from './lab.ts';
 
 /** A running sum with a transactional sink, or with a plain one. */
@@ -159,6 +161,36 @@ describe('protocols 4: falling back to the checkpoint before duplicates everythi
     await feed.taken();
     await next.stop();
     expect(store.records).toEqual([1, 11]);
+  });
+
+  it('refused also where a sink has committed a part of the damaged checkpoint: a reader has seen that', async () => {
+    const folder = await temporaryFolder();
+    const kafka = new MemoryKafka().createTopic('out', 1);
+    const feed = new Feed<number>({ bounded: false });
+    const copies = (faults?: string) =>
+      job('copies', (env) => {
+        env.source('in', feed).sink('out', exactlyOnce<number>(kafka.client(), { commitBytes: 250 }, faults));
+      });
+    // The second checkpoint is five records, in transactions of two; the process ends behind the first of them.
+    const running = ends(await copies('sink.kafka.send=fail@3').start({ checkpoints: checkpointsIn(folder), restarts: false }));
+    await feed.push([1]).taken();
+    const first = await running.checkpoint();
+    await feed.push([2, 3, 4, 5, 6]).taken();
+    await running.checkpoint().catch(() => {});
+    await rejection(running.finished);
+    expect(kafka.values('out')).toEqual(['1', '2', '3']);
+    const segments = join(folder, 'checkpoints', 'copies', 'files');
+    const newestSegment = (await readdir(segments)).find((name) => /^segment-.*-2-\d+$/.test(name))!;
+    await damage(join(segments, newestSegment), 'flip');
+    const error = await rejection(copies().start({ checkpoints: checkpointsIn(folder) }));
+    expect(error).toMatchObject({ code: 'RESTORE_WOULD_DUPLICATE', retryable: false });
+    expect(error.message).toMatch(/sink 'out', writer 0, up to checkpoint 2/);
+    expect(kafka.values('out')).toEqual(['1', '2', '3']);
+    // What it advises works.
+    const again = ends(await copies().start({ checkpoints: checkpointsIn(folder), restore: { from: first.id } }));
+    await feed.taken();
+    await again.stop();
+    expect(kafka.values('out')).toEqual(['1', '2', '3', '2', '3', '4', '5', '6']);
   });
 
   it('a stop does not count as committed what was fallen back from: its last checkpoint is taken again', async () => {

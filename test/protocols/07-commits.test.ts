@@ -56,6 +56,20 @@ describe('protocols 7: commits go by the id of a checkpoint', () => {
     expect(commits).toEqual(['1: a', '2: b']);
   });
 
+  it('a checkpoint that is committed in part, and was not restored, is refused as one that is committed as a whole', async () => {
+    const opened = (lastBegun: number) =>
+      new TransactionalSinkRunner(
+        {
+          transactional: true,
+          open: async () => ({ commit: async () => {}, lastCommitted: async () => 6, lastBegun: async () => lastBegun, close: async () => {} }),
+        },
+        0,
+        { ...ANEW, restoredId: 6, usedIds: { after: 0, to: 9 } },
+      ).open();
+    expect(await rejection(opened(7))).toMatchObject({ code: 'RESTORE_WOULD_DUPLICATE', retryable: false });
+    await opened(6);
+  });
+
   it('A: new records under an id that is not above the marker are refused, and not passed over as committed', async () => {
     const { sink, commits } = writer(9);
     await sink.open();

@@ -132,6 +132,7 @@ export function kafkaSink<T>(options: KafkaSinkOptions<T>, ports: KafkaSinkPorts
         commit: (checkpoint, records) => writer.commit(checkpoint, records),
         snapshot: () => writer.snapshot(),
         lastCommitted: () => writer.lastCommitted(),
+        lastBegun: () => writer.lastBegun(),
         close: () => writer.close(),
       };
     },

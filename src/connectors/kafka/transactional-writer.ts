@@ -253,6 +253,13 @@ export class KafkaTransactionalWriter<T> {
     return this.#marker.whole;
   }
 
+  /** Of a checkpoint that was cut short the first chunks can be read already (W2). */
+  async lastBegun(): Promise<number> {
+    this.#usable();
+    const { checkpoint, chunk, whole } = this.#marker;
+    return chunk > 0 ? checkpoint : whole;
+  }
+
   async close(): Promise<void> {
     if (this.#state === 'closed') return;
     this.#state = 'closed';

@@ -6,7 +6,8 @@
 //
 // Invariants (protocols 18):
 //  X1  `open` raises `attempt`. Scripts of an older attempt refuse from then on; there are no open transactions in Redis, so nothing has to be waited for.
-//  X2  A script first checks everything (attempt, checkpoint, chunk, the key's type) and then writes: nothing is written where something is wrong.
+//  X2  A script first checks everything (attempt, checkpoint, chunk, the key's type) and then writes: nothing is written where something is wrong. What no script
+//      could add is refused on arrival.
 //  X3  A checkpoint is written in chunks, each with its number in the marker; `commit` called again with the same records passes over those that are there. How
 //      records are cut into chunks must therefore never change for records that are in a snapshot.
 //  X4  After a commit that failed its outcome is unknown: the writer refuses everything but `close`.
@@ -38,17 +39,19 @@ const TIMEOUT_MS = 30_000;
 /** X3: never change these. */
 const CHUNK_RECORDS = 500;
 const CHUNK_BYTES = 1 << 20;
+/** Of an entry (X2): a script passes them on by the stack of Lua, which has room for 8,000 values. */
+const FIELDS_MAX = 3500;
 
 const OPEN = `
-local at = redis.call('HMGET', KEYS[1], 'attempt', 'checkpoint')
+local at = redis.call('HMGET', KEYS[1], 'attempt', 'checkpoint', 'partial')
 if not at[1] then
   if ARGV[2] == 'born' then return {'lost', '0'} end
   redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'checkpoint', '0')
-  return {'open', '0'}
+  return {'open', '0', '0'}
 end
 if tonumber(at[1]) > tonumber(ARGV[1]) then return {'fenced', at[1]} end
 redis.call('HSET', KEYS[1], 'attempt', ARGV[1])
-return {'open', at[2]}`;
+return {'open', at[2], at[3] or '0'}`;
 
 /** attempt, checkpoint read, checkpoint, chunk, 'last' or 'more', most entries or '', then for each entry the number of its arguments and these. */
 const WRITE = `
@@ -89,7 +92,7 @@ export function redisStream<T>(options: RedisStreamOptions<T>, io: Io = systemIo
   needs('redis.stream()', url, {});
   if (typeof stream !== 'string' || stream === '') throw new MillraceError('OPTION_INVALID', 'redis.stream() needs a stream.', { todo: 'Name it.' });
   if (maxLength !== undefined && !(maxLength >= 1)) throw new MillraceError('OPTION_INVALID', "redis.stream() needs a 'maxLength' of at least 1.");
-  const encode = fields === undefined ? (value: T): Entry => ['value', format.encode(value)] : (value: T): Entry => flattened(fields(value));
+  const encode = fields === undefined ? (value: T): Entry => ['value', format.encode(value)] : (value: T): Entry => narrow(flattened(fields(value)));
   return {
     transactional: true,
     async open(context) {
@@ -118,6 +121,7 @@ class Writer<T> implements TransactionalWriter<T, Entry> {
   readonly #context: SinkContext;
   readonly #io: Io;
   #committed = 0;
+  #begun = 0;
   #state: 'ready' | 'doubtful' | 'closed' = 'ready';
 
   constructor(connection: Connection, stream: string, maxLength: number | undefined, encode: (value: T) => Entry, context: SinkContext, io: Io) {
@@ -134,9 +138,10 @@ class Writer<T> implements TransactionalWriter<T, Entry> {
   async fence(): Promise<void> {
     const kept = this.#context.restored as Kept | undefined;
     const known = kept !== undefined && kept.stream === this.#stream;
-    const [said, what] = await this.#run(OPEN, [this.#marker], [String(this.#context.attempt), known ? 'born' : 'new']);
+    const [said, what, partial] = await this.#run(OPEN, [this.#marker], [String(this.#context.attempt), known ? 'born' : 'new']);
     if (said !== 'open') throw this.#refused(said, what);
     this.#committed = Number(what);
+    this.#begun = Math.max(this.#committed, Number(partial));
     if (known && this.#committed < kept.committed) throw this.#refused('changed', what);
   }
 
@@ -159,6 +164,7 @@ class Writer<T> implements TransactionalWriter<T, Entry> {
       number += 1;
     }
     this.#committed = checkpoint;
+    this.#begun = checkpoint;
     this.#state = 'ready';
   }
 
@@ -171,13 +177,18 @@ class Writer<T> implements TransactionalWriter<T, Entry> {
     return this.#committed;
   }
 
+  async lastBegun(): Promise<number> {
+    this.#usable();
+    return this.#begun;
+  }
+
   async close(): Promise<void> {
     this.#state = 'closed';
     this.#connection.close();
   }
 
-  async #run(script: string, keys: readonly string[], args: readonly Argument[]): Promise<[string, string]> {
-    return (await this.#connection.command('EVAL', script, String(keys.length), ...keys, ...args)) as unknown as [string, string];
+  async #run(script: string, keys: readonly string[], args: readonly Argument[]): Promise<[said: string, what: string, partial?: string]> {
+    return (await this.#connection.command('EVAL', script, String(keys.length), ...keys, ...args)) as unknown as [string, string, string?];
   }
 
   #refused(said: string, what: string): MillraceError {
@@ -210,6 +221,13 @@ class Writer<T> implements TransactionalWriter<T, Entry> {
     const sentence = this.#state === 'closed' ? 'The Redis writer is closed.' : 'The outcome of an earlier commit of this Redis writer is unknown.';
     throw new MillraceError('SINK_FAILED', sentence, { todo: 'Open the sink again.', uid: this.#context.uid });
   }
+}
+
+function narrow(entry: Entry): Entry {
+  if (entry.length <= 2 * FIELDS_MAX) return entry;
+  throw new MillraceError('RECORD_UNENCODABLE', `A record has ${entry.length / 2} fields, and an entry of redis.stream() takes ${FIELDS_MAX}.`, {
+    todo: 'Leave `fields` out, so that the record is one field, or give fewer.',
+  });
 }
 
 /** X3. */

@@ -85,18 +85,31 @@ describe.skipIf(NO_REDIS)('Redis sinks', () => {
     expect(await rejection(first.commit(7, entries))).toMatchObject({ code: 'FAULT_INJECTED' });
     expect(await numbersIn(server, stream)).toEqual(numbers.slice(0, 1000));
     const second = await sink.open(sinkContext({ lineage: of, attempt: 2 }));
-    expect(await second.lastCommitted()).toBe(0);
+    expect([await second.lastCommitted(), await second.lastBegun!()]).toEqual([0, 7]);
     const stray = await sink.open(sinkContext({ lineage: of, attempt: 2 }));
     expect(await rejection(stray.commit(8, entries))).toMatchObject({ code: 'RESTORE_WOULD_DUPLICATE' });
     await second.commit(7, entries);
     await second.commit(9, entries.slice(0, 1));
     expect(await numbersIn(server, stream)).toEqual([...numbers, 0]);
     const third = await sink.open(sinkContext({ lineage: of, attempt: 3, restored: second.snapshot!() }));
-    expect(await third.lastCommitted()).toBe(9);
+    expect([await third.lastCommitted(), await third.lastBegun!()]).toEqual([9, 9]);
     expect(await rejection(second.commit(10, entries))).toMatchObject({ code: 'WRITER_FENCED' });
     expect(await rejection(second.commit(11, entries))).toMatchObject({ code: 'SINK_FAILED' });
     expect(await numbersIn(server, stream)).toEqual([...numbers, 0]);
     await Promise.all([first, second, stray, third].map((writer) => writer.close()));
+  });
+
+  it('an entry of more fields than a script can add is refused on arrival, and not behind others of its checkpoint', async () => {
+    const stream = server.key();
+    const wide = (n: number): Record<string, number> => Object.fromEntries(Array.from({ length: n }, (_, i) => [`f${i}`, i]));
+    const writer = await redisStream<number>({ url: server.url, stream, fields: wide }).open(sinkContext({ lineage: lineage() }));
+    expect(() => writer.encode!(3501, Number.NaN)).toThrow(expect.objectContaining({ code: 'RECORD_UNENCODABLE' }));
+    await writer.commit(
+      1,
+      [1, 3500].map((n) => writer.encode!(n, Number.NaN)),
+    );
+    expect(await server.command('XLEN', stream)).toBe(2);
+    await writer.close();
   });
 
   it('a lost marker and a key that is no stream stop the job', async () => {
