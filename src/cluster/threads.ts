@@ -37,6 +37,8 @@ interface Thread {
   readonly host: HostLink;
   readonly ended: Promise<void>;
   alive: boolean;
+  /** With which it is linked, or is being linked. */
+  readonly peers: Set<Thread>;
 }
 
 export class Threads implements Hosts {
@@ -44,6 +46,7 @@ export class Threads implements Hosts {
   readonly #threads: (Thread | undefined)[];
   #ready: Promise<void> | undefined;
   #beat: unknown;
+  #closed = false;
 
   constructor(options: ThreadsOptions) {
     this.#options = options;
@@ -84,6 +87,7 @@ export class Threads implements Hosts {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     this.#options.io.clock.clearTimeout(this.#beat);
     const late = this.#options.io.clock.setTimeout(() => {
       for (const thread of this.#threads) void thread?.worker.terminate();
@@ -107,12 +111,15 @@ export class Threads implements Hosts {
     const joined: Promise<void>[] = [];
     for (const [a, one] of this.#threads.entries()) {
       for (const [b, other] of this.#threads.entries()) {
-        if (a >= b || (!missing.includes(a) && !missing.includes(b))) continue;
+        if (a >= b || one!.peers.has(other!)) continue;
+        one!.peers.add(other!);
         const { port1, port2 } = new MessageChannel();
         joined.push(joins(one!, b, port1), joins(other!, a, port2));
       }
     }
     await Promise.all(joined);
+    // A beat that begins now would be ended by nobody.
+    if (this.#closed) throw new MillraceError('HOST_LOST', 'The job ended while its threads were started.');
     this.#watch();
   }
 
@@ -135,7 +142,7 @@ export class Threads implements Hosts {
       },
     });
     const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
-    const thread: Thread = { worker, host, ended, alive: true };
+    const thread: Thread = { worker, host, ended, alive: true, peers: new Set() };
     this.#threads[number] = thread;
     const lost = (): MillraceError =>
       new MillraceError('HOST_LOST', `${name} of this process has ended${cause === undefined ? '' : `: ${messageOf(cause)}`}.`, { cause });
