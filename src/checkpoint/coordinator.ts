@@ -199,6 +199,8 @@ export class Coordinator {
   #stopped = false;
   /** Superseded checkpoints are removed one after another. */
   #pruning: Promise<void> = Promise.resolve();
+  /** The actor has ended: what it has pending stays so. */
+  #over = false;
   /** The completion that is being written; goes on when the actor ends. */
   #writing: Promise<unknown> = Promise.resolve();
 
@@ -219,6 +221,7 @@ export class Coordinator {
           snapshot: this.#phase ?? 'idle',
         }),
         stopping: () => {
+          this.#over = true;
           const { clock } = this.#options.io;
           clock.clearTimeout(this.#timer);
           if (this.#pending !== undefined) clock.clearTimeout(this.#pending.timer);
@@ -604,7 +607,8 @@ export class Coordinator {
     this.#failures = withSuccess(this.#failures, checkpoint.id);
     this.#counts.completed += 1;
     this.#last = checkpoint;
-    this.#stopped = pending.requests.some((r) => r.stop);
+    // Tasks that were lost while this was written begin to read again when they are back.
+    this.#stopped = pending.requests.some((r) => r.stop) && this.#tasks.size === this.#options.tasks();
     this.#lastCompletion = this.#options.io.elapsed();
     if (checkpoint.path !== '') this.#completed = checkpoint;
     for (const request of pending.requests) {
@@ -728,9 +732,9 @@ export class Coordinator {
     for (const snapshot of over) this.#abandonFiles(snapshot);
   }
 
-  /** Resolves when no completion is being written: the newest registered checkpoint is then known (protocols 17 E). */
+  /** Resolves when no completion is being written, and the newest registered checkpoint is known (protocols 17 E), or when this actor has ended. */
   async settled(): Promise<void> {
-    while (this.#pending !== undefined && this.#phase !== 'acknowledging')
+    while (!this.#over && this.#pending !== undefined && this.#phase !== 'acknowledging')
       await new Promise<void>((resolve) => void this.#options.io.clock.setTimeout(resolve, 1));
   }
 

@@ -243,8 +243,10 @@ export class JobRun {
       throw error;
     }
     const { signal } = this.#options;
-    signal?.addEventListener('abort', () => void this.cancel().catch(() => {}), { once: true });
-    if (signal?.aborted === true) void this.cancel().catch(() => {});
+    const aborted = (): void => void this.cancel().catch(() => {});
+    signal?.addEventListener('abort', aborted, { once: true });
+    this.finished.catch(() => {}).finally(() => signal?.removeEventListener('abort', aborted));
+    if (signal?.aborted === true) aborted();
     await this.#started.promise;
   }
 
@@ -629,6 +631,7 @@ export class JobRun {
   async #reopen(slot: RegionSlot): Promise<void> {
     if (this.#ending !== undefined) return;
     await this.#coordinator!.settled();
+    if (this.#ending !== undefined) return;
     const graph = this.#build();
     let chosen: Chosen | undefined;
     if (this.#snapshots !== undefined) {

@@ -9,7 +9,7 @@ import type { Behaviour } from '../../actors/index.ts';
 import { type Backend, type RegionState, rangeOf, SHARED_ATTEMPT, type StateBackend } from '../../state-backends/index.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { restoreVertex } from '../checkpoint/restore.ts';
-import type { MillraceError } from '../errors.ts';
+import { type MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
 import type { DeadLetter, MetricSample, TreeNode } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
@@ -95,7 +95,15 @@ export class LocalPart implements RegionPart {
       name: `${options.job}-${options.number}-${options.attempt}-${random}${options.elsewhere === undefined ? '' : SHARED_ATTEMPT}`,
       tracked: options.storage !== undefined,
     });
-    return new LocalPart(options, state, `${options.number}-${random}`);
+    try {
+      return new LocalPart(options, state, `${options.number}-${random}`);
+    } catch (error) {
+      // Nobody else closes it: there is no attempt.
+      await state
+        .close()
+        .catch((reason) => options.log.warn({ error: messageOf(reason) }, 'The state of a region that could not be built could not be closed.'));
+      throw error;
+    }
   }
 
   private constructor(options: PartOptions, state: RegionState, id: string) {

@@ -411,6 +411,32 @@ describe('acknowledgements', () => {
   });
 });
 
+describe('the last checkpoint of a stop', () => {
+  it('is followed by another where a task was lost while it was written, and came back from an older one', async () => {
+    const c = await Coordinated.start(['a', 'b']);
+    let go = (): void => {};
+    const held = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    c.step = (name) => (name === 'checkpoint.register' ? held : undefined);
+    c.request('stop', { stop: true, commits: true });
+    await c.settle();
+    await c.completes(1);
+    c.loses('a', 'b');
+    await c.settle();
+    c.step = () => undefined;
+    go();
+    await c.settle();
+    c.news();
+    c.coordinator.wentBack(undefined);
+    c.attempt = 2;
+    c.opens('a', 'b');
+    c.request('again', { stop: true, commits: true });
+    await c.settle();
+    expect(c.news()).toEqual(['stop refused', 'a trigger 2']);
+  });
+});
+
 describe('what a checkpoint that came to nothing leaves', () => {
   it('of a task that runs: everything, since the next one names it', async () => {
     const c = await Coordinated.start(['a'], { tolerate: 9, timeout: 100 });

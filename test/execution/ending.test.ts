@@ -1,0 +1,90 @@
+import { getEventListeners } from 'node:events';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { job } from 'millrace';
+import { level } from 'millrace/state-backends';
+import { expect, it } from 'vitest';
+import { systemIo } from '../../src/runtime/io.ts';
+import { Conditions, checkpointsIn, ends, Feed, jobOnIo, rejection, Store, temporaryFolder, Watch } from '../protocols/lab.ts';
+
+it('a job ends that is cancelled while a region is to restart and a checkpoint is still being registered', async () => {
+  const folder = await temporaryFolder();
+  const conditions = new Conditions();
+  const watch = new Watch();
+  const feed = new Feed<number>({ bounded: false });
+  let registering = false;
+  let released = false;
+  let waits = 0;
+  const io = systemIo();
+  const start = jobOnIo({
+    ...io,
+    clock: {
+      ...io.clock,
+      setTimeout(fn, ms) {
+        // Whoever restarts a region looks every millisecond whether what is being registered is settled.
+        if (registering && ms === 1) {
+          waits += 1;
+          conditions.changed();
+        }
+        return io.clock.setTimeout(fn, ms);
+      },
+    },
+    step(name) {
+      if (name !== 'checkpoint.register') return undefined;
+      registering = true;
+      conditions.changed();
+      return conditions.until(() => released);
+    },
+  });
+  const running = ends(
+    await start('sums', (env) => {
+      env
+        .source('in', feed)
+        .map((n) => {
+          if (n < 0) throw new Error('no');
+          return n;
+        })
+        .sink('out', new Store<number>());
+    }).start({
+      checkpoints: checkpointsIn(folder),
+      restarts: { max: 9, within: 60_000, backoff: { initial: 5, max: 5, factor: 1, jitter: 0 } },
+      onEvent: watch.onEvent,
+    }),
+  );
+  await feed.push([1]).taken();
+  running.checkpoint().catch(() => {});
+  await conditions.until(() => registering);
+  feed.push([-1]);
+  await watch.until((w) => w.of('restart').length === 1);
+  await conditions.until(() => waits > 2);
+  const cancelled = running.cancel();
+  released = true;
+  conditions.changed();
+  expect((await cancelled).status).toBe('cancelled');
+});
+
+it('a region that cannot be built leaves no database open', async () => {
+  const folder = await temporaryFolder();
+  const directory = join(folder, 'state');
+  const failing = job('failing', (env) => {
+    env
+      .fromArray('in', [1])
+      .keyBy(() => 'k')
+      .reduce('sum', (a, b) => a + b)
+      .timestamps({
+        generator: () => {
+          throw new Error('no generator today');
+        },
+      })
+      .sink('out', new Store<number>());
+  });
+  expect((await rejection(failing.start({ state: level({ directory }), restarts: false }))).message).toContain('no generator today');
+  expect(await readdir(directory)).toEqual([]);
+});
+
+it('a signal that outlives its jobs does not hold them', async () => {
+  const { signal } = new AbortController();
+  const feed = new Feed<number>().push([1]).end();
+  for (let times = 0; times < 3; times++) await job('short', (env) => void env.source('in', feed).sink('out', new Store<number>())).run({ signal });
+  expect(getEventListeners(signal, 'abort')).toEqual([]);
+});
