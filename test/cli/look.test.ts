@@ -94,12 +94,15 @@ describe('from another process, a running job', () => {
   });
 
   it('asks for the token that it was given', async () => {
-    const run = place.start(['run', place.write('ticking.mjs', TICKING)], { MILLRACE_TOKEN: 'secret' });
+    const run = place.start(['run', place.write('ticking.mjs', TICKING)], { MILLRACE_TOKEN: 'secret', MILLRACE_READ_TOKEN: 'looks' });
     const [, url] = await run.said(/door at (\S+)/);
     expect((await place.run('jobs', '--json')).stdout).toContain('"wants a token"');
     const refused = await place.run('tree', '--url', url!);
     expect(refused).toMatchObject({ code: 1, stdout: '' });
     expect(refused.stderr).toMatch(/^CONTROL_UNAUTHORIZED: .*got none\..*MILLRACE_TOKEN/);
+    const looks = (...args: string[]) => place.start([...args, '--url', url!], { MILLRACE_TOKEN: 'looks' }).ended;
+    expect((await looks('tree')).stdout).toContain('sum-0');
+    expect((await looks('stop')).stderr).toMatch(/^CONTROL_FORBIDDEN: /);
     expect((await place.start(['stop', '--url', url!], { MILLRACE_TOKEN: 'secret' }).ended).code).toBe(0);
   });
 });
