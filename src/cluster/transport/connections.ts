@@ -273,7 +273,13 @@ export class Connections {
     // C2.
     this.#standing.get(worker)?.lose('a newer connection has replaced it');
     const shared = new SharedLink(link);
-    const channels = new RemoteChannels(shared.part(0), { window, mail: mail === undefined ? undefined : (message) => mail(worker, message) });
+    // What was read behind the handshake is delivered when its receiver is there, which is before anybody knows of the connection.
+    let early: unknown[] | undefined = [];
+    const take = (message: unknown): void => {
+      if (early === undefined) mail?.(worker, message);
+      else early.push(message);
+    };
+    const channels = new RemoteChannels(shared.part(0), { window, mail: mail === undefined ? undefined : take });
     const connection: Connection = { worker, channels, lost: link.closed, part: (number) => shared.part(number) };
     const standing = { connection, lose: (why: string) => link.close(linkLost(worker, why)), close: () => link.close() };
     this.#standing.set(worker, standing);
@@ -282,6 +288,9 @@ export class Connections {
       if (error !== undefined) log.warn({ peer: worker, code: error.code }, error.sentence);
     });
     connected?.(connection);
+    const waiting = early;
+    early = undefined;
+    for (const message of waiting) mail?.(worker, message);
     for (const give of this.#awaited.get(worker) ?? []) give(connection);
     this.#awaited.delete(worker);
     return connection;

@@ -95,6 +95,28 @@ describe('the workers of a cluster', () => {
     expect(await carries(await asking, await asked(late, a), 'late')).toEqual({ over: 'late' });
   });
 
+  it('are told of a connection before its first mail, which may come in one piece with the end of the handshake', async () => {
+    const order: string[] = [];
+    const b = await worker('b', { connected: () => void order.push('connected'), mail: (_, message) => void order.push(String(message)) });
+    // What a dialer says within 50 ms arrives at once.
+    const proxy = createServer((from) => {
+      const to = connectTcp(b.port, b.host);
+      for (const socket of [from, to]) socket.on('error', () => {}).on('close', () => [from, to].forEach((each) => void each.destroy()));
+      const held: Buffer[] = [];
+      from.on('data', (bytes: Buffer) => {
+        if (held.push(bytes) === 1) setTimeout(() => to.write(Buffer.concat(held.splice(0))), 50);
+      });
+      to.pipe(from);
+    });
+    proxy.listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
+    open.push({ close: () => new Promise((resolve) => proxy.close(resolve)) });
+    const a = await worker('a', { connected: ({ channels }) => channels.tell('first') });
+    await asked(a, { ...b, port: (proxy.address() as { port: number }).port });
+    while (!order.includes('first')) await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(order).toEqual(['connected', 'first']);
+  });
+
   it('give up where nobody comes', async () => {
     const [a, b] = [await worker('a'), await worker('b')];
     await expect(asked(b, a, 50)).rejects.toMatchObject({ code: 'LINK_LOST', retryable: true });
