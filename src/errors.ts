@@ -105,6 +105,9 @@ export const CODES = {
   ZOOKEEPER_VALUE_TOO_LARGE: { retryable: false },
   ZOOKEEPER_CLOSED: { retryable: false },
   LEADER_DEPOSED: { retryable: false },
+  LEADER_UNREACHABLE: { retryable: true },
+  CLUSTER_LEFT: { retryable: true },
+  STORAGE_NOT_SHARED: { retryable: false },
   // formats and connections
   FORMAT_NOT_READY: { retryable: false },
   SCHEMA_INVALID: { retryable: false },
@@ -207,6 +210,13 @@ function isDiskFull(error: unknown): boolean {
 /** A sentence that ends with the message of another error, which may be a sentence itself, has one full stop. */
 function oneStop(sentence: string): string {
   return sentence.replace(/(?<!\.)([.!?])\.$/, '$1');
+}
+
+/** Whether it comes of a leadership that is over: then nothing is wrong with the job. */
+export function isDeposed(error: unknown): boolean {
+  for (let at = error, depth = 0; at instanceof Error && depth < 10; at = at.cause, depth++)
+    if (codeOf(at) === 'LEADER_DEPOSED' || codeOf(at) === 'CLUSTER_LEFT') return true;
+  return false;
 }
 
 export function messageOf(error: unknown): string {

@@ -1,7 +1,9 @@
 // `millrace`: the composition root. Everything a program types is listed here by name.
 
+import { createRequire } from 'node:module';
 import { jobsOf } from './api/job.ts';
 import { verifySnapshot } from './checkpoint/verification.ts';
+import type { ClusterJob } from './cluster/cluster-job.ts';
 import type { Threads } from './cluster/threads.ts';
 import { arraySource } from './connectors/arrays.ts';
 import { iterableSource } from './connectors/iterables.ts';
@@ -11,6 +13,7 @@ import { SILENT } from './graph/context.ts';
 import type { RunOptions } from './graph/job.ts';
 import type { Node } from './graph/node.ts';
 import { openDoor } from './observe/door.ts';
+import { answerState } from './observe/state-requests.ts';
 import { type ReplayOptions, replayOf } from './offline/replay.ts';
 import { operatorOf } from './operators/operator-of.ts';
 import { queryableOf } from './operators/state-views.ts';
@@ -31,8 +34,31 @@ function refuseInHost(job: string): void {
 async function threadsOf(definition: { readonly name: string; build(): Node[] }, options: RunOptions): Promise<Threads> {
   const [{ threadData }, { Threads }] = await Promise.all([import('./cluster/thread-data.ts'), import('./cluster/threads.ts')]);
   const data = threadData(definition, options, here[HOOKED] === true);
-  const entry = new URL(import.meta.url.endsWith('.ts') ? './thread-main.ts' : './thread-main.js', import.meta.url);
-  return new Threads({ count: options.threads!, entry, data, io: systemIo(), log: options.logger ?? SILENT });
+  return new Threads({ count: options.threads!, entry: threadEntry(), data, io: systemIo(), log: options.logger ?? SILENT });
+}
+
+/** Loaded where it is asked for, and ZooKeeper's client with it. */
+async function clusterJob(definition: { readonly name: string; build(): Node[] }, options: RunOptions): Promise<ClusterJob> {
+  const [{ ClusterJob }, { clusterOptions }] = await Promise.all([import('./cluster/cluster-job.ts'), import('./cluster/options.ts')]);
+  const { client, worker, threads, data } = clusterOptions(definition, options, here[HOOKED] === true);
+  return new ClusterJob(definition, options, {
+    cluster: options.cluster!,
+    data,
+    replica: {
+      client,
+      worker,
+      threads: threads === 0 ? undefined : { count: threads, entry: threadEntry() },
+      internals: { operators: operatorOf, queryable: queryableOf },
+      answerState,
+      version: (createRequire(import.meta.url)('millrace/package.json') as { version: string }).version,
+      io: systemIo(),
+      log: options.logger ?? SILENT,
+    },
+  });
+}
+
+function threadEntry(): URL {
+  return new URL(import.meta.url.endsWith('.ts') ? './thread-main.ts' : './thread-main.js', import.meta.url);
 }
 
 /**
@@ -56,12 +82,13 @@ export const job = jobsOf({
   arraySource,
   iterableSource,
   async start(definition, options) {
-    if (options.cluster !== undefined) {
-      throw new MillraceError('OPTION_INVALID', `The job '${definition.name}' cannot be started in a cluster: this version runs a job in one process.`, {
-        todo: 'Leave `cluster` out of the options.',
-      });
-    }
     refuseInHost(definition.name);
+    if (options.cluster !== undefined) {
+      const job = await clusterJob(definition, options);
+      const running = await openDoor(job, options);
+      await job.start();
+      return running;
+    }
     // Without threads nothing is waited for: a job's run begins in the turn of the call.
     const hosts = options.threads === undefined || options.threads === 0 ? undefined : await threadsOf(definition, options);
     const run = new JobRun(definition, options, { operators: operatorOf, queryable: queryableOf, hosts });
@@ -147,7 +174,9 @@ export type {
   MetricSample,
   RunOptions,
   SavepointInfo,
+  TlsOptions,
   TreeNode,
+  WorkerOptions,
 } from './graph/job.ts';
 export type { AggregateFunction, AsyncMapOptions, RetryPolicy, WatermarkGenerator, WatermarkStrategy } from './graph/node.ts';
 export type { Plan } from './graph/plan.ts';

@@ -5,6 +5,7 @@ import { MillraceError } from '../errors.ts';
 import { GraphBuilder } from '../graph/builder.ts';
 import type { CheckpointInfo, JobResult, JobStatus, Key, MetricSample, RunOptions, SavepointInfo, TreeNode } from '../graph/job.ts';
 import type { Node, WatermarkStrategy } from '../graph/node.ts';
+import { leastOf } from '../graph/parallelism.ts';
 import { buildGraph, type Plan } from '../graph/plan.ts';
 import type { Source } from '../graph/source.ts';
 import { checkStrategy } from './arguments.ts';
@@ -128,7 +129,7 @@ export function jobsOf(executor: Executor): JobFunction {
       name,
       defaults,
       plan: (options = {}) => {
-        const parallelism = options.parallelism ?? defaults.parallelism ?? 1;
+        const parallelism = options.parallelism ?? leastOf(defaults.parallelism);
         return buildGraph(nodes(), { parallelism, version: defaults.version }).plan;
       },
       // An async function, so that whatever is wrong with the plan rejects instead of throwing.

@@ -570,7 +570,8 @@ export class Coordinator {
             { cause: error },
           );
           if (registering) {
-            this.#abort(failed, 'region lost');
+            // C3: it may be registered, and somebody restore from it.
+            this.#abort(failed, 'region lost', true);
             this.#options.onIntolerable(failed);
           } else {
             // Nobody knows of it: half of it, or all of it, goes.
@@ -699,14 +700,14 @@ export class Coordinator {
 
   // ── aborting ──
 
-  #abort(error: MillraceError, kind: FailureKind): void {
+  #abort(error: MillraceError, kind: FailureKind, mayBeRegistered = false): void {
     const pending = this.#pending!;
     pending.life.send({ type: kind === 'expired' || kind === 'region lost' ? kind : 'failed' });
     this.#pending = undefined;
     this.#ended = remembered(this.#ended, pending.id);
     this.#options.io.clock.clearTimeout(pending.timer);
     for (const entry of this.#tasks.values()) if (!entry.finished) entry.task.tell({ kind: 'abort', id: pending.id });
-    for (const snapshot of pending.snapshots) this.#abandonInFlight(snapshot);
+    if (!mayBeRegistered) for (const snapshot of pending.snapshots) this.#abandonInFlight(snapshot);
     pending.savepoint?.reject(error);
     this.#failed(pending.id, error, pending.requests, failureCounts(kind, pending.savepoint !== undefined));
   }
@@ -742,6 +743,12 @@ export class Coordinator {
   async concluded(): Promise<void> {
     await this.#writing;
     if (this.#options.registry !== undefined) this.#removeSuperseded();
+    await this.#pruning;
+  }
+
+  /** After the actor has ended: nothing is written any more. What is superseded stays where it is. */
+  async quiet(): Promise<void> {
+    await this.#writing;
     await this.#pruning;
   }
 

@@ -2,6 +2,7 @@
 
 import type { RunOptions } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
+import { leastOf } from '../graph/parallelism.ts';
 import { buildGraph } from '../graph/plan.ts';
 import type { CheckpointStorage } from '../graph/storage.ts';
 import { systemIo } from '../runtime/io.ts';
@@ -29,8 +30,8 @@ export async function verifySnapshot(
   path: string,
   operators: (node: Node) => OperatorFactory,
 ): Promise<Verdict> {
-  const { parallelism = 1, version, maxParallelism, restore, checkpoints } = options;
-  const graph = buildGraph(definition.build(), { parallelism, version });
+  const { version, maxParallelism, restore, checkpoints } = options;
+  const graph = buildGraph(definition.build(), { parallelism: leastOf(options.parallelism), version });
   const allowNonRestoredState = typeof restore === 'object' && restore.allowNonRestoredState === true;
   const own = typeof checkpoints === 'object' ? checkpoints.storage : undefined;
   return verify({ ...(await snapshotAt(path, own)), graph, operators, maxParallelism, allowNonRestoredState });

@@ -14,6 +14,7 @@ import { checkpointCommand, repartitionCommand, rescaleCommand, savepointCommand
 import { addStateCommands } from './state-commands.ts';
 import { type ReplayFlags, replayCommand } from './state-replay.ts';
 import { type VerifyFlags, verifyCommand } from './state-verify.ts';
+import type { WorkerFlags } from './worker-command.ts';
 
 // Whoever read the output has gone: that is no reason to end what runs.
 process.stderr.on('error', ignoreClosed);
@@ -36,7 +37,12 @@ async function main(argv: readonly string[]): Promise<number> {
   const verify = async (snapshot: string, path: string, flags: VerifyFlags): Promise<void> => {
     code = await verifyCommand(snapshot, path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
   };
-  const program = command(run, plan);
+  const worker = async (paths: string[], flags: WorkerFlags): Promise<void> => {
+    // ZooKeeper's client is loaded by those who need it.
+    const { workerCommand } = await import('./worker-command.ts');
+    code = await workerCommand(paths, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
+  };
+  const program = command(run, plan, worker);
   const replay = (path: string, flags: ReplayFlags): Promise<void> => replayCommand(path, flags, dashes < 0 ? [] : argv.slice(dashes + 1));
   addSnapshotCommands(program.commands.find((each) => each.name() === 'state')!, verify, replay);
   try {
@@ -57,7 +63,11 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (path: string, flags: PlanFlags) => Promise<void>): Command {
+function command(
+  run: (path: string, flags: RunFlags) => Promise<void>,
+  plan: (path: string, flags: PlanFlags) => Promise<void>,
+  worker: (paths: string[], flags: WorkerFlags) => Promise<void>,
+): Command {
   const program = new Command('millrace')
     .description('Runs jobs, looks at those that run, and stops them.')
     .version(versionOf(), '-V, --version', 'print the version of Millrace')
@@ -81,6 +91,30 @@ function command(run: (path: string, flags: RunFlags) => Promise<void>, plan: (p
     .option('--json', 'say what happens as lines of JSON')
     .addHelpText('after', '\nEverything after -- is left to the module, in process.argv.')
     .action(run);
+
+  add('worker <modules...>', 'Join a cluster with the jobs that modules export by default; SIGTERM leaves it in good order, and the jobs go on')
+    .requiredOption('--zookeeper <servers>', 'host:port of the servers, separated by commas')
+    .option('--root <path>', 'the path in ZooKeeper below which the cluster lies, such as /shop')
+    .option('--auth <variable>', 'the variable of the environment that holds user:password for ZooKeeper')
+    .option('--slots <n>', 'how many instances of one operator this process takes (1)')
+    .option('--threads <n>', 'threads that tasks run in (as many as slots, at most one for each processor; 0: the main one)')
+    .option('--parallelism <n>', 'parallel instances of each operator that does not say otherwise: 4, or 2-8 as there are slots')
+    .option('--host <host>', 'where it listens for other workers (127.0.0.1)')
+    .option('--port <n>', 'the port of that (a free one)')
+    .option('--advertise <host>', 'where other workers reach it (--host)')
+    .option('--data <dir>', 'a folder of this machine, in which --state level keeps state')
+    .option('--secret-file <file>', 'what all workers of the cluster have in common')
+    .option('--tls-cert <file>', 'certificate of this worker, PEM')
+    .option('--tls-key <file>', 'its private key, PEM')
+    .option('--tls-ca <file>', 'certificates of the authority that signed those of all workers, PEM')
+    .option('--checkpoints <dir>', "where checkpoints are kept, reached by all workers: a folder, or s3://bucket/folder (the job's own, else .millrace)")
+    .option('--every <time>', 'time between two checkpoints, such as 10s')
+    .option('--state <backend>', 'where keyed state is kept: memory, level or level:DIR')
+    .option('--restore <which>', 'latest, none, the path of a savepoint or checkpoint, or the id of a retained one: where the job does not run yet')
+    .option('--door-port <n>', 'port of the control door on this machine (a free one)')
+    .option('--json', 'say what happens as lines of JSON')
+    .addHelpText('after', '\nEverything after -- is left to the modules, in process.argv.')
+    .action(worker);
 
   add('plan <module>', 'Show what the job of a module will run as: operators that run together, instances, exchanges; runs nothing')
     .option('--graph', 'as a graph in the language of Mermaid')

@@ -229,7 +229,7 @@ class Signals {
 }
 const NAMES = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-function sayEvent(event: JobEvent, said: Said): void {
+export function sayEvent(event: JobEvent, said: Said): void {
   switch (event.type) {
     case 'restart':
       said.line(`restart ${event.count}, because of ${event.uid}: ${errorLine(event.error)}`, {
@@ -252,7 +252,7 @@ function sayEvent(event: JobEvent, said: Said): void {
 }
 
 /** What the library tells its log and no event says; restarts and failed checkpoints are said already. */
-function warningsTo(said: Said): NonNullable<RunOptions['logger']> {
+export function warningsTo(said: Said): NonNullable<RunOptions['logger']> {
   const print = (fields: object | string, message?: string): void => {
     const text = typeof fields === 'string' ? fields : (message ?? JSON.stringify(fields));
     if (/restarts from the last checkpoint|^Checkpoint \d+ failed|^The job '.*' failed/.test(text)) return;
@@ -261,7 +261,7 @@ function warningsTo(said: Said): NonNullable<RunOptions['logger']> {
   return { debug() {}, info() {}, warn: print, error: print };
 }
 
-function sayResult(job: string, result: JobResult, said: Said): void {
+export function sayResult(job: string, result: JobResult, said: Said): void {
   const parts = [`${job}: ${result.status}`];
   if (result.checkpoint !== undefined && result.status !== 'cancelled')
     parts.push(`checkpoint ${result.checkpoint.id}, taken ${clockTime(result.checkpoint.startedAt)}`);

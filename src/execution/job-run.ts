@@ -10,6 +10,7 @@
 //  J1  A result is registered after the last commit; a job that finished is not run again (protocols 20).
 //  J2  Every failure ends in exactly one of: a restart, the end of the job with a JobError, the end by policy `stop`.
 //  J3  Nothing of an ended run keeps the process alive.
+//  J4  A run that is abandoned writes nothing any more: no outcome, no checkpoint, no removal. Another leader goes on from what is registered (protocols 17).
 
 import { randomBytes } from 'node:crypto';
 import { createActor } from 'xstate';
@@ -19,10 +20,12 @@ import { absolute } from '../checkpoint/addresses.ts';
 import { type CompletedCheckpoint, Coordinator, type CoordinatorMail } from '../checkpoint/coordinator.ts';
 import { checkOptions, patienceOf } from '../checkpoint/decisions.ts';
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
+import type { Registry } from '../checkpoint/registry.ts';
 import { settleMaxParallelism, strayed, unclaimed, uncommitted } from '../checkpoint/restore.ts';
 import type { SavepointPlace } from '../checkpoint/savepoint.ts';
+import type { SnapshotFiles } from '../checkpoint/storage.ts';
 import { claiming } from '../checkpoint/verify.ts';
-import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
+import { asError, codeOf, isDeposed, MillraceError, messageOf } from '../errors.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
 import type {
   CheckpointInfo,
@@ -38,6 +41,7 @@ import type {
   TreeNode,
 } from '../graph/job.ts';
 import { type Node, nameOf } from '../graph/node.ts';
+import { leastOf } from '../graph/parallelism.ts';
 import { buildGraph, type Graph } from '../graph/plan.ts';
 import { isTransactional } from '../graph/sink.ts';
 import { endsWithJob } from '../graph/source.ts';
@@ -70,6 +74,12 @@ export interface Internals {
   readonly createSystem?: typeof createSystem;
   /** All tasks run in this thread by default. */
   readonly hosts?: Hosts | undefined;
+  /** Where the checkpoints in those files are registered; by default in a directory of this machine. */
+  readonly registry?: ((files: SnapshotFiles) => Promise<Registry>) | undefined;
+  /** The largest parallelism that it may be rescaled to, where that is known: key groups are made for it. */
+  readonly reaches?: number | undefined;
+  /** How many instances there is room for now; asked before a restart, which then has no more. As many as are wanted by default. */
+  readonly room?: (() => number) | undefined;
   readonly watermarkEachBatch?: boolean;
   /** Asked about each notice of a checkpoint's completion or abort to a task: true where it gets lost on its way. None does by default. */
   readonly loses?: () => boolean;
@@ -108,6 +118,9 @@ interface RegionSlot {
 /** What clocks of machines differ by anyway is not worth a word. */
 const CLOCK_BEHIND_MS = 1000;
 
+/** Who asks a process to end is not patient for longer than 30 s as a rule. */
+const HAND_OVER_MS = 20_000;
+
 export class JobRun {
   readonly id: string;
   readonly name: string;
@@ -139,6 +152,7 @@ export class JobRun {
   #stamps: readonly number[] = [];
   #restarts = 0;
   #ending: Promise<void> | undefined;
+  #abandoned: MillraceError | undefined;
   #stopping: Promise<JobResult> | undefined;
   #restoredFrom: CheckpointInfo | undefined;
   #readyAgain: Deferred<void> | undefined;
@@ -160,7 +174,7 @@ export class JobRun {
     this.#io = internals.io ?? systemIo();
     this.#log = options.logger ?? SILENT;
     this.#backend = options.state ?? memory();
-    this.#parallelism = options.parallelism ?? 1;
+    this.#parallelism = leastOf(options.parallelism);
     if (typeof options.checkpoints === 'object') checkOptions(options.checkpoints);
     this.#patience = typeof options.checkpoints === 'object' ? patienceOf(options.checkpoints) : undefined;
     this.#graph = this.#build();
@@ -192,8 +206,16 @@ export class JobRun {
   get ending(): boolean {
     return this.#ending !== undefined;
   }
+  /** It has begun to open tasks, and can be asked for something. */
+  get launched(): boolean {
+    return this.#system !== undefined;
+  }
   get plan() {
     return this.#graph.plan;
+  }
+  /** Of operators that do not say otherwise. */
+  get parallelism(): number {
+    return this.#parallelism;
   }
 
   #build(): Graph {
@@ -234,6 +256,7 @@ export class JobRun {
         this.#finished.resolve(result);
         return;
       }
+      if (this.#abandoned !== undefined) throw this.#abandoned;
       this.#launch();
     } catch (error) {
       await this.#snapshots?.close();
@@ -273,7 +296,7 @@ export class JobRun {
       this.#settleGroups(undefined);
       return undefined;
     }
-    this.#snapshots = await Snapshots.open(this.name, checkpoints, options, this.#io, this.#log);
+    this.#snapshots = await Snapshots.open(this.name, checkpoints, options, this.#io, this.#log, this.#internals.registry);
     const { registry } = this.#snapshots;
     const { restore = 'latest' } = options;
     const outcome = await registry.outcome();
@@ -355,7 +378,7 @@ export class JobRun {
     this.#maxParallelism = settleMaxParallelism({
       asked: this.#options.maxParallelism,
       stored: metadata?.maxParallelism,
-      byDefault: defaultMaxParallelism(largest),
+      byDefault: defaultMaxParallelism(Math.max(largest, this.#internals.reaches ?? 0)),
       largest,
     });
   }
@@ -547,7 +570,8 @@ export class JobRun {
 
   /** One error counts once, however many regions it takes down. */
   #fail(slots: readonly RegionSlot[], error: MillraceError): void {
-    const failed = slots.filter((slot) => !this.#restarting.has(slot));
+    // With fewer instances everything begins anew.
+    const failed = (this.#roomFor() < this.#parallelism ? this.#slots : slots).filter((slot) => !this.#restarting.has(slot));
     if (this.#ending !== undefined || failed.length === 0) return;
     const decision = decideRestart(this.#policy(), { now: this.#io.clock.now(), stamps: this.#stamps, retryable: error.retryable, random: this.#io.random() });
     if (decision.kind === 'give up') {
@@ -632,6 +656,12 @@ export class JobRun {
     if (this.#ending !== undefined) return;
     await this.#coordinator!.settled();
     if (this.#ending !== undefined) return;
+    const room = this.#roomFor();
+    if (room < this.#parallelism && this.#slots.every((each) => this.#restarting.has(each))) {
+      this.#log.warn({ from: this.#parallelism, to: room }, `There is room for ${room} instances only: '${this.name}' goes on with so many.`);
+      this.#parallelism = room;
+      this.#graph = this.#build();
+    }
     const graph = this.#build();
     let chosen: Chosen | undefined;
     if (this.#snapshots !== undefined) {
@@ -641,6 +671,10 @@ export class JobRun {
     } else this.#attempt += 1;
     this.#restarting.delete(slot);
     await this.#open(slot, graph, chosen);
+  }
+
+  #roomFor(): number {
+    return Math.min(this.#parallelism, this.#internals.room?.() ?? this.#parallelism);
   }
 
   #policy(): RestartPolicy | false {
@@ -659,7 +693,8 @@ export class JobRun {
   }
 
   #giveUp(error: MillraceError): void {
-    this.#end('failed', error);
+    if (isDeposed(error)) void this.abandon(error);
+    else this.#end('failed', error);
   }
 
   #end(how: 'finished' | 'stopped' | 'cancelled' | 'failed', cause: unknown): void {
@@ -702,7 +737,7 @@ export class JobRun {
     }
     if (failure !== undefined) {
       this.#step('give up');
-      this.#log.error({ error: messageOf(failure) }, `The job '${this.name}' failed.`);
+      if (!isDeposed(failure)) this.#log.error({ error: messageOf(failure) }, `The job '${this.name}' failed.`);
       this.#started.reject(failure);
       this.#finished.reject(failure);
       return;
@@ -716,6 +751,49 @@ export class JobRun {
       ...(checkpoint === undefined ? {} : { checkpoint: bare(checkpoint) }),
       ...(savepoint === undefined ? {} : { savepoint }),
     });
+  }
+
+  /**
+   * J4: it is another's from now on. Every task ends at once, a commit that runs is awaited for 5 s. Resolves when nothing of it is left; `finished` rejects with the cause,
+   * since how the job ends is told elsewhere. An end that has begun goes on, as far as the registry lets it.
+   */
+  async abandon(cause: unknown): Promise<void> {
+    this.#abandoned ??= asMillrace(cause);
+    // Before the launch the start itself sees it.
+    if (this.#system !== undefined) this.#ending ??= this.#leave(this.#abandoned);
+    await this.#finished.promise.catch(() => {});
+  }
+
+  async #leave(cause: MillraceError): Promise<void> {
+    try {
+      this.#internals.hosts?.cease?.();
+      await this.#system!.stop();
+      await this.#reopening;
+      for (const slot of this.#slots) await slot.attempt?.close();
+      await this.#internals.hosts?.close();
+      await this.#coordinator?.quiet();
+      await this.#snapshots?.close();
+    } catch (error) {
+      this.#log.warn({ error: messageOf(error) }, `What this process ran of '${this.name}' did not end in order.`);
+    }
+    this.#step('give up');
+    this.#started.reject(cause);
+    this.#finished.reject(cause);
+  }
+
+  /** As `abandon`, behind a checkpoint that sources stop at and its commits: whoever goes on has nothing to repeat. Where there can be none, without it. */
+  async handOver(cause: unknown): Promise<void> {
+    if (this.status === 'running' && this.#snapshots !== undefined && this.#coordinatorRef !== undefined && !this.#rescaling) {
+      this.#rescaling = true;
+      const done = deferred<CompletedCheckpoint | undefined>();
+      this.#coordinatorRef.tell({ kind: 'request', request: { stop: true, drained: false, commits: true, resolve: done.resolve, reject: done.reject } });
+      const late = this.#io.clock.setTimeout(() => done.reject(new Error(`it took longer than ${HAND_OVER_MS} ms`)), HAND_OVER_MS);
+      await Promise.race([done.promise, this.finished]).catch((error) =>
+        this.#log.warn({ error: messageOf(error) }, `'${this.name}' is handed over without a last checkpoint.`),
+      );
+      this.#io.clock.clearTimeout(late);
+    }
+    await this.abandon(cause);
   }
 
   /** Of a job that has stopped: a failure here is none of the job, whose last checkpoint is whole. `stop` rejects with it. */

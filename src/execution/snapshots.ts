@@ -50,6 +50,12 @@ export function bare({ id, path, bytes, startedAt, durationMs }: CheckpointInfo)
   return { id, path, bytes, startedAt, durationMs };
 }
 
+/** Where a job's checkpoints lie. */
+export function filesOf(job: string, { directory, storage: own, verify }: CheckpointOptions, io: Io): SnapshotFiles {
+  const storage = own ?? new DirectoryStorage(directory, io);
+  return new SnapshotFiles(storage, below(storage.root, job), { io, verify: verify ?? !storage.checksummed });
+}
+
 export interface FromOptions {
   readonly claim?: boolean | undefined;
   /** What of that snapshot's tables is to be stored on; all by default. */
@@ -73,11 +79,18 @@ export class Snapshots {
     this.#log = log;
   }
 
-  static async open(job: string, options: CheckpointOptions, run: RunOptions, io: Io, log: Logger): Promise<Snapshots> {
+  static async open(
+    job: string,
+    options: CheckpointOptions,
+    run: RunOptions,
+    io: Io,
+    log: Logger,
+    registryOf?: (files: SnapshotFiles) => Promise<Registry>,
+  ): Promise<Snapshots> {
     const directory = resolve(options.directory, job);
-    const storage = options.storage ?? new DirectoryStorage(options.directory, io);
-    const files = new SnapshotFiles(storage, below(storage.root, job), { io, verify: options.verify ?? !storage.checksummed });
+    const files = filesOf(job, options, io);
     await files.prepare();
+    if (registryOf !== undefined) return new Snapshots(job, files, await registryOf(files), options.verify, io, log);
     if (options.storage !== undefined) await new DirectoryStorage(options.directory, io).prepare([directory]);
     const registry = await LocalRegistry.open(directory, job, io, { wait: run.wait ?? false, signal: run.signal, files });
     return new Snapshots(job, files, registry, options.verify, io, log);

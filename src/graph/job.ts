@@ -60,10 +60,45 @@ export interface Cluster {
   readonly kind: string;
 }
 
+/** Mutual TLS between workers: each side shows a certificate that the cluster's authority has signed. Host names are not looked at. */
+export interface TlsOptions {
+  /** Path of the certificate, PEM. */
+  readonly cert: string;
+  /** Path of its private key, PEM. */
+  readonly key: string;
+  /** Path of the authority's certificates, PEM: whoever has one of theirs is a worker. */
+  readonly ca: string;
+  /** Of the private key. */
+  readonly passphrase?: string | undefined;
+  /** Milliseconds between two looks at the files; default a minute. */
+  readonly reload?: number | undefined;
+}
+
+/** This process in a cluster. */
+export interface WorkerOptions {
+  /** How many instances of one operator it takes; 1 by default. */
+  slots?: number;
+  /** Where it listens for other workers; 127.0.0.1 by default. Beyond this machine a `secret` or `tls` is needed. */
+  host?: string;
+  /** A free one by default. */
+  port?: number;
+  /** The name or address by which other workers reach it; `host` by default. */
+  advertise?: string;
+  /** A folder of this machine, in which `millrace worker --state level` keeps state. In a program `level({ directory })` says where. */
+  data?: string;
+  /** Of the cluster: the same for all workers. It does not hide what they send. */
+  secret?: string;
+  /** What workers show each other, and how they encrypt; none by default. */
+  tls?: TlsOptions;
+}
+
 /** How a job runs; each overrides the job's default of the same name. */
 export interface RunOptions {
-  /** Parallel instances of each operator that does not say otherwise; 1 by default. */
-  parallelism?: number;
+  /**
+   * Parallel instances of each operator that does not say otherwise; 1 by default. A range is for a cluster: as many as its workers have slots for, within it, and
+   * rescaled when workers come and go. In one process it is its `min`.
+   */
+  parallelism?: number | { min: number; max: number };
   /** Number of key groups: the power of two at or above 1.5 × parallelism, at least 128; fixed by the first snapshot. */
   maxParallelism?: number;
   /** Of the program; part of the plan's hash. */
@@ -72,8 +107,13 @@ export interface RunOptions {
   threads?: number;
   /** The address of the module whose default export the job is (`import.meta.url`), for threads, which build the job from it. */
   module?: string | URL;
-  /** The replicas that run the job together: `zookeeper({ connect })` of `millrace/zookeeper`. Not yet: a start with it is refused (OPTION_INVALID). */
+  /**
+   * The replicas that run the job together, once: `zookeeper({ connect })` of `millrace/zookeeper`. Each that starts the job with it is a worker, and one of them leads.
+   * Needs `module`, and `checkpoints` where all of them reach the same folder or storage. The guide is docs/cluster.md.
+   */
   cluster?: Cluster;
+  /** This process in that cluster. The first start of a process counts. */
+  worker?: WorkerOptions;
   /** Where keyed state is kept while the job runs; `memory()` by default. */
   state?: StateBackend;
   /** False by default. */
@@ -97,11 +137,11 @@ export interface RunOptions {
    * one whoever reaches the port may do everything, and only hosts of this machine are taken (OPTION_INVALID). False by default.
    */
   control?: { host?: string; port?: number; token?: string | ControlTokens } | false;
-  /** Told of changes of the status, checkpoints, restarts and dead letters. */
+  /** Told of changes of the status, checkpoints, restarts and dead letters; in a cluster of all but the status only where the leader is. */
   onEvent?: (event: JobEvent) => void;
   /** Silent by default. */
   logger?: Logger;
-  /** Its abort is `cancel()`. */
+  /** Its abort is `cancel()`; in a cluster this process only leaves, and the job goes on elsewhere. */
   signal?: AbortSignal;
   /** Wait for another process that runs the job to end, instead of failing with JOB_ALREADY_RUNNING; false by default. */
   wait?: boolean;

@@ -32,7 +32,7 @@ import { mayDo, type Role, standingOf, type Tokens } from './tokens.ts';
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
-/** What the door asks of a job. */
+/** A job behind a door: one that runs here, or the handle on one of a cluster, which has questions about state answered elsewhere. */
 export type ShownJob = Pick<
   JobRun,
   | 'id'
@@ -49,7 +49,8 @@ export type ShownJob = Pick<
   | 'rescale'
   | 'stop'
   | 'cancel'
-> & { readonly state: Pick<StateQueries, 'list' | 'query' | 'scan' | 'isUnkeyed'> };
+> &
+  ({ readonly state: Pick<StateQueries, 'list' | 'query' | 'scan' | 'isUnkeyed'> } | { answerState(url: string): Promise<unknown> });
 
 export interface DoorOptions {
   readonly startedAt: number;
@@ -142,7 +143,7 @@ async function answer(run: ShownJob, options: DoorOptions, request: IncomingMess
       return run.metrics();
     case 'state':
       await started(run);
-      return answerState(run.state, request.url ?? '/');
+      return 'state' in run ? answerState(run.state, request.url ?? '/') : run.answerState(request.url ?? '/');
     case 'checkpoint':
       await started(run);
       return run.checkpoint();

@@ -6,6 +6,7 @@ import { MillraceError } from '../errors.ts';
 import { JobRun } from '../execution/job-run.ts';
 import { DEFAULT_RESTARTS } from '../execution/restarts.ts';
 import type { Node } from '../graph/node.ts';
+import { leastOf } from '../graph/parallelism.ts';
 import { CommittedSinks } from './committed-sinks.ts';
 import { isCrashMarker, type SourceScript, scriptedSource } from './scripted-source.ts';
 import { type InjectedFaults, SeededFaults } from './seeded-faults.ts';
@@ -130,7 +131,7 @@ async function play<Sinks extends object>(job: Job, options: RunJobOptions, inje
   const run = new JobRun(
     host.definition(definition.name, build),
     {
-      parallelism: parallelism ?? job.defaults.parallelism ?? 1,
+      parallelism: parallelism ?? leastOf(job.defaults.parallelism),
       ...(maxParallelism === undefined ? {} : { maxParallelism }),
       ...(version === undefined ? {} : { version }),
       state: host.state.backend,

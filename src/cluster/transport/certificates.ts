@@ -6,20 +6,9 @@
 import { readFile } from 'node:fs/promises';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import { asError, MillraceError, messageOf } from '../../errors.ts';
+import type { TlsOptions } from '../../graph/job.ts';
 
-/** Mutual TLS between workers: each side shows a certificate that the cluster's authority has signed. Host names are not looked at. */
-export interface TlsOptions {
-  /** Path of the certificate, PEM. */
-  readonly cert: string;
-  /** Path of its private key, PEM. */
-  readonly key: string;
-  /** Path of the authority's certificates, PEM: whoever has one of theirs is a worker. */
-  readonly ca: string;
-  /** Of the private key. */
-  readonly passphrase?: string | undefined;
-  /** Milliseconds between two looks at the files; default a minute. */
-  readonly reload?: number | undefined;
-}
+export type { TlsOptions };
 
 export type Certificates = Required<Pick<SecureContextOptions, 'cert' | 'key' | 'ca'>> & Pick<SecureContextOptions, 'passphrase'>;
 

@@ -4,13 +4,16 @@
 //  J1  Any replica may submit a job or say when it is to end; the leader alone takes one from the store, together with its result, in one transaction that checks its
 //      epoch: so no job is both wanted and over, and a deposed leader ends nothing.
 //  J2  A change names the version that it was made from; of two at once one is refused, reads again and decides again.
+//  J4  A submission has an id, `run`, of its own, which its end carries: so whoever waits for one is not told the end of an older or later one. That it has begun is noted
+//      behind the beginning of its lineage in the registry, and before its first task opens: from then on it goes on from its newest checkpoint, whatever it was to be
+//      restored from.
 //  J3  What is stored says how to run a job, and never what it is: programs travel as modules of the replicas.
 
 import type { JobResult } from '../../graph/job.ts';
-import type { Client } from './client.ts';
+import type { Client, Operation } from './client.ts';
 import { deposed, type Term } from './election.ts';
 import { refusalOf, ZooKeeperError } from './errors.ts';
-import { folderOf, followedFolder } from './follow.ts';
+import { folderOf, followed, followedFolder } from './follow.ts';
 import { JOBS, nodeName, RESULTS } from './paths.ts';
 
 /** How long a job should run: until it ends by itself, or it was told to end. */
@@ -18,6 +21,9 @@ export type Until = { readonly kind: 'end' } | { readonly kind: 'stop'; readonly
 
 export interface WantedJob {
   readonly name: string;
+  /** J4. */
+  readonly run?: string;
+  readonly begun?: boolean;
   /** Plain data: parallelism, checkpoints, restarts … */
   readonly options: Readonly<Record<string, unknown>>;
   readonly until: Until;
@@ -27,9 +33,13 @@ export interface WantedJob {
 export interface Failure {
   readonly code: string;
   readonly message: string;
+  readonly uid?: string;
+  readonly todo?: string;
+  readonly retryable?: boolean;
+  readonly cause?: Failure;
 }
 
-export type JobEnd = { readonly job: string; readonly at: number } & ({ readonly result: JobResult } | { readonly failure: Failure });
+export type JobEnd = { readonly job: string; readonly at: number; readonly run?: string } & ({ readonly result: JobResult } | { readonly failure: Failure });
 
 export class JobStore {
   readonly #client: Client;
@@ -42,19 +52,67 @@ export class JobStore {
   async submit(job: WantedJob): Promise<boolean> {
     const client = this.#client;
     await client.make(JOBS);
-    return this.#write((nonce) => client.create(pathOf(job.name), bytesOf({ ...job, nonce })), job.name, 'node-exists');
+    return this.#write(
+      (nonce) => client.create(pathOf(job.name), bytesOf({ ...job, nonce })),
+      job.name,
+      () => true,
+      'node-exists',
+    );
   }
 
-  /** Says until when a job is to run; false where there is no such job. */
-  async until(name: string, until: Until): Promise<boolean> {
+  /** Says until when a job is to run; false where there is no such job, or where it is another run than that one. */
+  until(name: string, until: Until, run?: string): Promise<boolean> {
+    return this.#change(name, run, (job) => ({ ...job, until }), []);
+  }
+
+  /** J4. @throws LEADER_DEPOSED */
+  begun(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined): Promise<boolean> {
+    return this.#led(term, name, run, (job) => ({ ...job, begun: true }));
+  }
+
+  /** Other options, by the leader. @throws LEADER_DEPOSED */
+  noted(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, options: WantedJob['options']): Promise<boolean> {
+    return this.#led(term, name, run, (job) => ({ ...job, options }));
+  }
+
+  #led(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, change: (job: WantedJob) => WantedJob): Promise<boolean> {
+    return this.#change(name, run, change, [term.check]).catch((error) => {
+      throw error instanceof ZooKeeperError && error.operation === 0 && error.reason === 'bad-version' ? deposed(term.epoch, error) : error;
+    });
+  }
+
+  async #change(name: string, run: string | undefined, change: (job: WantedJob) => WantedJob, checks: readonly Operation[]): Promise<boolean> {
+    const client = this.#client;
+    const path = pathOf(name);
     for (;;) {
-      const found = await this.#client.get(pathOf(name));
+      const found = await client.get(path);
       if (found === undefined) return false;
       const job = jobIn(found.value);
+      if (run !== undefined && job.run !== run) return false;
       const { version } = found.stat;
-      // J2.
-      if (await this.#write((nonce) => this.#client.set(pathOf(name), bytesOf({ ...job, until, nonce }), version), name, 'bad-version', 'no-node')) return true;
+      const write = async (nonce: string): Promise<void> => {
+        const value = bytesOf({ ...change(job), nonce });
+        if (checks.length === 0) await client.set(path, value, version);
+        else await client.multi([...checks, { kind: 'set', path, value, version }]);
+      };
+      // J2. Of a check that fails the caller is told.
+      const refusable = (error: unknown): boolean => !(error instanceof ZooKeeperError && error.operation === 0 && checks.length > 0);
+      if (await this.#write(write, name, refusable, 'bad-version', 'no-node')) return true;
     }
+  }
+
+  /** A job, and how the last run of its name ended: each time one of the two changes. Whoever sees it gone sees its end. */
+  async *followedEnd(name: string, signal: AbortSignal): AsyncGenerator<{ readonly wanted: WantedJob | undefined; readonly end: JobEnd | undefined }, void> {
+    const client = this.#client;
+    const read = async (wake: () => void) => {
+      // Answers come in this order, and the two change in one transaction.
+      const [job, end] = await Promise.all([client.get(pathOf(name), wake), client.get(resultOf(name), wake)]);
+      return {
+        wanted: job === undefined ? undefined : jobIn(job.value),
+        end: end === undefined ? undefined : (JSON.parse(end.value.toString()) as JobEnd),
+      };
+    };
+    for await (const found of followed(client, read, signal)) yield found;
   }
 
   async jobs(): Promise<WantedJob[]> {
@@ -100,13 +158,18 @@ export class JobStore {
   }
 
   /** True where it was written by this call, false where it was refused for one of those reasons. */
-  async #write(work: (nonce: string) => Promise<unknown>, name: string, ...expected: readonly string[]): Promise<boolean> {
+  async #write(
+    work: (nonce: string) => Promise<unknown>,
+    name: string,
+    refusable: (error: unknown) => boolean,
+    ...expected: readonly string[]
+  ): Promise<boolean> {
     const nonce = crypto.randomUUID();
     try {
       await work(nonce);
       return true;
     } catch (error) {
-      if (expected.includes(refusalOf(error) ?? '')) return false;
+      if (expected.includes(refusalOf(error) ?? '') && refusable(error)) return false;
       if (!(error instanceof ZooKeeperError) || !error.unknown) throw error;
       await this.#client.settle();
       const found = await this.#client.get(pathOf(name));
@@ -126,8 +189,8 @@ function bytesOf(value: WantedJob & { nonce: string }): Buffer {
   return Buffer.from(JSON.stringify(value));
 }
 function jobIn(value: Buffer): WantedJob {
-  const { name, options, until } = JSON.parse(value.toString()) as WantedJob;
-  return { name, options, until };
+  const { name, options, until, run, begun } = JSON.parse(value.toString()) as WantedJob;
+  return { name, options, until, ...(run === undefined ? {} : { run }), ...(begun === undefined ? {} : { begun }) };
 }
 function jobsIn(nodes: ReadonlyMap<string, Buffer>): WantedJob[] {
   return [...nodes.values()].map(jobIn);

@@ -14,7 +14,8 @@
 //      └─ registries/<job>                 the checkpoint registry (registry.ts)
 //         ├─ state                         attempt, lineage, outcome …
 //         ├─ counter                       ids up to this one are reserved
-//         └─ checkpoints/<19-digit id>     a pointer each
+//         ├─ checkpoints/<19-digit id>     a pointer each
+//         └─ storage                       by which file a process sees that it has the same storage (shared-storage.ts)
 //
 // Pointers only: the bytes of checkpoints lie in their storage. Several clusters share an ensemble under roots of their own.
 
@@ -30,9 +31,9 @@ export const CANDIDATES = `${CLUSTER}/candidates`;
 export const JOBS = `${CLUSTER}/jobs`;
 export const RESULTS = `${CLUSTER}/results`;
 
-export function registryOf(job: string): { readonly state: string; readonly counter: string; readonly checkpoints: string } {
+export function registryOf(job: string): { readonly state: string; readonly counter: string; readonly checkpoints: string; readonly storage: string } {
   const folder = `${CLUSTER}/registries/${job}`;
-  return { state: `${folder}/state`, counter: `${folder}/counter`, checkpoints: `${folder}/checkpoints` };
+  return { state: `${folder}/state`, counter: `${folder}/counter`, checkpoints: `${folder}/checkpoints`, storage: `${folder}/storage` };
 }
 
 /** A name that a user gives, as the name of one node: whatever it is, it cannot leave its folder. */

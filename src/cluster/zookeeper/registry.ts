@@ -8,6 +8,8 @@
 //  R3  NODE_EXISTS with our own random id in the node is success.
 //  R4  Small values that change together are one node, `state`: a start changes five of them at once.
 //  R5  One call at a time.
+//  R6  What a leader deletes follows from `checkpoints()`: that is read behind a write of this term, so that whatever was registered before the term is in it, and a deposed
+//      leader gets no list at all.
 
 import { below, nameIn } from '../../checkpoint/addresses.ts';
 import { type Outcome, type Pointer, RESERVED, type Registered, type Registry } from '../../checkpoint/registry.ts';
@@ -32,11 +34,13 @@ interface State {
 export interface ZooKeeperRegistryOptions {
   readonly client: Client;
   /** Whose epoch is checked. */
-  readonly term: Pick<Term, 'check' | 'epoch'>;
+  readonly term: Pick<Term, 'check' | 'epoch'> & Partial<Pick<Term, 'isLeader'>>;
   readonly job: string;
   /** The folder of metadata on this machine; as it was registered by default. */
   readonly checkpoints?: string;
   readonly io: Pick<Io, 'step'>;
+  /** Behind each `begin`, and before anything else is done with it. */
+  readonly begun?: (() => Promise<void>) | undefined;
 }
 
 export class ZooKeeperRegistry implements Registry {
@@ -124,6 +128,11 @@ export class ZooKeeperRegistry implements Registry {
   checkpoints(): Promise<Registered[]> {
     return this.#turn(async () => {
       const { checkpoints: folder } = this.#options;
+      // R6.
+      await this.#done(
+        () => [],
+        async () => false,
+      );
       const nodes = await folderOf(this.#options.client, this.#paths.checkpoints);
       return [...nodes.values()].map((bytes) => {
         const { value } = JSON.parse(bytes.toString()) as { value: Registered };
@@ -156,6 +165,7 @@ export class ZooKeeperRegistry implements Registry {
       ...(claimed === undefined ? {} : { claimed: { folder: claimed, lineage } }),
     }));
     this.#since = changed.since;
+    await this.#options.begun?.();
   }
   async origin(): Promise<string | undefined> {
     return (await this.#state()).origin;
@@ -213,7 +223,10 @@ export class ZooKeeperRegistry implements Registry {
     let doubt: ZooKeeperError | undefined;
     for (;;) {
       try {
-        await client.multi([term.check, ...(await operations())]);
+        const all = [term.check, ...(await operations())];
+        // Nobody may have been elected yet: the lease alone says that somebody can be (protocols 18).
+        if (term.isLeader?.() === false) throw deposed(term.epoch);
+        await client.multi(all);
         return;
       } catch (error) {
         if (!(error instanceof ZooKeeperError)) throw error;

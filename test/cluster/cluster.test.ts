@@ -1,0 +1,236 @@
+// A cluster of replicas in one process, each with a session, a listener and a candidacy of its own: what a handle on the whole job does. What needs a death stands in
+// test/protocols/17-leaders.test.ts.
+
+import { join } from 'node:path';
+import { job, type Logger, type RunningJob, type RunOptions } from 'millrace';
+import { type ZooKeeper, zookeeper } from 'millrace/zookeeper';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { Conditions, Feed, rejection, Store, temporaryFolder, Watch } from '../protocols/lab.ts';
+import { NO_ZOOKEEPER, zookeeperForTests } from '../services/zookeeper.ts';
+import { freshRoot } from './zookeeper/clients.ts';
+
+/** What a logger was told. */
+class Lines {
+  readonly lines: string[] = [];
+  readonly #conditions = new Conditions();
+  readonly logger: Logger;
+
+  constructor() {
+    const say = (fields: object | string, text?: string): void => {
+      this.lines.push(typeof fields === 'string' ? fields : (text ?? ''));
+      this.#conditions.changed();
+    };
+    this.logger = { debug: () => {}, info: say, warn: say, error: say };
+  }
+  until(what: RegExp): Promise<void> {
+    return this.#conditions.until(() => this.lines.some((line) => what.test(line)));
+  }
+}
+
+/** A job whose input and output the test holds, and replicas of it. */
+class Cluster {
+  readonly feed = new Feed<number>({ bounded: false, splits: ['a', 'b'] });
+  readonly store = new Store<{ key: string; n: number }>();
+  readonly folder: string;
+  readonly connect: string;
+  readonly root: string;
+  readonly job;
+
+  constructor(folder: string, connect: string, root = freshRoot()) {
+    this.folder = folder;
+    this.connect = connect;
+    this.root = root;
+    this.job = job('counting', (env) => {
+      env
+        .source('in', this.feed)
+        .map((n) => ({ key: `k${n % 2}`, n: 1 }))
+        .keyBy((v) => v.key)
+        .reduce('counts', (l, r) => ({ key: l.key, n: l.n + r.n }))
+        .sink('out', this.store);
+    });
+  }
+
+  static async open(root?: string): Promise<Cluster> {
+    return new Cluster(await temporaryFolder(), await zookeeperForTests(), root);
+  }
+
+  zookeeper(): ZooKeeper {
+    const zk = zookeeper({ connect: this.connect, root: this.root, sessionTimeout: 8000 });
+    onTestFinished(() => zk.close());
+    return zk;
+  }
+
+  options(changed: RunOptions = {}): RunOptions {
+    return {
+      cluster: this.zookeeper(),
+      module: import.meta.url,
+      checkpoints: { directory: join(this.folder, 'checkpoints'), every: 20 },
+      restarts: { max: 20, within: 60_000, backoff: { initial: 10, max: 100 } },
+      ...changed,
+    };
+  }
+
+  start(changed: RunOptions = {}): Promise<RunningJob> {
+    return this.job.start(this.options(changed));
+  }
+
+  /** The leader comes first. */
+  async replicas(count: number): Promise<RunningJob[]> {
+    const replicas = [await this.start()];
+    for (let i = 1; i < count; i++) replicas.push(await this.start());
+    return replicas;
+  }
+
+  push(numbers: readonly number[]): void {
+    for (const n of numbers) this.feed.push([n], undefined, n % 2 === 0 ? 'a' : 'b');
+  }
+  /** Every count of every key, once. */
+  async counted(each: number): Promise<void> {
+    await this.store.until((records) => records.filter(({ n }) => n === each).length === 2);
+    const seen = this.store.records.map(({ key, n }) => `${key} ${n}`).toSorted();
+    const wanted = ['k0', 'k1'].flatMap((key) => Array.from({ length: each }, (_, i) => `${key} ${i + 1}`));
+    expect(seen).toEqual(wanted.toSorted());
+  }
+}
+
+describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
+  it('runs once, whoever started it; questions to any replica are answered by who leads, and a stop of any ends it for all', async () => {
+    const cluster = await Cluster.open();
+    const replicas = await cluster.replicas(3);
+    expect(new Set(replicas.map(({ id }) => id)).size).toBe(1);
+    expect(replicas.map(({ status }) => status)).toEqual(['running', 'running', 'running']);
+    cluster.push([0, 1, 2, 3]);
+    await cluster.counted(2);
+    const follower = replicas[2]!;
+    expect((await follower.tree()).children[0]!.name).toBe('counting');
+    expect((await follower.metrics()).length).toBeGreaterThan(5);
+    const { id } = await follower.checkpoint();
+    expect((await follower.checkpoints()).map((each) => each.id)).toContain(id);
+    const folder = join(cluster.folder, 'savepoint');
+    expect((await follower.savepoint(folder)).path).toBe(folder);
+    expect(await rejection(follower.savepoint(folder))).toMatchObject({ code: 'SAVEPOINT_EXISTS' });
+    const results = await Promise.all([follower.stop(), ...replicas.map(({ finished }) => finished)]);
+    expect(results.map(({ status }) => status)).toEqual(['stopped', 'stopped', 'stopped', 'stopped']);
+    expect(new Set(results.map(({ checkpoint }) => checkpoint?.id)).size).toBe(1);
+    expect(replicas.map(({ status }) => status)).toEqual(['stopped', 'stopped', 'stopped']);
+    const again = await cluster.start();
+    expect(again.restoredFrom?.id).toBe(results[0]!.checkpoint!.id);
+    cluster.push([4, 5]);
+    await cluster.counted(3);
+    await again.cancel();
+  });
+
+  it('goes on behind a last checkpoint where the replica that leads leaves, and is none of that any more', async () => {
+    const cluster = await Cluster.open();
+    const leaving = new AbortController();
+    const leader = await cluster.start({ signal: leaving.signal });
+    const follower = await cluster.start();
+    cluster.push([0, 1]);
+    await cluster.counted(1);
+    leaving.abort();
+    expect(await rejection(leader.finished)).toMatchObject({ code: 'CLUSTER_LEFT', retryable: true });
+    cluster.push([2, 3]);
+    await cluster.counted(2);
+    expect(follower.status).toBe('running');
+    expect(await rejection(leader.checkpoint())).toMatchObject({ code: 'JOB_ENDED' });
+    expect((await follower.cancel()).status).toBe('cancelled');
+  });
+
+  it('that has finished is not run again, and its result is told to whoever starts it later', async () => {
+    const cluster = await Cluster.open();
+    cluster.push([0, 1]);
+    cluster.feed.end();
+    const first = await cluster.start();
+    const result = await first.finished;
+    expect(result.status).toBe('finished');
+    const later = await cluster.start();
+    expect([later.status, await later.finished]).toEqual(['finished', result]);
+    await cluster.counted(1);
+  });
+
+  it('is another one under another root of the same ensemble', async () => {
+    const one = await Cluster.open();
+    const other = await Cluster.open();
+    const [a, b] = [await one.start(), await other.start()];
+    expect(a.id).not.toBe(b.id);
+    one.push([0, 1]);
+    other.push([0, 1, 2, 3]);
+    await Promise.all([one.counted(1), other.counted(2)]);
+    await a.cancel();
+    expect(b.status).toBe('running');
+    await b.cancel();
+  });
+
+  it('a replica with other options joins, and that is said; one that fails tells all of them the same', async () => {
+    const cluster = await Cluster.open();
+    const watch = new Watch();
+    const first = await cluster.start({ restarts: false, onEvent: watch.onEvent });
+    const lines = new Lines();
+    const second = await cluster.start({ parallelism: 2, logger: lines.logger });
+    expect(lines.lines.join('\n')).toMatch(/another value of restarts, parallelism|another value of parallelism, restarts/);
+    cluster.store.before = () => {
+      throw new Error('the disk of the store is full');
+    };
+    cluster.push([0, 1]);
+    const failures = [await rejection(first.finished), await rejection(second.finished)];
+    expect(failures[0]).toMatchObject({ code: 'SINK_FAILED', uid: 'out' });
+    expect(failures[1]).toMatchObject({ code: 'SINK_FAILED', uid: 'out', message: failures[0]!.message });
+    expect([first.status, second.status]).toEqual(['failed', 'failed']);
+    expect(watch.of('status').map(({ status }) => status)).toEqual(['running', 'failed']);
+  });
+
+  it('begins where its first start says, and goes on from there under whoever leads next', async () => {
+    const cluster = await Cluster.open();
+    const leaving = new AbortController();
+    const leader = await cluster.start({ restore: 'none', signal: leaving.signal });
+    const next = await cluster.start({ restore: 'none' });
+    cluster.push([0, 1]);
+    await cluster.counted(1);
+    leaving.abort();
+    await rejection(leader.finished);
+    cluster.push([2, 3]);
+    await cluster.counted(2);
+    await next.cancel();
+  });
+
+  it('takes a stop with a savepoint of a follower; one that cannot be written stops nothing', async () => {
+    const cluster = await Cluster.open();
+    const [leader, follower] = await cluster.replicas(2);
+    cluster.push([0, 1]);
+    await cluster.counted(1);
+    expect(await rejection(follower!.stop({ savepoint: cluster.folder }))).toMatchObject({ code: 'SAVEPOINT_EXISTS' });
+    expect(leader!.status).toBe('running');
+    const folder = join(cluster.folder, 'sp');
+    const result = await follower!.stop({ savepoint: folder });
+    expect([result.status, result.savepoint?.path, (await leader!.finished).savepoint?.path]).toEqual(['stopped', folder, folder]);
+  });
+
+  it('refuses a replica that has another folder under the same name', async () => {
+    const cluster = await Cluster.open();
+    const first = await cluster.start();
+    const error = await rejection(cluster.start({ checkpoints: { directory: await temporaryFolder(), every: 20 } }));
+    expect(error).toMatchObject({ code: 'STORAGE_NOT_SHARED', retryable: false });
+    expect(error.message).toMatch(/share/);
+    expect(first.status).toBe('running');
+    await first.cancel();
+  });
+
+  it('is not started twice by one process, nor where an option means nothing', async () => {
+    const cluster = await Cluster.open();
+    const zk = cluster.zookeeper();
+    const first = await cluster.start({ cluster: zk });
+    expect(await rejection(cluster.start({ cluster: zk }))).toMatchObject({ code: 'JOB_ALREADY_RUNNING' });
+    await first.cancel();
+    for (const [options, said] of [
+      [{ module: undefined as unknown as string, cluster: zk }, /module is not named/],
+      [{ cluster: { kind: 'zookeeper' } }, /is none/],
+      [{ cluster: zk, wait: true }, /waits for nobody/],
+      [{ cluster: zk, worker: { slots: -1 } }, /worker.slots -1/],
+      [{ cluster: zk, parallelism: { min: 3, max: 2 } }, /min: 3, max: 2/],
+    ] as const)
+      expect(await rejection(cluster.job.start({ module: import.meta.url, ...options }))).toMatchObject({
+        code: 'OPTION_INVALID',
+        message: expect.stringMatching(said),
+      });
+  });
+});
