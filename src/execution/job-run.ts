@@ -731,6 +731,7 @@ export class JobRun {
     await this.#snapshots?.close().catch((error) => {
       failure ??= asMillrace(error);
     });
+    for (const refuse of this.#asked) refuse(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
     for (const vertex of this.#graph.vertices) {
       const { step } = vertex.head;
       if (step.kind === 'source' && endsWithJob(step.source)) step.source.jobEnded();
@@ -856,9 +857,7 @@ export class JobRun {
     const place = await this.#snapshots!.prepareSavepoint(directory);
     try {
       this.#refuseWithoutSnapshots();
-      const done = deferred<SavepointInfo>();
-      this.#coordinatorRef!.tell({ kind: 'savepoint', request: { place, resolve: done.resolve, reject: done.reject } });
-      return await done.promise;
+      return await this.#ask<SavepointInfo>(({ resolve, reject }) => ({ kind: 'savepoint', request: { place, resolve, reject } }));
     } catch (error) {
       await this.#abandonSavepoint(place);
       throw error;
@@ -889,11 +888,9 @@ export class JobRun {
       });
     this.#rescaling = true;
     try {
-      const done = deferred<CompletedCheckpoint | undefined>();
-      this.#coordinatorRef!.tell({ kind: 'request', request: { stop: true, drained: false, commits: true, resolve: done.resolve, reject: done.reject } });
       let checkpoint: CompletedCheckpoint | undefined;
       try {
-        checkpoint = await done.promise;
+        checkpoint = await this.#ask(({ resolve, reject }) => ({ kind: 'request', request: { stop: true, drained: false, commits: true, resolve, reject } }));
       } catch (error) {
         // Sources may stand behind a barrier that came to nothing.
         this.#post(() => this.#failRegions(asMillrace(error)));
@@ -916,6 +913,8 @@ export class JobRun {
   }
 
   #rescaling = false;
+  /** Who waits for an answer of the coordinator. */
+  readonly #asked = new Set<(error: unknown) => void>();
 
   #stop(options: { drain?: boolean; cause?: unknown }): Promise<JobResult> {
     this.#stopping ??= this.#runStop(options);
@@ -967,9 +966,20 @@ export class JobRun {
   /** Takes a checkpoint now. */
   async checkpoint(): Promise<CheckpointInfo> {
     this.#refuseWithoutSnapshots();
-    const done = deferred<CompletedCheckpoint | undefined>();
-    this.#coordinatorRef!.tell({ kind: 'request', request: { stop: false, drained: false, commits: false, resolve: done.resolve, reject: done.reject } });
-    return (await done.promise)!;
+    const asked = { stop: false, drained: false, commits: false };
+    return (await this.#ask<CompletedCheckpoint | undefined>(({ resolve, reject }) => ({ kind: 'request', request: { ...asked, resolve, reject } })))!;
+  }
+
+  /** Of the coordinator. What it has not heard, or is about to begin, when the job ends is refused by that. */
+  async #ask<R>(mail: (answer: Deferred<R>) => CoordinatorMail): Promise<R> {
+    const answer = deferred<R>();
+    this.#asked.add(answer.reject);
+    this.#coordinatorRef!.tell(mail(answer));
+    try {
+      return await answer.promise;
+    } finally {
+      this.#asked.delete(answer.reject);
+    }
   }
 
   // ── looking ──

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { job } from 'millrace';
 import { level } from 'millrace/state-backends';
 import { expect, it } from 'vitest';
+import type { JobRun } from '../../src/execution/job-run.ts';
 import { systemIo } from '../../src/runtime/io.ts';
 import { Conditions, checkpointsIn, ends, Feed, jobOnIo, rejection, Store, temporaryFolder, Watch } from '../protocols/lab.ts';
 
@@ -61,6 +62,33 @@ it('a job ends that is cancelled while a region is to restart and a checkpoint i
   released = true;
   conditions.changed();
   expect((await cancelled).status).toBe('cancelled');
+});
+
+it.each(['checkpoint', 'savepoint', 'rescale'] as const)('a %s that was asked for and has not begun when the job ends is refused', async (what) => {
+  const folder = await temporaryFolder();
+  const conditions = new Conditions();
+  let begins = false;
+  const start = jobOnIo({
+    ...systemIo(),
+    step(name) {
+      if (name !== 'checkpoint.trigger') return undefined;
+      begins = true;
+      conditions.changed();
+      return new Promise(() => {});
+    },
+  });
+  const running = ends(
+    await start('endless', (env) => {
+      env.source('in', new Feed<number>({ bounded: false })).sink('out', new Store<number>());
+    }).start({ checkpoints: checkpointsIn(folder) }),
+  );
+  const asked =
+    what === 'checkpoint' ? running.checkpoint() : what === 'savepoint' ? running.savepoint(join(folder, 'saved')) : (running as unknown as JobRun).rescale(2);
+  const refused = rejection(asked);
+  await conditions.until(() => begins);
+  await running.cancel();
+  expect((await refused).code).toBe('JOB_ENDED');
+  expect(await readdir(folder)).not.toContain('saved');
 });
 
 it('a region that cannot be built leaves no database open', async () => {
