@@ -87,7 +87,8 @@ export interface BegunHost {
 const BEGIN_MS = 60_000;
 /** How long two workers may take to join two hosts. */
 const JOIN_MS = 5000;
-/** Of that, how long the dialer waits for the acceptor. */
+/** Of that, how long the dialer waits for a connection, which is soon back where it can be, and then for the acceptor. */
+const CONNECTED_MS = 1500;
 const PART_MS = 3000;
 const TELL_MS = 10_000;
 const END_MS = 10_000;
@@ -396,7 +397,7 @@ export class Worker {
       await Promise.all([host.join(peer, port1, link), this.#held({ ...mail, host: peer }).join(mail.host, port2, link)]);
       return;
     }
-    const connection = await this.#mesh.to(worker, PART_MS);
+    const connection = await this.#mesh.to(worker, CONNECTED_MS);
     const part = this.#draw(connection);
     const { job, epoch } = mail;
     await host.join(peer, connection.part(part), link);

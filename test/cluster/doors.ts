@@ -41,10 +41,12 @@ export class Doors {
     this.#settle();
   }
 
-  /** Nothing gets from one to the other any more, as over a network that has lost its way: nothing is closed, nothing comes. */
-  part(one: string, other: string): void {
-    this.#apart.add(pairOf(one, other));
+  /** Nothing gets from one to the other any more, as over a network that has lost its way: nothing is closed, nothing comes. Returns how many connections that meets. */
+  part(one: string, other: string): number {
+    const pair = pairOf(one, other);
+    this.#apart.add(pair);
     this.#settle();
+    return [...this.#passages].filter(({ owner, dialer }) => dialer !== undefined && pairOf(owner, this.#names.get(dialer) ?? '') === pair).length;
   }
 
   /** What was held back goes on where its connection still stands. */

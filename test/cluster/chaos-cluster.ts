@@ -1,0 +1,280 @@
+// Three replicas behind doors and proxies, the faults that befall them, and what is seen of the job from outside: in ZooKeeper, and in what replicas say.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { followedLeader } from '../../src/cluster/zookeeper/election.ts';
+import { isPassing } from '../../src/cluster/zookeeper/errors.ts';
+import { followedMembers, type Member } from '../../src/cluster/zookeeper/membership.ts';
+import { nodeName, registryOf } from '../../src/cluster/zookeeper/paths.ts';
+import { Session } from '../../src/cluster/zookeeper/session.ts';
+import { bundled } from '../bundled.ts';
+import { type Input, Trial } from '../e2e/trial.ts';
+import { freePorts } from '../services/ports.ts';
+import type { ZooKeeperEnsemble } from '../services/zookeeper.ts';
+import type { ReplicaSettings } from './chaos-replica.ts';
+import { Doors } from './doors.ts';
+import { freshRoot } from './zookeeper/clients.ts';
+import { TcpProxy } from './zookeeper/proxy.ts';
+
+export const FAULTS = [
+  'SIGKILL of a worker',
+  'SIGKILL of the leader',
+  'SIGKILL of a ZooKeeper server',
+  'SIGSTOP of a worker for longer than its session',
+  'SIGSTOP of the leader for longer than its session',
+  'partition between two workers',
+  'partition of a worker and ZooKeeper',
+  'partition of the leader and ZooKeeper',
+] as const;
+export type Fault = (typeof FAULTS)[number];
+
+const SESSION_MS = 4000;
+/** What a fault that lasts lasts for, at least. */
+const LASTING_MS = SESSION_MS * 1.75;
+const RECOVERY_MS = 120_000;
+const program = fileURLToPath(new URL('./chaos-replica.ts', import.meta.url));
+
+interface Replica {
+  readonly name: string;
+  readonly port: number;
+  /** To each server of the ensemble. */
+  readonly proxies: readonly TcpProxy[];
+  process: ChildProcess;
+  ended: Promise<void>;
+  errors: string;
+}
+
+/** What was told, and when. */
+interface Told {
+  readonly at: number;
+  readonly what: string;
+}
+
+export class ChaosCluster {
+  readonly #trial: Trial;
+  readonly #ensemble: ZooKeeperEnsemble;
+  readonly #root = freshRoot();
+  readonly #doors = new Doors();
+  readonly #replicas: Replica[] = [];
+  readonly #told: Told[] = [];
+  readonly #client: Session;
+  readonly #ending = new AbortController();
+  #members: readonly Member[] = [];
+  #leader: string | undefined;
+  #epoch = 0;
+
+  static async start(input: Input, ensemble: ZooKeeperEnsemble): Promise<ChaosCluster> {
+    const cluster = new ChaosCluster(new Trial(input, { every: 200, parallelism: 3, pace: 1500 }), ensemble);
+    try {
+      await cluster.#start();
+    } catch (error) {
+      await cluster.close();
+      throw error;
+    }
+    return cluster;
+  }
+
+  private constructor(trial: Trial, ensemble: ZooKeeperEnsemble) {
+    this.#trial = trial;
+    this.#ensemble = ensemble;
+    this.#client = new Session({ connect: ensemble.connect, root: this.#root, sessionTimeoutMs: 10_000, connectTimeoutMs: 30_000 });
+  }
+
+  async #start(): Promise<void> {
+    const ports = await freePorts(3);
+    for (const [index, port] of ports.entries()) {
+      const name = `replica-${index}`;
+      await this.#doors.open(name, port);
+      const proxies = await Promise.all(this.#ensemble.nodes.map((node) => TcpProxy.start(node.connect)));
+      const replica: Replica = { name, port, proxies, process: undefined as never, ended: Promise.resolve(), errors: '' };
+      this.#replicas.push(replica);
+      this.#begin(replica);
+    }
+    await this.#client.connect();
+    void this.#follow();
+    await this.#checkpointSince(Date.now());
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#ending;
+    const members = async (): Promise<void> => {
+      for await (const now of followedMembers(this.#client, signal)) {
+        this.#members = now;
+        for (const { id, address } of now) {
+          const owner = this.#replicas.find(({ name }) => this.#doors.address(name) === address);
+          if (owner !== undefined) this.#doors.known(id, owner.name);
+        }
+      }
+    };
+    const leaders = async (): Promise<void> => {
+      for await (const leader of followedLeader<{ address: string }>(this.#client, signal)) {
+        // The same one may be told of again.
+        if (leader === undefined || leader.epoch === this.#epoch) continue;
+        this.#epoch = leader.epoch;
+        this.#leader = leader.value.address;
+        this.#told.push({ at: Date.now(), what: `epoch ${leader.epoch}` });
+      }
+    };
+    await Promise.all([members(), leaders()]).catch((error) => {
+      if (!signal.aborted) this.#told.push({ at: Date.now(), what: `the test lost ZooKeeper: ${error}` });
+    });
+  }
+
+  #begin(replica: Replica): void {
+    const settings: ReplicaSettings = {
+      ...this.#trial.settings,
+      connect: replica.proxies.map(({ connect }) => connect).join(','),
+      root: this.#root,
+      sessionMs: SESSION_MS,
+      port: replica.port,
+      advertise: this.#doors.address(replica.name),
+      slots: 2,
+      gate: join(this.#trial.folder, 'gate'),
+    };
+    const child = spawn(process.execPath, [bundled(program), JSON.stringify(settings)], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let rest = '';
+    child.stdout.on('data', (data: Buffer) => {
+      const lines = (rest + data.toString()).split('\n');
+      rest = lines.pop()!;
+      for (const line of lines) {
+        const [, at, what] = /^at (\d+) (.*)$/.exec(line) ?? [];
+        if (what !== undefined) this.#told.push({ at: Number(at), what });
+      }
+    });
+    child.stderr.on('data', (data: Buffer) => {
+      replica.errors = (replica.errors + data.toString()).slice(-4000);
+    });
+    replica.process = child;
+    replica.ended = new Promise((resolve) => child.once('close', () => resolve()));
+  }
+
+  /** Does it, and resolves when the job goes on and the cluster is whole again. */
+  async suffer(fault: Fault, random: () => number): Promise<{ detectedMs: number | undefined; recoveredMs: number | undefined }> {
+    const leader = this.#replicas.find(({ name }) => this.#doors.address(name) === this.#leader) ?? this.#replicas[0]!;
+    const others = this.#replicas.filter((replica) => replica !== leader);
+    const worker = others[Math.floor(random() * others.length)]!;
+    const victim = fault.includes('leader') ? leader : worker;
+    // Any moment between two checkpoints.
+    await sleep(random() * 400);
+    const at = Date.now();
+    switch (fault) {
+      case 'SIGKILL of a worker':
+      case 'SIGKILL of the leader':
+        victim.process.kill('SIGKILL');
+        await victim.ended;
+        await this.#checkpointSince(at);
+        this.#begin(victim);
+        break;
+      case 'SIGKILL of a ZooKeeper server': {
+        const node = this.#ensemble.nodes[Math.floor(random() * this.#ensemble.nodes.length)]!;
+        await node.kill();
+        await this.#checkpointSince(at);
+        await node.up();
+        break;
+      }
+      case 'SIGSTOP of a worker for longer than its session':
+      case 'SIGSTOP of the leader for longer than its session':
+        victim.process.kill('SIGSTOP');
+        await sleep(LASTING_MS);
+        await this.#checkpointSince(at + LASTING_MS);
+        victim.process.kill('SIGCONT');
+        break;
+      case 'partition between two workers': {
+        const [one, other] = random() < 0.5 ? [others[0]!, others[1]!] : [leader, worker];
+        if (this.#doors.part(one.name, other.name) === 0) throw new Error(`${one.name} and ${other.name} are not connected.`);
+        await sleep(LASTING_MS);
+        await this.#checkpointSince(at + LASTING_MS);
+        this.#doors.mend();
+        break;
+      }
+      case 'partition of a worker and ZooKeeper':
+      case 'partition of the leader and ZooKeeper':
+        for (const proxy of victim.proxies) proxy.stall();
+        await sleep(LASTING_MS);
+        await this.#checkpointSince(at + LASTING_MS);
+        for (const proxy of victim.proxies) proxy.mend();
+        break;
+    }
+    await this.#whole();
+    await this.#checkpointSince(Date.now());
+    const after = this.#told.filter((told) => told.at >= at).sort((a, b) => a.at - b.at);
+    const detected = after.find(({ what }) => /^(restart|epoch) /.test(what));
+    const recovered = detected === undefined ? undefined : after.find((told) => told.at >= detected.at && told.what === 'status running');
+    return {
+      detectedMs: detected === undefined ? undefined : detected.at - at,
+      recoveredMs: detected === undefined || recovered === undefined ? undefined : recovered.at - detected.at,
+    };
+  }
+
+  /** The job runs to its end: what is wrong with what it has written. */
+  async finish(): Promise<string[]> {
+    writeFileSync(join(this.#trial.folder, 'gate'), '');
+    const wrong: string[] = [];
+    const late = setTimeout(() => {
+      wrong.push('the replicas did not end');
+      for (const { process } of this.#replicas) process.kill('SIGKILL');
+    }, RECOVERY_MS);
+    await Promise.all(this.#replicas.map(({ ended }) => ended));
+    clearTimeout(late);
+    for (const { process, name, errors } of this.#replicas) if (process.exitCode !== 0) wrong.push(`${name} ended with ${process.exitCode}: ${errors}`);
+    wrong.push(...this.#trial.wrongRows());
+    if (wrong.length === 0) this.#trial.remove();
+    else wrong.push(`in ${this.#trial.folder}`);
+    return wrong;
+  }
+
+  async close(): Promise<void> {
+    this.#ending.abort();
+    for (const { process, proxies } of this.#replicas) {
+      process.kill('SIGKILL');
+      for (const proxy of proxies) proxy.close();
+    }
+    await Promise.all(this.#replicas.map(({ ended }) => ended));
+    this.#doors.close();
+    await this.#client.close();
+  }
+
+  /** Every replica is a member. */
+  async #whole(): Promise<void> {
+    await this.#waits('not all replicas are members', async () =>
+      this.#replicas.every(({ name }) => this.#members.some(({ address }) => address === this.#doors.address(name))),
+    );
+  }
+
+  /** A checkpoint that was begun since then is registered. */
+  async #checkpointSince(at: number): Promise<void> {
+    const folder = registryOf(nodeName(this.#trial.settings.workload)).checkpoints;
+    await this.#waits('there is no new checkpoint', async () => {
+      const names = await this.#client.children(folder);
+      const newest = (names ?? []).sort().at(-1);
+      if (newest === undefined) return false;
+      const node = await this.#client.get(`${folder}/${newest}`);
+      if (node === undefined) return false;
+      return startedIn(JSON.parse(node.value.toString())) >= at;
+    });
+  }
+
+  async #waits(why: string, holds: () => Promise<boolean>): Promise<void> {
+    const until = Date.now() + RECOVERY_MS;
+    // While a server of the ensemble is away answers may be, too.
+    while (!(await holds().catch((error) => (isPassing(error) ? false : Promise.reject(error))))) {
+      const gone = this.#replicas.find(({ process }) => process.exitCode !== null);
+      if (Date.now() > until || gone !== undefined) {
+        const said = this.#told.slice(-20).map(({ at, what }) => `${at} ${what}`);
+        throw new Error(
+          `${gone === undefined ? why : `${gone.name} has ended`}.\n${said.join('\n')}\n${this.#replicas.map(({ name, errors }) => `${name}: ${errors}`).join('\n')}`,
+        );
+      }
+      await sleep(20);
+    }
+  }
+}
+
+/** When a registered checkpoint was begun. */
+function startedIn(value: unknown): number {
+  const { startedAt, value: inner } = value as { startedAt?: number; value?: { startedAt?: number } };
+  return startedAt ?? inner?.startedAt ?? 0;
+}

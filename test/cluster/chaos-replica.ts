@@ -1,0 +1,49 @@
+// A replica of a service in a process of its own, as a user would write it, for test/chaos/cluster.test.ts. Its one argument is its settings. It says, a line each and with
+// the time: `at <ms> started`, `at <ms> restart <code>`, `at <ms> status <status>`, `at <ms> finished <status>`.
+
+import { existsSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { memory } from 'millrace';
+import { zookeeper } from 'millrace/zookeeper';
+import type { Settings } from '../e2e/job-process.ts';
+import { jobOf } from '../e2e/workloads.ts';
+
+export interface ReplicaSettings extends Settings {
+  readonly connect: string;
+  readonly root: string;
+  readonly sessionMs: number;
+  readonly port: number;
+  readonly advertise: string;
+  readonly slots: number;
+  /** Sources take `pace` for a batch until that file is there, and none from then on. */
+  readonly gate: string;
+}
+
+const settings = JSON.parse(process.argv[2]!) as ReplicaSettings;
+const { workload, connect, root, sessionMs, port, advertise, slots, gate, parallelism, checkpoints, every } = settings;
+const say = (line: string): void => void process.stdout.write(`at ${Date.now()} ${line}\n`);
+
+async function pace(signal: AbortSignal): Promise<void> {
+  const until = Date.now() + settings.pace;
+  while (Date.now() < until && !existsSync(gate) && !signal.aborted) await sleep(20);
+}
+
+const zk = zookeeper({ connect, root, sessionTimeout: sessionMs });
+const running = await jobOf(workload, { ...settings, pace }).start({
+  cluster: zk,
+  module: import.meta.url,
+  worker: { slots, port, advertise, secret: 'open sesame' },
+  parallelism,
+  checkpoints: { directory: checkpoints, every },
+  restarts: { max: 1000, within: 600_000, backoff: { initial: 50, max: 1000 } },
+  state: memory(),
+  onEvent: (event) => {
+    if (event.type === 'restart') say(`restart ${event.error.code}`);
+    if (event.type === 'status') say(`status ${event.status}`);
+  },
+  logger: { debug: () => {}, info: () => {}, warn: console.error, error: console.error },
+});
+say('started');
+const { status } = await running.finished;
+say(`finished ${status}`);
+await zk.close();
