@@ -709,10 +709,12 @@ export class JobRun {
       this.#internals.hosts?.cease?.();
       await this.#system!.stop();
       await this.#reopening;
-      for (const slot of this.#slots) await slot.attempt?.close();
+      // All are closed, whatever becomes of one.
+      const closed = await Promise.allSettled(this.#slots.map((slot) => slot.attempt?.close()));
       await this.#internals.hosts?.close();
+      if (this.#snapshots !== undefined) await this.#coordinator?.concluded();
+      for (const each of closed) if (each.status === 'rejected') throw each.reason;
       if (this.#snapshots !== undefined) {
-        await this.#coordinator?.concluded();
         savepoint = how === 'stopped' ? await this.#lastSavepoint(checkpoint) : undefined;
         // A finished job is not started again: what no checkpoint names of this run goes now.
         if (how === 'finished') await this.#snapshots.sweep(this.#attempt + 1);

@@ -203,7 +203,10 @@ export class LocalPart implements RegionPart {
 
   async close(): Promise<void> {
     await this.#answering.close();
-    await this.#bases?.close();
-    await this.#state.close();
+    try {
+      await this.#bases?.close();
+    } finally {
+      await this.#state.close();
+    }
   }
 }

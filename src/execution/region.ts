@@ -129,6 +129,7 @@ export class RegionAttempt {
 
   /** After every task has ended. */
   async close(): Promise<void> {
-    for (const part of this.#parts) await part.close();
+    const closed = await Promise.allSettled(this.#parts.map((part) => part.close()));
+    for (const each of closed) if (each.status === 'rejected') throw each.reason;
   }
 }

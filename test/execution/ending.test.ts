@@ -1,7 +1,7 @@
 import { getEventListeners } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { job } from 'millrace';
+import { job, memory } from 'millrace';
 import { level } from 'millrace/state-backends';
 import { expect, it } from 'vitest';
 import type { JobRun } from '../../src/execution/job-run.ts';
@@ -108,6 +108,32 @@ it('a region that cannot be built leaves no database open', async () => {
   });
   expect((await rejection(failing.start({ state: level({ directory }), restarts: false }))).message).toContain('no generator today');
   expect(await readdir(directory)).toEqual([]);
+});
+
+it('closes every region, and lets the registry go, where the state of the first cannot be closed', async () => {
+  const folder = await temporaryFolder();
+  const inner = memory() as unknown as { readonly kind: string; open(options: object): Promise<{ close(): Promise<void> }> };
+  let opened = 0;
+  const closed: number[] = [];
+  const state = {
+    ...inner,
+    async open(options: object) {
+      const number = ++opened;
+      const region = await inner.open(options);
+      region.close = async () => {
+        closed.push(number);
+        if (number === 1) throw new Error('the disk is gone');
+      };
+      return region;
+    },
+  };
+  const two = job('two', (env) => {
+    for (const uid of ['a', 'b']) env.source(`in-${uid}`, new Feed<number>({ bounded: false })).sink(`out-${uid}`, new Store<number>());
+  });
+  const running = ends(await two.start({ checkpoints: checkpointsIn(folder), state }));
+  expect((await rejection(running.stop())).message).toContain('the disk is gone');
+  expect(closed.sort()).toEqual([1, 2]);
+  await ends(await two.start({ checkpoints: checkpointsIn(folder) })).stop();
 });
 
 it('a signal that outlives its jobs does not hold them', async () => {
