@@ -85,9 +85,16 @@ export const job = jobsOf({
     refuseInHost(definition.name);
     if (options.cluster !== undefined) {
       const job = await clusterJob(definition, options);
-      const running = await openDoor(job, options);
-      await job.start();
-      return running;
+      // Behind it the id is known, by which the door is found.
+      await job.join();
+      try {
+        const running = await openDoor(job, options);
+        await job.start();
+        return running;
+      } catch (error) {
+        await job.withdraw(error);
+        throw error;
+      }
     }
     // Without threads nothing is waited for: a job's run begins in the turn of the call.
     const hosts = options.threads === undefined || options.threads === 0 ? undefined : await threadsOf(definition, options);

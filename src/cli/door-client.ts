@@ -34,7 +34,9 @@ export async function runningJobs(url: string | undefined): Promise<FoundJob[]> 
       }
     }),
   );
-  return answers.flat();
+  const jobs = answers.flat();
+  // A job of a cluster has a door in each of its processes, and any of them answers for all of it.
+  return jobs.filter((job, i) => jobs.findIndex(({ id }) => id === job.id) === i);
 }
 
 export async function chooseJob(name: string | undefined, url: string | undefined): Promise<FoundJob> {

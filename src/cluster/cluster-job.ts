@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { memory } from '../../state-backends/index.ts';
 import { absolute } from '../checkpoint/addresses.ts';
+import type { SnapshotFiles } from '../checkpoint/storage.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { filesOf } from '../execution/snapshots.ts';
 import { type Logger, SILENT } from '../graph/context.ts';
@@ -54,6 +55,8 @@ export class ClusterJob {
   readonly #options: RunOptions;
   readonly #cluster: ClusterJobOptions;
   readonly #log: Logger;
+  /** Where its checkpoints lie. */
+  readonly #files: SnapshotFiles | undefined;
   readonly #over = new AbortController();
   #id = randomBytes(6).toString('hex');
   #status: JobStatus = 'starting';
@@ -70,6 +73,7 @@ export class ClusterJob {
     this.#cluster = cluster;
     this.#log = options.logger ?? SILENT;
     rangeOf(options.parallelism);
+    this.#files = typeof options.checkpoints === 'object' ? filesOf(this.name, options.checkpoints, cluster.replica.io) : undefined;
     this.plan = buildGraph(definition.build(), { parallelism: leastOf(options.parallelism), version: options.version }).plan;
     this.finished = new Promise<JobResult>((resolve, reject) => {
       this.#settle = { resolve, reject };
@@ -94,44 +98,59 @@ export class ClusterJob {
 
   // ── start ──
 
-  /** Resolves when every task runs, in whatever process; rejects with what prevents it. */
-  async start(): Promise<void> {
+  /** This process is one of those that run the job, which is submitted where it is not there. Rejects with what prevents it. */
+  async join(): Promise<void> {
     const { signal, checkpoints } = this.#options;
-    const leaves = (): boolean => signal?.aborted === true;
+    const { cluster, replica: options, data } = this.#cluster;
     try {
-      if (leaves()) throw new MillraceError('CLUSTER_LEFT', `The signal of the job '${this.name}' had aborted before it was started.`);
-      this.#replica = await Replica.hold(this.#cluster.cluster, this.#cluster.replica, this);
-      const files = typeof checkpoints === 'object' ? filesOf(this.name, checkpoints, this.#cluster.replica.io) : undefined;
-      if (files === undefined)
+      if (this.#leaves) throw new MillraceError('CLUSTER_LEFT', `The signal of the job '${this.name}' had aborted before it was started.`);
+      const replica = await Replica.hold(cluster, options, this);
+      this.#replica = replica;
+      if (typeof checkpoints !== 'object')
         this.#log.warn({ job: this.name }, `'${this.name}' runs in a cluster without checkpoints: with its leader, or a worker, it begins anew.`);
-      else await checkStorage(this.#replica.client, this.name, files);
-      await this.#replica.offer(
-        { definition: this.#definition, options: this.#options, planHash: planHashOf(this.#definition, this.#options.version) },
-        {
-          definition: this.#definition,
-          planHash: planHashOf(this.#definition, this.#options.version),
-          backend: this.#options.state ?? memory(),
-          storage: files,
-          data: this.#cluster.data,
-        },
+      await this.#checkStorage(replica);
+      const planHash = planHashOf(this.#definition, this.#options.version);
+      await replica.offer(
+        { definition: this.#definition, options: this.#options, planHash },
+        { definition: this.#definition, planHash, backend: this.#options.state ?? memory(), storage: this.#files, data },
       );
-      await this.#submit(this.#replica);
-      signal?.addEventListener('abort', () => void this.#replica?.leave(), { once: true });
-      void this.#followEnd(this.#replica);
-      void this.#watch(this.#replica);
-      if (leaves()) void this.#replica.leave();
-      const slow = setTimeout(
-        () => this.#log.warn({ job: this.name }, `'${this.name}' does not run yet: no process of the cluster that leads has it, or there are too few slots.`),
-        SAY_MS,
-      );
-      await Promise.race([this.#running, this.finished]).finally(() => clearTimeout(slow));
-      // Whoever led first has said by now which storage it is.
-      if (files !== undefined && !this.#over.signal.aborted) await checkStorage(this.#replica.client, this.name, files);
+      await this.#submit(replica);
+      const leave = (): void => void replica.leave();
+      signal?.addEventListener('abort', leave, { once: true });
+      // A signal may outlive many jobs.
+      this.finished.catch(() => {}).finally(() => signal?.removeEventListener('abort', leave));
+      void this.#followEnd(replica);
+      void this.#watch(replica);
+      if (this.#leaves) leave();
     } catch (error) {
-      this.#end('failed', () => this.#settle.reject(error));
-      await this.#replica?.release(this, this.name);
+      await this.withdraw(error);
       throw error;
     }
+  }
+
+  /** Resolves when every task runs, in whatever process; rejects with what prevents it. */
+  async start(): Promise<void> {
+    const slow = setTimeout(
+      () => this.#log.warn({ job: this.name }, `'${this.name}' does not run yet: no process of the cluster that leads has it, or there are too few slots.`),
+      SAY_MS,
+    );
+    await Promise.race([this.#running, this.finished]).finally(() => clearTimeout(slow));
+    // Whoever led first has said by now which storage it is.
+    if (!this.#over.signal.aborted) await this.#checkStorage(this.#replica!);
+  }
+
+  /** Of a start that failed: the job goes on without this process. */
+  async withdraw(cause: unknown): Promise<void> {
+    this.#end('failed', () => this.#settle.reject(cause));
+    await this.#replica?.release(this, this.name);
+  }
+
+  get #leaves(): boolean {
+    return this.#options.signal?.aborted === true;
+  }
+
+  async #checkStorage({ client }: Replica): Promise<void> {
+    if (this.#files !== undefined) await checkStorage(client, this.name, this.#files);
   }
 
   async #submit({ store }: Replica): Promise<void> {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { job, type Logger, type RunningJob, type RunOptions } from 'millrace';
 import { type ZooKeeper, zookeeper } from 'millrace/zookeeper';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { LONG } from '../long.ts';
 import { Conditions, Feed, rejection, Store, temporaryFolder, Watch } from '../protocols/lab.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../services/zookeeper.ts';
 import { freshRoot } from './zookeeper/clients.ts';
@@ -191,6 +192,33 @@ describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
     cluster.push([2, 3]);
     await cluster.counted(2);
     await next.cancel();
+  });
+
+  it.skipIf(!LONG)('runs with as many instances as there are slots, is rescaled when a worker comes to stay, and moved off one that leaves', async () => {
+    const cluster = await Cluster.open();
+    const watch = new Watch();
+    const parallelism = { min: 1, max: 3 };
+    const first = await cluster.start({ parallelism, onEvent: watch.onEvent });
+    const instances = async (): Promise<number> => new Set(JSON.stringify(await first.tree()).match(/"counts-\d+"/g)).size;
+    const runs = (): number => watch.of('status').filter(({ status }) => status === 'running').length;
+    expect(await instances()).toBe(1);
+    const leaving = new AbortController();
+    const second = await cluster.start({ parallelism, signal: leaving.signal });
+    cluster.push([0, 1]);
+    await cluster.counted(1);
+    expect(await instances()).toBe(1);
+    await watch.until(() => runs() === 2);
+    expect(await instances()).toBe(2);
+    cluster.push([2, 3]);
+    await cluster.counted(2);
+    leaving.abort();
+    expect(await rejection(second.finished)).toMatchObject({ code: 'CLUSTER_LEFT' });
+    expect(await instances()).toBe(1);
+    cluster.push([4, 5]);
+    await cluster.counted(3);
+    expect(watch.of('restart')).toEqual([]);
+    expect(await rejection((first as unknown as { rescale(n: number): Promise<unknown> }).rescale(2))).toMatchObject({ code: 'RESCALE_REFUSED' });
+    expect((await first.cancel()).restarts).toBe(0);
   });
 
   it('takes a stop with a savepoint of a follower; one that cannot be written stops nothing', async () => {
