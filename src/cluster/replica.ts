@@ -244,7 +244,8 @@ export class Replica {
   }
 
   #slots({ definition: { name }, planHash }: OfferedJob): number {
-    return this.#worker.members().reduce((sum, { slots, plans }) => sum + (plans[name] === planHash ? slots : 0), 0);
+    // A member that was killed is listed until its session ends.
+    return this.#worker.members().reduce((sum, { id, slots, plans }) => sum + (plans[name] === planHash && this.#worker.reaches(id) ? slots : 0), 0);
   }
 
   // ── the end ──

@@ -7,7 +7,7 @@
 //  W1  Parts are opened when every host that has some is begun and linked with each other one of them.
 //  W2  A host is lost with its member or the connection to it, once: its parts are told, and the next attempt has another one. Nothing of a lost host is used again.
 //  W3  Two hosts whose link is gone take down the regions that have tasks at both, and are joined anew by the next attempt.
-//  W4  Whoever waits for slots waits for as long as the job runs; whatever else is waited for is bounded.
+//  W4  Whoever waits for slots waits for as long as the job runs, or until the job would do with fewer; whatever else is waited for is bounded.
 //  W5  A host that gives no answer for STALL_MS is taken for an endless loop and is ended.
 
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
@@ -87,7 +87,7 @@ export class Workers implements Hosts {
     this.#refuseEnded();
     this.#watching ??= this.#watch();
     const { graph } = options;
-    const hosts = await this.#ready(tasksOfRegion(graph, options.number));
+    const hosts = await this.#ready(tasksOfRegion(graph, options.number), () => this.#refuseTooMany(options));
     const request = {
       region: options.number,
       attempt: options.attempt,
@@ -141,9 +141,9 @@ export class Workers implements Hosts {
   }
 
   /** W1: by task, its host. */
-  async #ready(tasks: readonly PlannedTask[]): Promise<ReadonlyMap<string, Begun>> {
+  async #ready(tasks: readonly PlannedTask[], refuse: () => void): Promise<ReadonlyMap<string, Begun>> {
     for (let tried = 1; ; tried += 1) {
-      const placement = await this.#place(tasks);
+      const placement = await this.#place(tasks, refuse);
       const spots = new Map([...placement.values()].map((spot) => [spotKey(spot), spot]));
       try {
         const begun = new Map(await this.#unlessCeased(Promise.all([...spots].map(async ([key, spot]) => [key, await this.#host(spot)] as const))));
@@ -186,7 +186,7 @@ export class Workers implements Hosts {
   }
 
   /** W4. */
-  async #place(tasks: readonly PlannedTask[]): Promise<ReadonlyMap<string, Spot>> {
+  async #place(tasks: readonly PlannedTask[], refuse: () => void): Promise<ReadonlyMap<string, Spot>> {
     const { worker, job, planHash, log } = this.#options;
     let said = false;
     for (;;) {
@@ -194,6 +194,7 @@ export class Workers implements Hosts {
       const grace = this.#graceLeft();
       const placement = placeOnWorkers(tasks, withoutConflicts(rooms, this.#apartNow()), this.#last) ?? placeOnWorkers(tasks, rooms, this.#last);
       if (placement !== undefined && grace === 0) return placement;
+      if (placement === undefined && grace === 0) refuse();
       if (placement === undefined && !said && grace === 0) {
         said = true;
         const [wanted, there] = [widthOf(tasks), slotsOf(rooms)];
@@ -223,6 +224,16 @@ export class Workers implements Hosts {
     io.clock.clearTimeout(timer);
     over.abort();
     this.#refuseEnded();
+  }
+
+  /** Slots that have gone since the plan was made are not waited for, where the job would do with fewer: its next attempt has fewer instances. */
+  #refuseTooMany({ job, graph, room }: PartOptions): void {
+    const there = room?.() ?? Number.POSITIVE_INFINITY;
+    if (there >= graph.defaults.parallelism) return;
+    throw new MillraceError('HOST_LOST', `There is room for ${there} instances of '${job}' only, and not for ${graph.defaults.parallelism} any more.`, {
+      retryable: true,
+      todo: 'Nothing: it goes on with so many.',
+    });
   }
 
   #refuseEnded(): void {

@@ -484,6 +484,7 @@ export class JobRun {
       alignment: this.#alignment,
       loses: this.#internals.loses,
       hosts: this.#internals.hosts,
+      room: this.#internals.room,
       metadata: chosen?.metadata,
       usedIds: { after: this.#snapshots?.registry.since, to: this.#coordinator!.usedId },
       lastCheckpoint: () => this.#coordinator?.completed?.id,

@@ -48,6 +48,8 @@ export interface PartOptions {
   readonly lastCheckpoint: () => number | undefined;
   readonly reports: (task: string) => Omit<TaskReports, 'deadLetter'>;
   readonly onDeadLetter: (letter: DeadLetter) => void;
+  /** How many instances there is room for now, where the job would do with fewer than it was planned with. */
+  readonly room?: (() => number) | undefined;
   /** Other hosts have a share of the tasks; by default all are here. */
   readonly elsewhere?: Elsewhere;
 }

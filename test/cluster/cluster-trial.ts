@@ -36,6 +36,8 @@ export interface LeaderOptions {
   readonly slots?: number;
   readonly deadAfter?: number;
   readonly options?: Partial<RunOptions>;
+  /** It does with as few instances as there are workers. */
+  readonly shrinks?: boolean;
 }
 
 /** A line that was logged, with its fields. */
@@ -95,7 +97,7 @@ export class ClusterTrial {
   }
 
   /** A worker in this process that has none of the tasks by default, and the run of the job as it leads it. */
-  async lead({ parallelism, id, slots = 0, deadAfter = DEAD_AFTER_MS, options }: LeaderOptions): Promise<JobRun> {
+  async lead({ parallelism, id, slots = 0, deadAfter = DEAD_AFTER_MS, options, shrinks }: LeaderOptions): Promise<JobRun> {
     const { workload, checkpoints, every } = this.trial.settings;
     const io = systemIo();
     const client: Client = new Session({ connect: this.#connect, root: this.#root, sessionTimeoutMs: SESSION_MS, connectTimeoutMs: 10_000 });
@@ -132,7 +134,19 @@ export class ClusterTrial {
         logger: log,
         ...options,
       },
-      { operators: operatorOf, hosts },
+      {
+        operators: operatorOf,
+        hosts,
+        ...(shrinks === true
+          ? {
+              room: () =>
+                Math.max(
+                  1,
+                  worker.members().reduce((sum, { id: each, slots: n }) => sum + (worker.reaches(each) ? n : 0), 0),
+                ),
+            }
+          : {}),
+      },
     );
     onTestFinished(async () => {
       await run.cancel().catch(() => {});

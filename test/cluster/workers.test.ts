@@ -72,6 +72,22 @@ describe.skipIf(NO_ZOOKEEPER)('workers', () => {
     cluster.trial.remove();
   });
 
+  it('that are too few for the plan do it with fewer instances, where the job may, and are waited for no longer', async () => {
+    const cluster = await ClusterTrial.open(input);
+    const [killed] = await Promise.all([cluster.worker({ held: 2 }), cluster.worker({ held: 2 })]);
+    const run = await cluster.lead({ parallelism: 2, shrinks: true });
+    await run.start();
+    await cluster.next(checkpoint);
+    killed.process.kill('SIGKILL');
+    await cluster.next(({ type }) => type === 'restart');
+    await cluster.next(checkpoint);
+    cluster.go();
+    expect(await run.finished).toMatchObject({ status: 'finished' });
+    expect(run.plan.vertices.map(({ parallelism }) => parallelism)).toEqual(run.plan.vertices.map(() => 1));
+    expect(await cluster.trial.complaints()).toEqual([]);
+    cluster.trial.remove();
+  });
+
   it('that wait for slots are given up when the job is cancelled', async () => {
     const cluster = await ClusterTrial.open(input);
     const run = await cluster.lead({ parallelism: 1 });
