@@ -21,7 +21,7 @@ beforeAll(() => {
   if (ASKED_FOR) ensureBuilt();
 }, 180_000);
 
-it.runIf(ASKED_FOR)('killed at every step and at random moments, jobs write every row once', { timeout: 3_600_000 }, async () => {
+it.runIf(ASKED_FOR)('killed at every step and at random moments, jobs write every row once', { timeout: 3 * 3_600_000 }, async () => {
   const begun = Date.now();
   const inputs = WORKLOADS.map((workload) => new Input(workload, { records: 16_000, files: FOUR }));
   const large = new Input('wc', { files: FOUR });

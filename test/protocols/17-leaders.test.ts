@@ -2,8 +2,9 @@
 
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { Service } from '../cluster/replicas.ts';
+import { ensureBuilt } from '../e2e/trial.ts';
 import { LONG } from '../long.ts';
 import { NO_ZOOKEEPER, ZooKeeperServer } from '../services/zookeeper.ts';
 
@@ -13,6 +14,8 @@ async function finished(service: Service, count: number): Promise<void> {
   for (const replica of stayed) expect((await replica.told('ended')).result, replica.errors).toMatchObject({ status: 'finished' });
   expect(await service.complaints()).toEqual([]);
 }
+
+beforeAll(ensureBuilt, 180_000);
 
 describe.skipIf(NO_ZOOKEEPER)('protocols 17 A, B: a leader dies', () => {
   it('SIGKILL of who leads: another goes on from what was registered, every record is published once, and all are told the result', async () => {
