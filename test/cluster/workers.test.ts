@@ -32,7 +32,7 @@ describe.skipIf(NO_ZOOKEEPER).each(LONG ? (['wc', 'cpu', 'q5'] as const) : (['wc
     cluster.trial.remove();
   });
 
-  it('is taken over from a worker that was stopped for too long, and that writes nothing when it goes on', async () => {
+  it.runIf(LONG)('is taken over from a worker that was stopped for too long, and that writes nothing when it goes on', async () => {
     const cluster = await ClusterTrial.open(input, { pace: 5 });
     const [zombie] = await Promise.all([cluster.worker({ held: 8 }), cluster.worker({ held: 8, slots: 2 }), cluster.worker({ held: 8, slots: 2 })]);
     const run = await cluster.lead({ parallelism: 3 });
@@ -72,7 +72,7 @@ describe.skipIf(NO_ZOOKEEPER)('workers', () => {
     cluster.trial.remove();
   });
 
-  it('that are too few for the plan do it with fewer instances, where the job may, and are waited for no longer', async () => {
+  it.runIf(LONG)('that are too few for the plan do it with fewer instances, where the job may, and are waited for no longer', async () => {
     const cluster = await ClusterTrial.open(input);
     const [killed] = await Promise.all([cluster.worker({ held: 2 }), cluster.worker({ held: 2 })]);
     const run = await cluster.lead({ parallelism: 2, shrinks: true });

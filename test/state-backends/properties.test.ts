@@ -16,6 +16,7 @@ describe('random histories of changes, aborted checkpoints, sweeps, restores and
   test('level() with room for nothing', () => holdsForAllHistories(() => level({ directory, cacheBytes: 1 }), LONG ? 200 : 20, { empties: true }));
   test('level() with room for a few rows', () => holdsForAllHistories(() => level({ directory, cacheBytes: 3000 }), LONG ? 200 : 20));
   test('level() whose bases are linked, with room for nothing', () =>
-    holdsForAllHistories(() => linking(level({ directory, cacheBytes: 1 })), 12, { empties: true }));
-  test('level() whose bases are linked, with room for a few rows', () => holdsForAllHistories(() => linking(level({ directory, cacheBytes: 3000 })), 12));
+    holdsForAllHistories(() => linking(level({ directory, cacheBytes: 1 })), LONG ? 12 : 4, { empties: true }));
+  test('level() whose bases are linked, with room for a few rows', () =>
+    holdsForAllHistories(() => linking(level({ directory, cacheBytes: 3000 })), LONG ? 12 : 4));
 });
