@@ -1,6 +1,7 @@
 // A replica of a small service: it starts one job in a cluster and says, a line of JSON each, what happens. What to do comes on standard input, a line each. Settings come by
 // MILLRACE_REPLICA.
 
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { zookeeper } from '../../src/cluster/zookeeper/index.ts';
@@ -32,6 +33,8 @@ export type Said =
 
 const { connect, folder, count, pause, sessionTimeout = 4000, backend = 'memory', options = {} } = JSON.parse(process.env.MILLRACE_REPLICA!) as ReplicaSettings;
 const BATCH = 20;
+/** While this is there, no record behind the first half is read: what is to happen in the middle of the job does, on a busy machine too. */
+const HELD = join(folder, 'held');
 
 function say(said: Said): void {
   process.stdout.write(`${JSON.stringify(said, (_, value: unknown) => (value instanceof Error ? value.message : value))}\n`);
@@ -44,6 +47,7 @@ const numbers: Source<number, string, number> = {
   async *read(split, from, { signal }) {
     for (let at = from ?? (split === 'a' ? 0 : 1); at < count && !signal.aborted; ) {
       const values: number[] = [];
+      while (at >= count / 2 && !signal.aborted && existsSync(HELD)) await new Promise((resolve) => setTimeout(resolve, pause));
       for (; at < count && values.length < BATCH; at += 2) values.push(at);
       yield { values, position: at };
       await new Promise((resolve) => setTimeout(resolve, pause));

@@ -1,9 +1,10 @@
 // Replicas of a service as processes, which a test starts, asks, stops and kills, each by its own id.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { onTestFinished } from 'vitest';
+import { onTestFailed, onTestFinished } from 'vitest';
 import { bundled } from '../bundled.ts';
 import { Conditions, temporaryFolder } from '../protocols/lab.ts';
 import { published } from '../protocols/processes.ts';
@@ -86,11 +87,28 @@ export class Service {
 
   constructor(settings: ReplicaSettings) {
     this.settings = settings;
+    onTestFailed(() => {
+      for (const { process, said, errors } of this.replicas)
+        console.error([`replica ${process.pid}`, ...said.slice(-40).map((each) => JSON.stringify(each)), errors].join('\n'));
+    });
   }
 
   static async open(settings: Partial<ReplicaSettings> = {}): Promise<Service> {
     const connect = settings.connect ?? `${await zookeeperForTests()}${freshRoot()}`;
     return new Service({ folder: await temporaryFolder(), count: 2000, pause: 10, ...settings, connect });
+  }
+
+  /** The source stands still in its middle until `release()`. */
+  static async held(settings: Partial<ReplicaSettings> = {}): Promise<Service> {
+    const service = await Service.open(settings);
+    writeFileSync(service.#held, '');
+    return service;
+  }
+  release(): void {
+    rmSync(this.#held, { force: true });
+  }
+  get #held(): string {
+    return join(this.settings.folder, 'held');
   }
 
   start(changed: Partial<ReplicaSettings> = {}, faults = ''): Replica {

@@ -9,6 +9,7 @@ import { LONG } from '../long.ts';
 import { NO_ZOOKEEPER, ZooKeeperServer } from '../services/zookeeper.ts';
 
 async function finished(service: Service, count: number): Promise<void> {
+  service.release();
   const stayed = service.replicas.filter((each) => each.process.signalCode === null && each.of('ended').every(({ code }) => code !== 'CLUSTER_LEFT'));
   expect(stayed.length).toBe(count);
   for (const replica of stayed) expect((await replica.told('ended')).result, replica.errors).toMatchObject({ status: 'finished' });
@@ -19,7 +20,7 @@ beforeAll(ensureBuilt, 180_000);
 
 describe.skipIf(NO_ZOOKEEPER)('protocols 17 A, B: a leader dies', () => {
   it('SIGKILL of who leads: another goes on from what was registered, every record is published once, and all are told the result', async () => {
-    const service = await Service.open();
+    const service = await Service.held();
     const leader = await service.running(3);
     await leader.told('checkpoint', 3);
     leader.process.kill('SIGKILL');
@@ -44,7 +45,7 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 17 A, B: a leader dies', () => {
 
 describe.skipIf(NO_ZOOKEEPER || !LONG)('protocols 17 D, 18: a leader stands still', () => {
   it('SIGSTOP for longer than its session, then SIGCONT: it registers and publishes nothing more, and follows', async () => {
-    const service = await Service.open({ count: 4000 });
+    const service = await Service.held({ count: 4000 });
     const leader = await service.running(3);
     await leader.told('checkpoint', 3);
     leader.process.kill('SIGSTOP');
@@ -62,7 +63,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('ZooKeeper goes away', () => {
   it('for longer than the session: the leader stands back in time, and who is elected afterwards goes on', async () => {
     const server = await ZooKeeperServer.start();
     onTestFinished(() => server.close());
-    const service = await Service.open({ connect: `${server.connect}/c`, count: 4000 });
+    const service = await Service.held({ connect: `${server.connect}/c`, count: 4000 });
     const leader = await service.running(2);
     await leader.told('checkpoint', 3);
     server.pause();
@@ -77,7 +78,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('ZooKeeper goes away', () => {
 
 describe.skipIf(NO_ZOOKEEPER || !LONG)('a wish outlives who was to fulfil it', () => {
   it('a stop whose leader dies meanwhile stops the job under the next one; what was started again goes on', async () => {
-    const service = await Service.open({ count: 3000 });
+    const service = await Service.held({ count: 3000 });
     const leader = service.start();
     await leader.told('running');
     const follower = service.start();
@@ -89,6 +90,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('a wish outlives who was to fulfil it', (
     leader.process.kill('SIGKILL');
     const answer = await stopped;
     expect(answer, JSON.stringify(answer)).toMatchObject({ kind: 'answer', value: { status: 'stopped' } });
+    service.release();
     const again = service.start();
     await again.told('running');
     expect((await again.told('ended')).result).toMatchObject({ status: 'finished' });
@@ -96,7 +98,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('a wish outlives who was to fulfil it', (
   });
 
   it('a process that is told to end leaves: the next leads within the moment, and nothing is repeated', async () => {
-    const service = await Service.open({ count: 3000, sessionTimeout: 30_000 });
+    const service = await Service.held({ count: 3000, sessionTimeout: 30_000 });
     const leader = await service.running(2);
     await leader.told('checkpoint', 2);
     leader.process.kill('SIGTERM');
@@ -108,7 +110,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('a wish outlives who was to fulfil it', (
 
 describe.skipIf(NO_ZOOKEEPER || !LONG)('protocols 7 C: ids under several leaders', () => {
   it('every checkpoint has a name of its own, and none is registered by two attempts', async () => {
-    const service = await Service.open({ count: 3000 });
+    const service = await Service.held({ count: 3000 });
     let leader = await service.running(2);
     for (let kills = 0; kills < 2; kills++) {
       await leader.told('checkpoint', 3);
@@ -117,6 +119,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('protocols 7 C: ids under several leaders
       service.start();
       leader = await service.elected(leader.epoch);
     }
+    service.release();
     await service.conditions.until(() => service.replicas.some((each) => each.of('ended').length > 0));
     const ids = service.replicas.flatMap((each) => each.of('checkpoint').map(({ id }) => id));
     expect(new Set(ids).size).toBe(ids.length);
