@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { LONG } from '../long.ts';
 import { build, Place, ROOT, type Running, TICKING } from './millrace-process.ts';
 
 let place: Place;
@@ -71,7 +72,7 @@ describe('from another process, a running job', () => {
     await (await ticking()).said(/^ticking: begins anew$/m);
   });
 
-  it('is drained: its windows fire before it stops', async () => {
+  it.runIf(LONG)('is drained: its windows fire before it stops', async () => {
     const module = place.write(
       'windows.mjs',
       TICKING.replace("import { job } from 'millrace';", "import { count, hours, job, tumbling } from 'millrace';").replace(
@@ -93,7 +94,7 @@ describe('from another process, a running job', () => {
     expect((await watch.ended).code).toBe(0);
   });
 
-  it('asks for the token that it was given', async () => {
+  it.runIf(LONG)('asks for the token that it was given', async () => {
     const run = place.start(['run', place.write('ticking.mjs', TICKING)], { MILLRACE_TOKEN: 'secret', MILLRACE_READ_TOKEN: 'looks' });
     const [, url] = await run.said(/door at (\S+)/);
     expect((await place.run('jobs', '--json')).stdout).toContain('"wants a token"');
@@ -108,7 +109,7 @@ describe('from another process, a running job', () => {
 });
 
 describe('which job is meant', () => {
-  it('must be said where several run', async () => {
+  it.runIf(LONG)('must be said where several run', async () => {
     await ticking('one');
     await ticking('two');
     const { code, stderr } = await place.run('stop');

@@ -3,6 +3,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { LONG } from '../long.ts';
 import { build, Place, TICKING } from './millrace-process.ts';
 
 let place: Place;
@@ -30,7 +31,7 @@ describe('millrace run', () => {
     expect(place.announced()).toEqual([]);
   });
 
-  it('says that a job has finished before, and runs it anew when told', async () => {
+  it.runIf(LONG)('says that a job has finished before, and runs it anew when told', async () => {
     const module = place.write(
       'once.mjs',
       `import { job } from 'millrace';\nexport default job('once', (env) => { env.fromArray('in', ['x']).forEach('out', (x) => console.log(x)); });`,
@@ -104,7 +105,7 @@ describe('millrace run', () => {
     expect(stderr.trimEnd().split('\n').at(-1)).toMatch(/^endless: (stopped|ended, since nobody reads its output any more)/);
   });
 
-  it('speaks of no last checkpoint where it takes none', async () => {
+  it.runIf(LONG)('speaks of no last checkpoint where it takes none', async () => {
     const run = place.start(['run', place.write('ticking.mjs', TICKING), '--no-checkpoints']);
     await run.said(/^40 40$/m, 'stdout');
     run.child.kill('SIGINT');
@@ -113,7 +114,7 @@ describe('millrace run', () => {
     expect(stderr).toMatch(/^stopping \(once more: cancel\)\nticking: stopped$/m);
   });
 
-  it('takes a second, later signal for cancel, and an echo of the first one for nothing', async () => {
+  it.runIf(LONG)('takes a second, later signal for cancel, and an echo of the first one for nothing', async () => {
     const module = place.write(
       'stuck.mjs',
       TICKING.replace(
@@ -137,7 +138,7 @@ describe('millrace run', () => {
     expect(place.announced()).toEqual([]);
   });
 
-  it('waits for another process with --wait', async () => {
+  it.runIf(LONG)('waits for another process with --wait', async () => {
     const module = place.write('ticking.mjs', TICKING);
     const first = place.start(['run', module]);
     await first.said(/door at/);
@@ -175,7 +176,7 @@ describe('millrace run', () => {
     expect((await place.run('run', 'coded.mjs', '--no-checkpoints')).stderr).toMatch(/^policy: stopped, .*because of MILL_STOOD: It broke\.$/m);
   });
 
-  it('keeps the job’s own checkpoints, events and logger unless told otherwise', async () => {
+  it.runIf(LONG)('keeps the job’s own checkpoints, events and logger unless told otherwise', async () => {
     const module = place.write(
       'own.mjs',
       `import { job } from 'millrace';
@@ -218,7 +219,7 @@ describe('millrace run', () => {
 describe('what cannot be run', () => {
   const ONCE = `import { job } from 'millrace';\nexport default job('once', (env) => { env.fromArray('in', ['x']).forEach('out', () => {}); });`;
 
-  it.each<[what: string, source: string | undefined, args: string[], code: number, error: RegExp]>([
+  const table: [what: string, source: string | undefined, args: string[], code: number, error: RegExp][] = [
     ['an unknown module', undefined, [], 1, /^MODULE_NOT_FOUND: There is no module at .*given\.mjs\. Correct the path/],
     ['a module without a default export', 'export const x = 1;', [], 1, /^MODULE_WITHOUT_JOB: .*no default export\. Write export default job\(…\)\.$/],
     ['a module whose default export is no job', 'export default () => 1;', [], 1, /^MODULE_WITHOUT_JOB: .*\(a function\)/],
@@ -262,7 +263,8 @@ describe('what cannot be run', () => {
     ],
     ['a checkpoint at a path where none is', ONCE, ['--restore', 'here/chk-1'], 1, /^CHECKPOINT_NOT_FOUND: There is no checkpoint '.*here\/chk-1'/],
     ['a checkpoint directory that is a file', ONCE, ['--checkpoints', 'given.mjs'], 1, /^CHECKPOINT_DIRECTORY: .*given\.mjs/],
-  ])('%s is refused with code, sentence and what to do', async (_what, source, args, code, error) => {
+  ];
+  it.each(table.filter((_, i) => LONG || i % 3 === 0))('%s is refused with code, sentence and what to do', async (_what, source, args, code, error) => {
     if (source !== undefined) place.write('given.mjs', source);
     const ended = await place.run('run', 'given.mjs', ...args);
     expect(ended.stderr.trimEnd().split('\n')).toHaveLength(1);

@@ -1,6 +1,7 @@
 // `millrace state`: from another process, of a job that runs, of its checkpoints, and of what it has left.
 
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { LONG } from '../long.ts';
 import { build, Place } from './millrace-process.ts';
 
 let place: Place;
@@ -126,7 +127,7 @@ describe('millrace state', () => {
     expect(none.stderr).toMatch(/^CHECKPOINT_NOT_FOUND: There is no checkpoint '99' in .*; there are 1, 2/);
   });
 
-  it('shows what was done to a savepoint without a job, lists and broadcast maps, and replays a job from it', async () => {
+  it.runIf(LONG)('shows what was done to a savepoint without a job, lists and broadcast maps, and replays a job from it', async () => {
     const module = place.write('moves.mjs', MOVES);
     expect(await place.run('run', module, '--checkpoints', 'kept')).toMatchObject({ code: 0 });
     const ls = await place.run('state', 'ls', '--at', 'first');
@@ -168,7 +169,7 @@ describe('millrace state', () => {
     ]);
   });
 
-  it.each<[args: string[], error: RegExp, code: number]>([
+  const table: [args: string[], error: RegExp, code: number][] = [
     [['ls'], /^JOB_NOT_FOUND: No job runs on this machine\./, 1],
     [['get', 'a', 'b', 'c'], /^JOB_NOT_FOUND: No job runs on this machine\./, 1],
     [['get', 'a', 'b', 'c', '--at', 'nothing'], /^CHECKPOINT_NOT_FOUND: There is no checkpoint and no savepoint at .*nothing\./, 1],
@@ -176,7 +177,8 @@ describe('millrace state', () => {
     [['scan', 'a', '--limit', 'x'], /^OPTION_INVALID: 'x' is no number for --limit\./, 2],
     [['get', 'a', 'b', 'c', '--at', '3', '--checkpoints', 'nowhere'], /^CHECKPOINT_NOT_FOUND: There are no checkpoints in nowhere\./, 1],
     [['get', 'a'], /^OPTION_INVALID: Missing required argument 'state'/, 2],
-  ])('%j without such a thing says what to do', async (args, error, code) => {
+  ];
+  it.each(table.filter((_, i) => LONG || i % 3 === 0))('%j without such a thing says what to do', async (args, error, code) => {
     const ended = await place.run('state', ...args);
     expect(ended.stderr.trimEnd()).toMatch(error);
     expect({ code: ended.code, stdout: ended.stdout }).toEqual({ code, stdout: '' });

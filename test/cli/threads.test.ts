@@ -14,7 +14,7 @@ afterEach(() => place.remove());
 const ONCE = (body: string): string => `import { job } from 'millrace'; import { isMainThread } from 'node:worker_threads'; ${body}`;
 
 describe('millrace run --threads', () => {
-  it('runs the tasks in threads, which the tree shows, and goes on in one thread and at another parallelism', async () => {
+  it.runIf(LONG)('runs the tasks in threads, which the tree shows, and goes on in one thread and at another parallelism', async () => {
     const module = place.write('ticking.ts', TICKING.replace('read(split, from', 'read(split: string, from'));
     const run = place.start(['run', module, '--threads', '2', '--parallelism', '2', '--', 'ticking']);
     await run.said(/door at/);

@@ -11,6 +11,7 @@ import { systemIo } from '../../src/runtime/io.ts';
 import { HELD, heldUntil, runHere, startHere } from '../e2e/run-here.ts';
 import type { Trial } from '../e2e/trial.ts';
 import { jobOf } from '../e2e/workloads.ts';
+import { LONG } from '../long.ts';
 import { rejection } from '../protocols/lab.ts';
 import { killedAtRequests } from './killed-at-requests.ts';
 import { KEYS, NO_SERVER } from './s3-server.ts';
@@ -28,7 +29,7 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
     expect(await trial.complaints()).toEqual([]);
   });
 
-  it('goes on while the server is gone, and takes checkpoints when it is back', async () => {
+  it.runIf(LONG)('goes on while the server is gone, and takes checkpoints when it is back', async () => {
     const trial = trials.trial({ parallelism: 2, tolerate: 1000, every: 10 });
     const events: JobEvent[] = [];
     const seen = (type: JobEvent['type']): number => events.filter((event) => event.type === type).length;
@@ -60,7 +61,7 @@ describe.skipIf(NO_SERVER)('a job whose checkpoints lie in S3', () => {
     expect(await trial.complaints()).toEqual([]);
   });
 
-  it('goes into savepoints there and elsewhere, which are looked into, made wider, claimed and restored at another parallelism', async () => {
+  it.runIf(LONG)('goes into savepoints there and elsewhere, which are looked into, made wider, claimed and restored at another parallelism', async () => {
     const trial = trials.trial({ parallelism: 2 });
     const storage = storageOf(trial);
     const start = (more: Partial<RunOptions>, pace: number | typeof HELD = 0): Promise<RunningJob> =>
