@@ -173,6 +173,8 @@ export class Coordinator {
   readonly #savepoints: SavepointRequest[] = [];
   /** What savepoints are being copied from (C7). */
   readonly #copied = new Set<CheckpointMetadata>();
+  /** Checkpoints that somebody reads: they stay until that is done. */
+  readonly #read = new Set<{ readonly id: number }>();
   /** Files that only such a copy has kept. */
   readonly #outlived = new Set<string>();
   readonly #awaitingCommits: { id: number; request: CheckpointRequest; checkpoint: CompletedCheckpoint | undefined }[] = [];
@@ -254,6 +256,18 @@ export class Coordinator {
 
   get completed(): CheckpointInfo | undefined {
     return this.#completed;
+  }
+
+  /** The newest checkpoint stays while it is read. */
+  async reading<T>(read: (newest: CheckpointInfo | undefined) => Promise<T>): Promise<T> {
+    const newest = this.#completed;
+    const held = { id: newest?.id ?? 0 };
+    this.#read.add(held);
+    try {
+      return await read(newest);
+    } finally {
+      this.#read.delete(held);
+    }
   }
 
   #run(fn: () => void): void {
@@ -644,7 +658,7 @@ export class Coordinator {
       superseded(
         registered.map((c) => c.id),
         retain,
-      ),
+      ).filter((id) => ![...this.#read].some((held) => held.id === id)),
     );
     // Before the lineage has one of its own it rests on what it was forked from, which nobody has registered.
     const orphans = registered.some((c) => c.lineage === this.#options.lineage) ? [...this.#orphans] : [];

@@ -21,6 +21,7 @@ import type { Node } from '../graph/node.ts';
 import { leastOf, rangeOf } from '../graph/parallelism.ts';
 import { buildGraph, type Plan } from '../graph/plan.ts';
 import { whyUnanswered } from './calls.ts';
+import { codeVersionOf } from './code-version.ts';
 import { resultOf } from './ends.ts';
 import { differing, type JobState, storedOptions } from './led-job.ts';
 import { Replica, type ReplicaOptions } from './replica.ts';
@@ -109,12 +110,14 @@ export class ClusterJob {
       if (typeof checkpoints !== 'object')
         this.#log.warn({ job: this.name }, `'${this.name}' runs in a cluster without checkpoints: with its leader, or a worker, it begins anew.`);
       await this.#checkStorage(replica);
-      const planHash = planHashOf(this.#definition, this.#options.version);
+      const { version, module } = this.#options;
+      const planHash = planHashOf(this.#definition, version ?? (await codeVersionOf(module!)));
+      const needs = Math.max(...this.plan.vertices.map(({ parallelism }) => parallelism));
       await replica.offer(
         { definition: this.#definition, options: this.#options, planHash },
-        { definition: this.#definition, planHash, backend: this.#options.state ?? memory(), storage: this.#files, data },
+        { definition: this.#definition, planHash, needs, backend: this.#options.state ?? memory(), storage: this.#files, data },
       );
-      await this.#submit(replica);
+      await this.#submit(replica, planHash);
       const leave = (): void => void replica.leave();
       signal?.addEventListener('abort', leave, { once: true });
       // A signal may outlive many jobs.
@@ -153,7 +156,7 @@ export class ClusterJob {
     if (this.#files !== undefined) await checkStorage(client, this.name, this.#files);
   }
 
-  async #submit({ store }: Replica): Promise<void> {
+  async #submit({ store }: Replica, planHash: string): Promise<void> {
     const job = { name: this.name, run: this.#id, options: storedOptions(this.#options), until: { kind: 'end' } } as const;
     for (;;) {
       if (await store.submit(job)) return;
@@ -166,6 +169,11 @@ export class ClusterJob {
         this.#log.warn(
           { job: this.name, options: other },
           `'${this.name}' runs already, started with another value of ${other.join(', ')}: those of whoever leads are in force.`,
+        );
+      if (there.plan !== undefined && there.plan !== planHash)
+        this.#log.info(
+          { job: this.name },
+          `'${this.name}' runs with another version of its program: this process stands by until its own has slots enough, or the other leaves.`,
         );
       const { restore = 'latest' } = this.#options;
       if (restore !== 'latest') this.#log.warn({ job: this.name }, `'${this.name}' runs already: what it was to be restored from here is not looked at.`);

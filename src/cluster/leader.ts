@@ -8,18 +8,25 @@
 //  A1  Between two terms of one process nothing of the first runs any more.
 //  A2  Jobs that are wanted and not offered here are left alone; that is said once.
 //  A3  Which regions could keep running is decided in one place, where a job is opened (led-job.ts). As it is every one restarts, which is always right.
+//  A4  A job whose plan in force is another one than this process has is led only where nobody stands for that one, and only from a checkpoint that this program can go on
+//      from (protocols 21). Who cannot, or where others can, stands back, or waits and says why.
+//  A5  Leadership goes to another version behind a last checkpoint of every job, and the store says which plans are in force before it is given up.
 
-import { asError, MillraceError, messageOf } from '../errors.ts';
+import { asError, isDeposed, MillraceError, messageOf } from '../errors.ts';
 import type { Internals } from '../execution/job-run.ts';
 import type { Hosts } from '../execution/region.ts';
+import { filesOf } from '../execution/snapshots.ts';
 import type { StateQueries } from '../execution/state-queries.ts';
 import type { Logger } from '../graph/context.ts';
 import type { Io } from '../runtime/io.ts';
 import type { Callee } from './calls.ts';
 import { LedJob, type OfferedJob } from './led-job.ts';
+import { heirOf, type Version, yields } from './versions.ts';
 import type { Client } from './zookeeper/client.ts';
 import { deposed, type Term, terms } from './zookeeper/election.ts';
 import type { JobStore, WantedJob } from './zookeeper/job-store.ts';
+import type { Member } from './zookeeper/membership.ts';
+import { ZooKeeperRegistry } from './zookeeper/registry.ts';
 
 export interface LeaderOptions {
   readonly client: Client;
@@ -38,11 +45,25 @@ export interface LeaderOptions {
   readonly offers: (worker: string) => boolean;
   /** The epoch is told to this worker, and by it to the others. */
   readonly elected: (epoch: number) => void;
+  /** All that are listed, and whether mail goes to that one. */
+  readonly members: () => readonly Member[];
+  readonly reaches: (worker: string) => boolean;
+  /** Whether that worker's program can go on from that checkpoint of a job; this one's own as well. Rejects where it does not answer in time. */
+  readonly verify: (worker: string, question: VerifyQuestion, withinMs: number) => Promise<VerifyAnswer>;
   /** This process must not lead: it has another storage than the others. */
   readonly unfit: (error: Error) => void;
   readonly io: Io;
   readonly log: Logger;
 }
+
+export interface VerifyQuestion {
+  readonly job: string;
+  /** The address of its metadata. */
+  readonly checkpoint: string;
+}
+
+/** Why not; empty: it can. */
+export type VerifyAnswer = readonly string[];
 
 export interface JobQuestion {
   readonly job: string;
@@ -51,6 +72,11 @@ export interface JobQuestion {
 
 /** How long a question about changes waits for one. */
 const WATCH_MS = 10_000;
+/** How long another version may take to read a checkpoint through; and where this process is about to end. */
+const VERIFY_MS = 600_000;
+const VERIFY_LEAVING_MS = 5000;
+/** Until one that did not answer is asked again. */
+const VERIFY_AGAIN_MS = 5000;
 
 export class Leader {
   readonly #options: LeaderOptions;
@@ -60,6 +86,14 @@ export class Leader {
   #term: Term | undefined;
   readonly #unknown = new Set<string>();
   #leaving = false;
+  /** A4: jobs that are looked at, and those that this program can go on with, or cannot. */
+  readonly #looked = new Map<string, 'looking' | 'fits' | 'refused'>();
+  /** A5: keys of versions that could not take over. */
+  readonly #refused = new Set<string>();
+  #verifying = false;
+  /** The lead is being given up. */
+  #passing = false;
+  #again: unknown;
 
   constructor(options: LeaderOptions) {
     this.#options = options;
@@ -68,7 +102,7 @@ export class Leader {
   /** Stands for election, again and again, until the signal aborts. Rejects where ZooKeeper refuses for good. */
   async stand(signal: AbortSignal): Promise<void> {
     const { client, self, elected, log } = this.#options;
-    for await (const term of terms(client, self, signal)) {
+    for await (const term of terms(client, self, signal, () => this.#yields())) {
       log.info({ epoch: term.epoch }, `This process leads the cluster, in epoch ${term.epoch}.`);
       elected(term.epoch);
       await this.#lead(term);
@@ -94,9 +128,13 @@ export class Leader {
       throw error;
     } finally {
       this.#term = undefined;
+      this.#looked.clear();
+      this.#refused.clear();
+      this.#options.io.clock.clearTimeout(this.#again);
       // A1.
       await Promise.all([...this.#led.values()].map((job) => job.leave(deposed(term.epoch))));
       this.#led.clear();
+      this.#passing = false;
       this.#wake();
       await term.resign().catch(() => {
         // With its session, then.
@@ -112,7 +150,7 @@ export class Leader {
   #sync(): void {
     const { client, store, offered, internals, answerState, hosts, slots, unfit, io, log } = this.#options;
     const term = this.#term;
-    if (term === undefined || this.#leaving || !term.isLeader()) return;
+    if (term === undefined || this.#leaving || this.#passing || !term.isLeader()) return;
     for (const wanted of this.#wanted) {
       const led = this.#led.get(wanted.name);
       if (led !== undefined) {
@@ -127,6 +165,10 @@ export class Leader {
         this.#unknown.add(wanted.name);
         continue;
       }
+      if (wanted.plan !== undefined && wanted.plan !== mine.planHash && this.#looked.get(wanted.name) !== 'fits') {
+        this.#look(term, wanted, mine);
+        continue;
+      }
       const job = new LedJob({
         client,
         term,
@@ -136,6 +178,7 @@ export class Leader {
         internals,
         hosts: () => hosts(mine, term, io),
         slots: () => slots(mine),
+        changed: () => this.#pass(),
         answerState,
         io,
         log,
@@ -167,6 +210,154 @@ export class Leader {
   /** Members have come or gone. */
   resized(): void {
     for (const job of this.#led.values()) job.resized();
+    this.#sync();
+    this.#pass();
+  }
+
+  // ── versions ──
+
+  get #own(): Record<string, string> {
+    return Object.fromEntries([...this.#options.offered].map(([name, { planHash }]) => [name, planHash]));
+  }
+
+  /** A4: as a candidate. */
+  async #yields(): Promise<boolean> {
+    const { store, members } = this.#options;
+    return yields(this.#own, await store.jobs(), members());
+  }
+
+  /** A4: as a leader. */
+  #look(term: Term, wanted: WantedJob, mine: OfferedJob): void {
+    const { members, log } = this.#options;
+    const { name } = wanted;
+    if (yields(this.#own, this.#wanted, members())) {
+      log.info({ job: name }, `The program that '${name}' runs with is another one, and others have it: this process stands back for them.`);
+      this.#passing = true;
+      void this.#resign(term);
+      return;
+    }
+    if (this.#looked.has(name)) return;
+    this.#looked.set(name, 'looking');
+    this.#refusalOf(term, mine).then(
+      (refusal) => {
+        if (this.#term !== term) return;
+        this.#looked.set(name, refusal.length === 0 ? 'fits' : 'refused');
+        if (refusal.length === 0) log.info({ job: name }, `Nobody has the program any more that '${name}' ran with: it goes on with this one.`);
+        else
+          log.error(
+            { job: name, why: refusal },
+            `'${name}' stands still: nobody has the program that it ran with, and this one cannot go on from its checkpoint. ${refusal.join(' ')}`,
+          );
+        this.#sync();
+      },
+      (error) => {
+        if (this.#term !== term || isDeposed(error)) return;
+        log.warn({ job: name, error: messageOf(error) }, `Whether this program can go on with '${name}' is not known yet; it is looked at again.`);
+        this.#looked.delete(name);
+        this.#lookAgain();
+      },
+    );
+  }
+
+  /** Of this program, by the newest checkpoint that is registered. */
+  async #refusalOf(term: Term, { definition: { name }, options }: OfferedJob): Promise<VerifyAnswer> {
+    const { client, self, verify, io } = this.#options;
+    if (typeof options.checkpoints !== 'object') return [];
+    const { checkpoints } = filesOf(name, options.checkpoints, io);
+    const registry = await ZooKeeperRegistry.open({ client, term, job: name, checkpoints, io });
+    const newest = (await registry.checkpoints()).at(-1);
+    return newest === undefined ? [] : verify(self.id, { job: name, checkpoint: newest.path }, VERIFY_MS);
+  }
+
+  #lookAgain(): void {
+    const { clock } = this.#options.io;
+    clock.clearTimeout(this.#again);
+    this.#again = clock.setTimeout(() => {
+      this.#sync();
+      this.#pass();
+    }, VERIFY_AGAIN_MS);
+  }
+
+  /** A5: where a newer version is there that can, it leads from now on. */
+  #pass(): void {
+    const term = this.#term;
+    if (term === undefined || this.#leaving || this.#passing || !term.isLeader() || this.#heir(false) === undefined) return;
+    if (this.#verifying || !this.#handable) return;
+    this.#verifying = true;
+    this.#verified(false, VERIFY_MS)
+      .finally(() => {
+        this.#verifying = false;
+      })
+      .then(async (heir) => {
+        if (heir === undefined || this.#leaving || this.#term !== term || !this.#handable) return;
+        this.#passing = true;
+        const led = [...this.#led.values()];
+        await Promise.all(led.map((job) => job.leave(deposed(term.epoch), true)));
+        await this.#enforce(term, heir, led);
+        await this.#resign(term);
+      })
+      .catch((error) => {
+        if (!isDeposed(error)) this.#options.log.warn({ error: messageOf(error) }, 'Another version could not be given the lead.');
+        // What was left behind is taken up again by an election.
+        if (this.#term === term) void this.#resign(term);
+      });
+  }
+
+  get #handable(): boolean {
+    return [...this.#led.values()].every(({ handable }) => handable);
+  }
+
+  /** The version that comes next, as far as is known. Slots of members that are not connected do not count. */
+  #heir(leaves: boolean): Version | undefined {
+    const { self, members, reaches, offered } = this.#options;
+    const led = [...this.#led.keys()].map((name) => ({ name, plan: offered.get(name)?.planHash ?? '' }));
+    const connected = members().filter(({ id }) => id === self.id || reaches(id));
+    return heirOf(led, connected, { self: self.id, leaves, refused: this.#refused });
+  }
+
+  /** One that says of each job whose program is another that it can go on; undefined: there is none. */
+  async #verified(leaves: boolean, withinMs: number): Promise<Version | undefined> {
+    const { offered, verify, log } = this.#options;
+    for (;;) {
+      const heir = this.#heir(leaves);
+      if (heir === undefined) return undefined;
+      const why: string[] = [];
+      try {
+        for (const [name, job] of this.#led) {
+          if (heir.plans[name] === offered.get(name)?.planHash) continue;
+          why.push(
+            ...(await job.readingNewest(async (newest) =>
+              newest === undefined || newest.path === '' ? [] : verify(heir.members[0]!.id, { job: name, checkpoint: newest.path }, withinMs),
+            )),
+          );
+        }
+      } catch (error) {
+        log.warn({ error: messageOf(error) }, 'Whether another version can take over is not known yet; it is asked again.');
+        this.#lookAgain();
+        return undefined;
+      }
+      if (why.length === 0) {
+        // Meanwhile members may have gone.
+        if (this.#heir(leaves)?.key !== heir.key) continue;
+        log.info({ members: heir.members.map(({ address }) => address) }, 'Another version of the program takes over, behind a last checkpoint.');
+        return heir;
+      }
+      this.#refused.add(heir.key);
+      log.error(
+        { members: heir.members.map(({ address }) => address), why },
+        `Another version of the program cannot take over, and this one goes on: ${why.join(' ')}`,
+      );
+    }
+  }
+
+  async #enforce(term: Term, { plans }: Version, led: readonly LedJob[]): Promise<void> {
+    for (const { name, run } of led) await this.#options.store.planned(term, name, run, plans[name]!);
+  }
+
+  async #resign(term: Term): Promise<void> {
+    await term.resign().catch(() => {
+      // With its session, then.
+    });
   }
 
   /** What another process, or this one, asks whoever leads. @throws LEADER_DEPOSED where this process does not */
@@ -232,8 +423,15 @@ export class Leader {
 
   /** Hands over every job behind a last checkpoint, before this process stands back. */
   async handOver(cause: Error): Promise<void> {
+    const { log } = this.#options;
     this.#leaving = true;
-    await Promise.all([...this.#led.values()].map((job) => job.leave(cause, true)));
+    const term = this.#term;
+    const heir = await this.#verified(true, VERIFY_LEAVING_MS);
+    const led = [...this.#led.values()];
+    await Promise.all(led.map((job) => job.leave(cause, true)));
+    if (heir === undefined || term === undefined) return;
+    // Whoever is elected without it sees that nobody has the old one any more.
+    await this.#enforce(term, heir, led).catch((error) => log.warn({ error: messageOf(error) }, 'Which version leads next could not be said.'));
   }
 }
 

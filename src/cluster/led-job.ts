@@ -57,6 +57,8 @@ export interface LedJobOptions {
   readonly hosts: () => Hosts | undefined;
   /** Of the members that can run it. */
   readonly slots: () => number;
+  /** How it stands is another thing than before. */
+  readonly changed: () => void;
   readonly answerState: (queries: StateQueries, url: string) => Promise<unknown>;
   readonly io: Io;
   readonly log: Logger;
@@ -107,6 +109,8 @@ export class LedJob {
   #job: JobRun | undefined;
   #until: Until;
   #begun: boolean;
+  /** Whether the store says that this plan is in force. */
+  #planned: boolean;
   #version = 1;
   #status: JobStatus = 'starting';
   #abandoned: Error | undefined;
@@ -127,6 +131,7 @@ export class LedJob {
     this.run = wanted.run;
     this.#until = wanted.until;
     this.#begun = wanted.begun ?? false;
+    this.#planned = wanted.plan === options.offered.planHash;
     // D1.
     this.#io = { ...io, step: (name) => (term.isLeader() ? io.step(name) : Promise.reject(deposed(term.epoch))) };
     this.over = this.#live();
@@ -161,6 +166,17 @@ export class LedJob {
     if (status !== undefined) this.#status = status;
     this.#version += 1;
     for (const wake of [...this.#waiting]) wake();
+    this.#options.changed();
+  }
+
+  /** Whether another version may take it over: it is not about to end, and no start of it is under way that goes by itself. */
+  get handable(): boolean {
+    return this.#until.kind === 'end' && this.#abandoned === undefined && this.#job?.launched === true && !this.#job.ending && this.#status !== 'stopping';
+  }
+
+  /** The newest checkpoint stays while it is read; undefined: there is none. */
+  readingNewest<T>(read: (newest: CheckpointInfo | undefined) => Promise<T>): Promise<T> {
+    return this.#running().readingNewest(read);
   }
 
   // ── what is wanted of it ──
@@ -421,7 +437,7 @@ export class LedJob {
   }
 
   #registry(checkpoints: string | undefined): Promise<ZooKeeperRegistry> {
-    const { client, term, store } = this.#options;
+    const { client, term, store, offered } = this.#options;
     return ZooKeeperRegistry.open({
       client,
       term,
@@ -430,9 +446,10 @@ export class LedJob {
       io: this.#io,
       // D2.
       begun: async () => {
-        if (this.#begun) return;
-        await store.begun(term, this.name, this.run);
+        if (this.#begun && this.#planned) return;
+        await store.begun(term, this.name, this.run, offered.planHash);
         this.#begun = true;
+        this.#planned = true;
       },
     });
   }

@@ -7,15 +7,18 @@
 //  B2  What goes wrong for good ends the replica, and every job of this process is told why; the jobs go on elsewhere.
 //  B3  When it has left, nothing of it keeps the process alive. The session with ZooKeeper is its owner's.
 
+import { below, nameIn } from '../checkpoint/addresses.ts';
+import { verifySnapshot } from '../checkpoint/verification.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { Internals } from '../execution/job-run.ts';
 import type { Hosts } from '../execution/region.ts';
+import { filesOf } from '../execution/snapshots.ts';
 import type { StateQueries } from '../execution/state-queries.ts';
 import type { Logger } from '../graph/context.ts';
 import type { Cluster, WorkerOptions } from '../graph/job.ts';
 import type { Io } from '../runtime/io.ts';
 import { type AskOptions, type Callee, type CallMail, Calls, isCallMail, Unanswered } from './calls.ts';
-import { Leader } from './leader.ts';
+import { Leader, type VerifyAnswer, type VerifyQuestion } from './leader.ts';
 import type { OfferedJob } from './led-job.ts';
 import { Worker, type WorkerJob } from './worker.ts';
 import { Workers } from './workers.ts';
@@ -98,7 +101,7 @@ export class Replica {
       lost: async (worker, signal) => {
         while (!signal.aborted && this.#worker.reaches(worker)) await this.#worker.changed(signal);
       },
-      answer: (method, args) => this.#leader.answer(method, args),
+      answer: (method, args) => (method === 'verify' ? this.#verify(args as VerifyQuestion) : this.#leader.answer(method, args)),
     });
   }
 
@@ -134,6 +137,9 @@ export class Replica {
       answerState,
       hosts: (job, term) => this.#hosts(job, term),
       slots: (job) => this.#slots(job),
+      members: () => this.#worker.members(),
+      reaches: (id) => this.#worker.reaches(id),
+      verify: (id, question, withinMs) => this.#askVerdict(id, question, withinMs),
       offers: (worker) => this.#worker.members().some(({ id, plans }) => id === worker && Object.keys(plans).length > 0),
       elected: (epoch) => this.#leads(epoch),
       unfit: (error) => this.#fail(error),
@@ -218,6 +224,33 @@ export class Replica {
     }
   }
 
+  // ── versions ──
+
+  async #askVerdict(worker: string, question: VerifyQuestion, withinMs: number): Promise<VerifyAnswer> {
+    const member = this.#worker.members().find(({ id }) => id === worker);
+    if (member === undefined) throw new MillraceError('HOST_LOST', `The worker ${worker} is no member any more.`);
+    return (await this.#calls.ask(member, 'verify', question, { timeout: withinMs })) as VerifyAnswer;
+  }
+
+  /** Why the program of this process cannot go on from that checkpoint; both sides say so. */
+  async #verify({ job: name, checkpoint }: VerifyQuestion): Promise<VerifyAnswer> {
+    const { internals, io, log } = this.#options;
+    const job = this.#offered.get(name);
+    if (job === undefined || typeof job.options.checkpoints !== 'object')
+      throw new MillraceError('JOB_NOT_FOUND', `This process does not run the job '${name}' with checkpoints.`);
+    const { restore: _begin, ...options } = job.options;
+    const files = filesOf(name, job.options.checkpoints, io);
+    // The folder may be mounted elsewhere here.
+    const own = below(files.checkpoints, nameIn(checkpoint));
+    const path = (await files.storage.find(own)) === 'file' ? own : checkpoint;
+    const { states } = await verifySnapshot(job.definition, options, path, internals.operators);
+    const why = states
+      .filter(({ outcome }) => outcome === 'refused')
+      .map(({ uid, state, sentence, todo }) => `${state === undefined ? uid : `${uid}/${state}`}: ${sentence}${todo === undefined ? '' : ` ${todo}`}`);
+    if (why.length > 0) log.error({ job: name, checkpoint, why }, `This version of '${name}' cannot take over, and stands by: ${why.join(' ')}`);
+    return why;
+  }
+
   // ── jobs ──
 
   /** This process can run that job from now on, and lead it. */
@@ -269,10 +302,11 @@ export class Replica {
   /** B1. */
   async #handOver(cause: Error): Promise<void> {
     if (this.#leader === undefined) return;
-    if (this.#leader.leads) return this.#leader.handOver(cause);
-    // Listed without jobs it is given no more tasks; then those that it has are moved.
+    const { leads } = this.#leader;
+    if (leads) await this.#leader.handOver(cause);
+    // Listed without jobs it is given no more tasks, and no candidate lets it pass; then those that it has are moved.
     for (const name of this.#offered.keys()) await this.#worker.remove(name);
-    if (this.#elected !== undefined) await this.ask(this.#elected, 'drain', { worker: this.#worker.id }, { timeout: DRAIN_MS });
+    if (!leads && this.#elected !== undefined) await this.ask(this.#elected, 'drain', { worker: this.#worker.id }, { timeout: DRAIN_MS });
   }
 
   /** B2. */

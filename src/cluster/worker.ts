@@ -38,6 +38,8 @@ export interface WorkerJob {
   readonly definition: { readonly name: string; build(): Node[] };
   /** What members compare: `planHashOf`. */
   readonly planHash: string;
+  /** How many slots it takes at least; default 1. */
+  readonly needs?: number | undefined;
   readonly backend: StateBackend;
   readonly storage: SnapshotStorage | undefined;
   /** The same as data (thread-data.ts), where hosts run in threads. */
@@ -107,7 +109,7 @@ interface Asked {
   readonly reject: (error: unknown) => void;
 }
 
-/** What members compare to know that they run the same program; the same at any parallelism. */
+/** What members compare to know that they run the same program; the same at any parallelism. `version`: what the program says of itself, or that of its code (code-version.ts). */
 export function planHashOf(definition: { build(): Node[] }, version: string | undefined): string {
   return buildGraph(definition.build(), { parallelism: 1, version }).plan.hash;
 }
@@ -174,7 +176,7 @@ export class Worker {
     if (!Number.isInteger(slots) || slots < 0) throw new MillraceError('OPTION_INVALID', `slots ${slots}: it is a whole number from 0 on.`);
     const address = addressOf(await this.connections.listen(), this.#options.advertise);
     const hosts = threads === undefined || threads.count < 2 ? {} : { hosts: threads.count };
-    this.#member = { id: this.id, address, slots, version, plans: this.#plans(), ...hosts };
+    this.#member = { id: this.id, address, slots, version, ...this.#programs(), ...hosts };
     this.#membership = await join(client, this.#member);
     this.#members = await MemberList.follow(client, this.#ended.signal, {
       log,
@@ -233,12 +235,16 @@ export class Worker {
   }
 
   async #update(): Promise<void> {
-    this.#member = { ...this.#member, plans: this.#plans() };
+    this.#member = { ...this.#member, ...this.#programs() };
     await this.#membership.update(this.#member);
   }
 
-  #plans(): Record<string, string> {
-    return Object.fromEntries([...this.#jobs].map(([name, { planHash }]) => [name, planHash]));
+  #programs(): Pick<Member, 'plans' | 'needs'> {
+    const jobs = [...this.#jobs];
+    return {
+      plans: Object.fromEntries(jobs.map(([name, { planHash }]) => [name, planHash])),
+      needs: Object.fromEntries(jobs.map(([name, { needs = 1 }]) => [name, needs])),
+    };
   }
 
   /** K1: a leader of that epoch was heard of. */

@@ -785,6 +785,11 @@ export class JobRun {
     this.#finished.reject(cause);
   }
 
+  /** The newest checkpoint stays while it is read; undefined: there is none. */
+  readingNewest<T>(read: (newest: CheckpointInfo | undefined) => Promise<T>): Promise<T> {
+    return this.#coordinator === undefined ? read(undefined) : this.#coordinator.reading(read);
+  }
+
   /** As `abandon`, behind a checkpoint that sources stop at and its commits: whoever goes on has nothing to repeat. Where there can be none, without it. */
   async handOver(cause: unknown): Promise<void> {
     if (this.status === 'running' && this.#snapshots !== undefined && this.#coordinatorRef !== undefined && !this.#rescaling) {

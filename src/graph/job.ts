@@ -101,7 +101,7 @@ export interface RunOptions {
   parallelism?: number | { min: number; max: number };
   /** Number of key groups: the power of two at or above 1.5 × parallelism, at least 128; fixed by the first snapshot. */
   maxParallelism?: number;
-  /** Of the program; part of the plan's hash. */
+  /** Of the program; part of the plan's hash. In a cluster replicas with another one stand by; default there: a hash of the module's code. */
   version?: string;
   /** Run in so many threads of this process beside this one, which then only supervises; 0 by default: in this thread. Needs `module`. */
   threads?: number;

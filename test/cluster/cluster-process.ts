@@ -19,6 +19,8 @@ export interface ReplicaSettings {
   readonly sessionTimeout?: number;
   readonly backend?: 'memory' | 'level';
   readonly options?: RunOptions;
+  /** Of the operator that counts: another version of the program may call it otherwise. */
+  readonly uid?: string;
 }
 
 export type Said =
@@ -31,7 +33,16 @@ export type Said =
   | { readonly kind: 'ended'; readonly result?: unknown; readonly code?: string; readonly message?: string }
   | { readonly kind: 'log'; readonly level: string; readonly text: string; readonly fields: unknown };
 
-const { connect, folder, count, pause, sessionTimeout = 4000, backend = 'memory', options = {} } = JSON.parse(process.env.MILLRACE_REPLICA!) as ReplicaSettings;
+const {
+  connect,
+  folder,
+  count,
+  pause,
+  sessionTimeout = 4000,
+  backend = 'memory',
+  options = {},
+  uid = 'counts',
+} = JSON.parse(process.env.MILLRACE_REPLICA!) as ReplicaSettings;
 const BATCH = 20;
 /** While this is there, no record behind the first half is read: what is to happen in the middle of the job does, on a busy machine too. */
 const HELD = join(folder, 'held');
@@ -60,7 +71,7 @@ const counting = job('counting', (env) => {
     .source('in', numbers)
     .map((v) => ({ key: `k${v % 7}`, n: 1 }))
     .keyBy((v) => v.key)
-    .reduce('counts', (left, right) => {
+    .reduce(uid, (left, right) => {
       left.n += right.n;
       return left;
     })

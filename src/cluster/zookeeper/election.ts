@@ -11,7 +11,9 @@
 //      up, and another one is taken at the end of the line.
 //  L4  `ended` is told in time by a timer, where the event loop runs; what excludes two leaders at a resource is the epoch.
 //  L5  The epoch only rises. It is 1 in the first term of a cluster.
+//  L6  Who is first and lets others pass gives its place up and takes the last one. So it goes on for as long as it lets them pass: some of them must stand as well.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../../errors.ts';
 import type { Client, Operation } from './client.ts';
 import { isPassing, refusalOf, ZooKeeperError } from './errors.ts';
@@ -39,15 +41,21 @@ export interface Term {
   resign(): Promise<void>;
 }
 
+/** L6. */
+export type Yields = () => Promise<boolean>;
+
+/** How long one who lets others pass stays out of the line. */
+const PASSED_MS = 200;
+
 /**
  * Terms, one after the other, until the signal aborts, which ends the present one. The next is begun when the one before is over and is asked for; whoever leaves the loop resigns.
- * `value` is what others see of the leader: its address.
+ * `value` is what others see of the leader: its address. `yields` is asked by who is first, before it takes the leadership.
  */
-export async function* terms(client: Client, value: unknown, signal: AbortSignal): AsyncGenerator<Term, void> {
+export async function* terms(client: Client, value: unknown, signal: AbortSignal, yields?: Yields): AsyncGenerator<Term, void> {
   while (!signal.aborted) {
     let term: HeldTerm | undefined;
     try {
-      term = await elected(client, value, signal);
+      term = await elected(client, value, signal, yields);
     } catch (error) {
       // The place went with its session, or the servers are away.
       if (signal.aborted || !isPassing(error)) throw error;
@@ -76,13 +84,22 @@ async function leftBy(term: HeldTerm, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function elected(client: Client, value: unknown, signal: AbortSignal): Promise<HeldTerm | undefined> {
+async function elected(client: Client, value: unknown, signal: AbortSignal, yields?: Yields): Promise<HeldTerm | undefined> {
   await client.make(LEADER);
-  const place = await Place.take(client, CANDIDATES, Buffer.from(JSON.stringify(value ?? null)));
+  const stand = (): Promise<Place> => Place.take(client, CANDIDATES, Buffer.from(JSON.stringify(value ?? null)));
+  let place = await stand();
   try {
     for (;;) {
       await place.first(signal);
       if (signal.aborted) break;
+      if ((await yields?.()) === true) {
+        await place.leave();
+        await sleep(PASSED_MS, undefined, { signal }).catch(() => {
+          // Aborted: the last look at the signal is behind.
+        });
+        place = await stand();
+        continue;
+      }
       const epoch = await take(client, place, value);
       if (epoch !== undefined) return new HeldTerm(client, place, epoch, signal);
     }

@@ -8,6 +8,7 @@
 //      behind the beginning of its lineage in the registry, and before its first task opens: from then on it goes on from its newest checkpoint, whatever it was to be
 //      restored from.
 //  J3  What is stored says how to run a job, and never what it is: programs travel as modules of the replicas.
+//  J5  `plan` is the plan that is in force: of whoever ran the job last, or is to run it next. Replicas with another one stand by (versions.ts).
 
 import type { JobResult } from '../../graph/job.ts';
 import type { Client, Operation } from './client.ts';
@@ -24,6 +25,8 @@ export interface WantedJob {
   /** J4. */
   readonly run?: string;
   readonly begun?: boolean;
+  /** J5. */
+  readonly plan?: string;
   /** Plain data: parallelism, checkpoints, restarts … */
   readonly options: Readonly<Record<string, unknown>>;
   readonly until: Until;
@@ -65,9 +68,14 @@ export class JobStore {
     return this.#change(name, run, (job) => ({ ...job, until }), []);
   }
 
-  /** J4. @throws LEADER_DEPOSED */
-  begun(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined): Promise<boolean> {
-    return this.#led(term, name, run, (job) => ({ ...job, begun: true }));
+  /** J4, J5. @throws LEADER_DEPOSED */
+  begun(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, plan: string): Promise<boolean> {
+    return this.#led(term, name, run, (job) => ({ ...job, begun: true, plan }));
+  }
+
+  /** J5. @throws LEADER_DEPOSED */
+  planned(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, plan: string): Promise<boolean> {
+    return this.#led(term, name, run, (job) => ({ ...job, plan }));
   }
 
   /** Other options, by the leader. @throws LEADER_DEPOSED */
@@ -189,8 +197,8 @@ function bytesOf(value: WantedJob & { nonce: string }): Buffer {
   return Buffer.from(JSON.stringify(value));
 }
 function jobIn(value: Buffer): WantedJob {
-  const { name, options, until, run, begun } = JSON.parse(value.toString()) as WantedJob;
-  return { name, options, until, ...(run === undefined ? {} : { run }), ...(begun === undefined ? {} : { begun }) };
+  const { name, options, until, run, begun, plan } = JSON.parse(value.toString()) as WantedJob;
+  return { name, options, until, ...(run === undefined ? {} : { run }), ...(begun === undefined ? {} : { begun }), ...(plan === undefined ? {} : { plan }) };
 }
 function jobsIn(nodes: ReadonlyMap<string, Buffer>): WantedJob[] {
   return [...nodes.values()].map(jobIn);

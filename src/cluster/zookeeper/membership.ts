@@ -4,6 +4,7 @@
 //  M1  A member is listed while its session lives, and again after an expiry, by itself (kept-node.ts). One whose process died goes when its session's time is over.
 //  M2  The set is given whole, in the order of ids, each time a member comes, goes, or says something else of itself; never the same set twice in a row.
 //  M3  A node that is no member (of a newer version, or written by hand) is left out.
+//  M4  `born` is drawn when it joins for the first time and stays, also over an expiry: of two members the one that joined later has the larger one.
 
 import type { Client } from './client.ts';
 import { followedFolder } from './follow.ts';
@@ -24,6 +25,10 @@ export interface Member {
   readonly version: string;
   /** By job: the hash of the plan that it would run (protocols 21). */
   readonly plans: Readonly<Record<string, string>>;
+  /** By job: how many slots it takes at least; 1 where it does not say. */
+  readonly needs?: Readonly<Record<string, number>>;
+  /** M4; said a moment after it has joined. */
+  readonly born?: number;
 }
 
 export interface Membership {
@@ -34,9 +39,13 @@ export interface Membership {
 
 export async function join(client: Client, member: Member): Promise<Membership> {
   const { id } = member;
-  const kept = await KeptNode.open(client, `${MEMBERS}/${nodeName(id)}`, bytesOf(member));
+  const path = `${MEMBERS}/${nodeName(id)}`;
+  const kept = await KeptNode.open(client, path, bytesOf(member));
+  // M4.
+  const born = Number((await client.get(path))?.stat.czxid ?? 0n);
+  await kept.set(bytesOf({ ...member, born }));
   return {
-    update: (changed) => kept.set(bytesOf({ ...changed, id })),
+    update: (changed) => kept.set(bytesOf({ ...changed, id, born })),
     leave: () => kept.close(),
   };
 }
@@ -60,10 +69,15 @@ function bytesOf(member: Member): Buffer {
 /** M3. */
 function memberIn(value: Buffer): Member[] {
   try {
-    const { id, address, slots, hosts, version, plans } = JSON.parse(value.toString()) as Member;
+    const { id, address, slots, hosts, version, plans, needs, born } = JSON.parse(value.toString()) as Member;
     const whole =
       typeof id === 'string' && typeof address === 'string' && typeof slots === 'number' && typeof version === 'string' && typeof plans === 'object';
-    return whole && plans !== null ? [{ id, address, slots, ...(typeof hosts === 'number' ? { hosts } : {}), version, plans }] : [];
+    const more = {
+      ...(typeof hosts === 'number' ? { hosts } : {}),
+      ...(typeof needs === 'object' && needs !== null ? { needs } : {}),
+      ...(typeof born === 'number' ? { born } : {}),
+    };
+    return whole && plans !== null ? [{ id, address, slots, version, plans, ...more }] : [];
   } catch {
     return [];
   }

@@ -2,7 +2,7 @@
 
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Client } from '../../../src/cluster/zookeeper/client.ts';
-import { followedLeader, type Term, terms } from '../../../src/cluster/zookeeper/election.ts';
+import { followedLeader, type Term, terms, type Yields } from '../../../src/cluster/zookeeper/election.ts';
 import { CANDIDATES, LEADER } from '../../../src/cluster/zookeeper/paths.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text, told, until } from './clients.ts';
@@ -12,8 +12,8 @@ class Candidate {
   readonly #ending = new AbortController();
   readonly #terms: AsyncGenerator<Term, void>;
 
-  constructor(client: Client, name: string) {
-    this.#terms = terms(client, name, this.#ending.signal);
+  constructor(client: Client, name: string, yields?: Yields) {
+    this.#terms = terms(client, name, this.#ending.signal, yields);
     onTestFinished(() => this.leave());
   }
   elected(): Promise<Term> {
@@ -50,6 +50,19 @@ function standing(client: Client, count: number): Promise<string[]> {
 
 describe.skipIf(NO_ZOOKEEPER)('an election', () => {
   const client = clientsForTests();
+
+  it('is won by the next one where who is first lets others pass, and by that one when it does so no more', async () => {
+    const root = freshRoot();
+    let passes = true;
+    const polite = new Candidate(await client({ root }), 'polite', async () => passes);
+    const later = polite.elected();
+    const other = new Candidate(await client({ root }), 'other');
+    const term = await other.elected();
+    expect(term.epoch).toBe(1);
+    passes = false;
+    await other.leave();
+    expect((await later).epoch).toBe(2);
+  });
 
   it('has one leader at a time, in the order of the line, each in a higher epoch', async () => {
     const root = freshRoot();

@@ -23,16 +23,35 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
     const root = freshRoot();
     const [a, b, c] = [await client({ root }), await client({ root }), await client({ root })];
     const sets = followedMembers(c, new AbortController().signal);
+    const settled = async (count: number): Promise<Member[]> =>
+      (await until(sets, (all) => all.length === count && all.every(({ born }) => born !== undefined))).map(({ born: _, ...said }) => said);
     expect((await sets.next()).value).toEqual([]);
     const first = await join(a, member('a'));
-    expect((await sets.next()).value).toEqual([member('a')]);
+    expect(await settled(1)).toEqual([member('a')]);
     await c.create(`${MEMBERS}/garbage`, text('not json'));
     const second = await join(b, member('b'));
-    expect((await sets.next()).value).toEqual([member('a'), member('b')]);
-    await first.update({ ...member('a'), plans: { wc: 'def' } });
-    expect((await sets.next()).value).toEqual([{ ...member('a'), plans: { wc: 'def' } }, member('b')]);
+    expect(await settled(2)).toEqual([member('a'), member('b')]);
+    await first.update({ ...member('a'), plans: { wc: 'def' }, needs: { wc: 3 } });
+    expect(await settled(2)).toEqual([{ ...member('a'), plans: { wc: 'def' }, needs: { wc: 3 } }, member('b')]);
     await second.leave();
-    expect(await until(sets, (all) => all.length === 1)).toEqual([{ ...member('a'), plans: { wc: 'def' } }]);
+    expect(await settled(1)).toEqual([{ ...member('a'), plans: { wc: 'def' }, needs: { wc: 3 } }]);
+  });
+
+  it('a member that joined later says so, also when its session has expired and another one has joined since', async () => {
+    const root = freshRoot();
+    const proxy = await TcpProxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const first = await client({ root, connect: proxy.connect, sessionTimeoutMs: 1000 });
+    const other = await client({ root });
+    const sets = followedMembers(other, new AbortController().signal);
+    await join(first, member('z'));
+    await join(other, member('a'));
+    const older = ([a, z]: readonly Member[]): boolean => z !== undefined && z.born! < a!.born!;
+    await until(sets, older);
+    proxy.cut();
+    await until(sets, (all) => all.length === 1);
+    proxy.mend();
+    expect(older(await until(sets, (all) => all.length === 2))).toBe(true);
   });
 
   it('what is kept comes back by itself where it is removed by hand, and after an expired session, once', async () => {

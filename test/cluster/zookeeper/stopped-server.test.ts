@@ -39,7 +39,7 @@ describe.skipIf(NO_ZOOKEEPER)('a server of ZooKeeper that', () => {
     expect([next.epoch, next.isLeader(), term.isLeader()]).toEqual([2, true, false]);
     const late = a.multi([term.check, { kind: 'create', path: '/late', value: text('') }]);
     await expect(late).rejects.toMatchObject({ reason: 'bad-version' });
-    expect(await until(followedMembers(b, new AbortController().signal), (all) => all.length === 1)).toEqual([member]);
+    expect(await until(followedMembers(b, new AbortController().signal), (all) => all.length === 1)).toMatchObject([member]);
     for (const ending of endings) ending.abort();
     await Promise.all(elections.map((each) => each.return()));
     await membership.leave();

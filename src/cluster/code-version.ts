@@ -1,0 +1,131 @@
+// The version of a program that says none of its own: a hash of the files that its module is made of. Two replicas have the same one where they run the same code, whatever
+// their folders are called (protocols 21 B).
+//
+// What counts: the module and every file that it imports by a relative or absolute path, and those of theirs, by content; packages by name and version, and those that they
+// depend on; packages that are linked from elsewhere (a monorepo's own) by the content of their code.
+//
+// Invariants:
+//  V1  Imports are looked for in the text: one that stands in a comment counts too, which does no harm. A name that is made up while the program runs is not seen: whoever
+//      loads code so gives `version`.
+//  V2  What cannot be found counts by its name. Nothing here fails for it: whether the module runs is seen when it is loaded.
+
+import { createHash } from 'node:crypto';
+import { readdir, readFile, realpath, stat } from 'node:fs/promises';
+import { isBuiltin } from 'node:module';
+import { dirname, join, sep } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const IMPORTS = /(?:\bfrom|\bimport|\brequire)\s*\(?\s*(["'`])([^"'`\n]+)\1/g;
+const CODE = /\.[cm]?[jt]sx?$|\.json$/;
+/** What TypeScript calls by the name that it will have: `./a.js` is a.ts. */
+const WRITTEN: Readonly<Record<string, readonly string[]>> = { js: ['ts', 'tsx'], mjs: ['mts'], cjs: ['cts'], jsx: ['tsx'] };
+/** What `require` adds. */
+const ENDINGS = ['.ts', '.js', '.mjs', '.cjs', '.json', '/index.ts', '/index.js', '/index.mjs', '/index.cjs'];
+
+const known = new Map<string, Promise<string>>();
+
+/** Read once: a module is loaded once. */
+export function codeVersionOf(module: string | URL): Promise<string> {
+  const address = typeof module === 'string' && !/^[a-z]+:/.test(module) ? pathToFileURL(module).href : String(module);
+  let version = known.get(address);
+  if (version === undefined) {
+    version = read(address);
+    known.set(address, version);
+  }
+  return version;
+}
+
+async function read(address: string): Promise<string> {
+  const parts = new Set<string>();
+  if (address.startsWith('file:')) await new Reading(parts).file(fileURLToPath(address));
+  else parts.add(address);
+  return createHash('sha256')
+    .update(JSON.stringify([...parts].sort()))
+    .digest('hex')
+    .slice(0, 16);
+}
+
+class Reading {
+  readonly #parts: Set<string>;
+  /** Files and folders of packages that were looked at. */
+  readonly #seen = new Set<string>();
+
+  constructor(parts: Set<string>) {
+    this.#parts = parts;
+  }
+
+  async file(path: string): Promise<void> {
+    if (this.#seen.has(path)) return;
+    this.#seen.add(path);
+    const text = await readFile(path).catch(() => undefined);
+    if (text === undefined) {
+      // V2.
+      this.#parts.add(`missing ${path.slice(path.lastIndexOf(sep) + 1)}`);
+      return;
+    }
+    this.#parts.add(createHash('sha256').update(text).digest('hex'));
+    if (path.endsWith('.json')) return;
+    const names = new Set([...text.toString('utf8').matchAll(IMPORTS)].map((match) => match[2]!));
+    for (const name of names) await this.#imported(name, dirname(path));
+  }
+
+  async #imported(name: string, folder: string): Promise<void> {
+    if (isBuiltin(name)) return;
+    if (name.startsWith('.') || name.startsWith('/') || name.startsWith('file:')) {
+      const path = name.startsWith('file:') ? fileURLToPath(name) : name.startsWith('.') ? join(folder, name) : name;
+      const found = await foundAt(path.replace(/[?#].*$/, ''));
+      // What only looks like an import.
+      if (found !== undefined) await this.file(found);
+    } else {
+      const [, own] = /^((?:@[^/]+\/)?[^/]+)/.exec(name) ?? [];
+      if (own !== undefined) await this.#package(own, folder);
+    }
+  }
+
+  async #package(name: string, from: string): Promise<void> {
+    const folder = await folderOf(name, from);
+    if (folder === undefined || this.#seen.has(folder)) return;
+    this.#seen.add(folder);
+    const { version, dependencies = {} } = await manifestIn(folder);
+    this.#parts.add(`${name}@${version}`);
+    if (!folder.split(sep).includes('node_modules')) return this.#linked(folder);
+    for (const other of Object.keys(dependencies)) await this.#package(other, folder);
+  }
+
+  async #linked(folder: string): Promise<void> {
+    for (const entry of await readdir(folder, { withFileTypes: true })) {
+      if (entry.name === 'node_modules' || entry.name.startsWith('.')) continue;
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) await this.#linked(path);
+      else if (entry.isFile() && CODE.test(entry.name)) await this.file(path);
+    }
+  }
+}
+
+async function foundAt(path: string): Promise<string | undefined> {
+  const [, stem, ending] = /^(.*)\.([a-z]+)$/.exec(path) ?? [];
+  const written = (WRITTEN[ending ?? ''] ?? []).map((other) => `${stem}.${other}`);
+  for (const each of [path, ...written, ...ENDINGS.map((end) => path + end)]) {
+    const there = await stat(each).catch(() => undefined);
+    if (there?.isFile() === true) return each;
+  }
+  return undefined;
+}
+
+/** Where the package of that name is that a file in that folder sees; without its links. */
+async function folderOf(name: string, from: string): Promise<string | undefined> {
+  for (let folder = from; ; folder = dirname(folder)) {
+    const at = await realpath(join(folder, 'node_modules', name)).catch(() => undefined);
+    if (at !== undefined) return at;
+    if (folder === dirname(folder)) return undefined;
+  }
+}
+
+async function manifestIn(folder: string): Promise<{ version?: string; dependencies?: Record<string, string> }> {
+  try {
+    return JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as { version?: string; dependencies?: Record<string, string> };
+  } catch {
+    // V2.
+    return {};
+  }
+}
