@@ -89,7 +89,7 @@ export const job = jobsOf({
       await job.join();
       try {
         const running = await openDoor(job, options);
-        await job.start();
+        await job.start(running.controlUrl);
         return running;
       } catch (error) {
         await job.withdraw(error);

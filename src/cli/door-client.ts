@@ -4,6 +4,7 @@ import { request } from 'node:http';
 import { request as requestTls } from 'node:https';
 import { CODES, type ErrorCode, MillraceError, messageOf } from '../errors.ts';
 import { announced } from '../observe/discovery.ts';
+import { doorsOfCluster, isNamed, type Where } from './where.ts';
 
 export interface JobSummary {
   readonly id: string;
@@ -18,8 +19,10 @@ export interface FoundJob extends JobSummary {
 }
 
 /** Jobs that answer; what is announced and does not answer has ended this moment. */
-export async function runningJobs(url: string | undefined): Promise<FoundJob[]> {
+export async function runningJobs(where: Where): Promise<FoundJob[]> {
+  const { url, zookeeper } = where;
   if (url !== undefined) return (await ask<JobSummary[]>(url, 'GET', '/jobs')).map((job) => ({ ...job, url }));
+  if (zookeeper !== undefined) return jobsOfCluster(await doorsOfCluster(where));
   const answers = await Promise.all(
     announced().map(async (found): Promise<FoundJob[]> => {
       try {
@@ -34,30 +37,42 @@ export async function runningJobs(url: string | undefined): Promise<FoundJob[]> 
       }
     }),
   );
-  const jobs = answers.flat();
-  // A job of a cluster has a door in each of its processes, and any of them answers for all of it.
+  return onceEach(answers.flat());
+}
+
+/** By any door that answers. @throws what the first one says, where none does */
+async function jobsOfCluster(doors: readonly string[]): Promise<FoundJob[]> {
+  const answers = await Promise.allSettled(doors.map(async (url) => (await ask<JobSummary[]>(url, 'GET', '/jobs')).map((job) => ({ ...job, url }))));
+  const jobs = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []));
+  const refused = answers.find((answer) => answer.status === 'rejected');
+  if (jobs.length === 0 && refused !== undefined) throw refused.reason;
+  return onceEach(jobs);
+}
+
+/** A job of a cluster has a door in each of its processes, and any of them answers for all of it. */
+function onceEach(jobs: readonly FoundJob[]): FoundJob[] {
   return jobs.filter((job, i) => jobs.findIndex(({ id }) => id === job.id) === i);
 }
 
-export async function chooseJob(name: string | undefined, url: string | undefined): Promise<FoundJob> {
-  return choose(name, await runningJobs(url));
+export async function chooseJob(name: string | undefined, where: Where): Promise<FoundJob> {
+  return choose(name, await runningJobs(where), isNamed(where) ? 'there' : 'on this machine');
 }
 
 /** One that runs needs no name. Pure. */
-export function choose(name: string | undefined, jobs: readonly FoundJob[]): FoundJob {
+export function choose(name: string | undefined, jobs: readonly FoundJob[], place = 'on this machine'): FoundJob {
   const meant = name === undefined ? jobs : jobs.filter((job) => job.name === name || job.id === name);
   const [only] = meant;
   if (only !== undefined && meant.length === 1) return only;
   const list = jobs.map((job) => `${job.name} (id ${job.id}, process ${job.pid})`).join(', ');
   if (jobs.length === 0)
-    throw new MillraceError('JOB_NOT_FOUND', name === undefined ? 'No job runs on this machine.' : `No job '${name}' runs on this machine; none does.`, {
-      todo: 'Start one with millrace run, or name a door with --url.',
+    throw new MillraceError('JOB_NOT_FOUND', name === undefined ? `No job runs ${place}.` : `No job '${name}' runs ${place}; none does.`, {
+      todo: 'Start one with millrace run, or name a door with --url, or a cluster with --zookeeper.',
     });
   if (meant.length > 1)
     throw new MillraceError('JOB_AMBIGUOUS', `${name === undefined ? 'Several jobs run' : `Several jobs are named '${name}'`}: ${list}.`, {
       todo: name === undefined ? 'Say which one is meant, by its name or id.' : 'Say which one is meant by its id.',
     });
-  throw new MillraceError('JOB_NOT_FOUND', `No job '${name}' runs on this machine; there is ${list}.`, { todo: 'Correct the name.' });
+  throw new MillraceError('JOB_NOT_FOUND', `No job '${name}' runs ${place}; there is ${list}.`, { todo: 'Correct the name.' });
 }
 
 /** Without a timeout: a stop answers when the job has ended. */

@@ -7,9 +7,9 @@ import type { CheckpointInfo, JobResult } from '../graph/job.ts';
 import { ask, chooseJob, type FoundJob, runningJobs } from './door-client.ts';
 import { CHECKPOINT_DIRECTORY, hasCheckpoints, storedCheckpoints } from './stored-checkpoints.ts';
 import { checkpointLines, jobLines, type ShownNode, treeLines } from './views.ts';
+import { isNamed, type Where } from './where.ts';
 
-export interface LookFlags {
-  url?: string;
+export interface LookFlags extends Where {
   json?: boolean;
   watch?: boolean;
   drain?: boolean;
@@ -19,14 +19,14 @@ export interface LookFlags {
 
 const WATCH_MS = 1000;
 
-export async function jobsCommand({ url, json }: LookFlags): Promise<void> {
-  const jobs = await runningJobs(url);
+export async function jobsCommand({ json, ...where }: LookFlags): Promise<void> {
+  const jobs = await runningJobs(where);
   if (json === true) print([JSON.stringify(jobs)]);
-  else print(jobs.length === 0 ? ['No job runs on this machine.'] : jobLines(jobs, Date.now()));
+  else print(jobs.length === 0 ? [`No job runs ${isNamed(where) ? 'there' : 'on this machine'}.`] : jobLines(jobs, Date.now()));
 }
 
-export async function treeCommand(name: string | undefined, { url, json, watch }: LookFlags): Promise<void> {
-  const job = await chooseJob(name, url);
+export async function treeCommand(name: string | undefined, { json, watch, ...where }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, where);
   do {
     let tree: ShownNode;
     try {
@@ -44,31 +44,31 @@ export async function treeCommand(name: string | undefined, { url, json, watch }
 }
 
 /** Of a job that runs, those that it retains; with a folder, and where none runs, those that lie there. */
-export async function checkpointsCommand(name: string | undefined, { url, json, checkpoints: folder }: LookFlags): Promise<void> {
-  const checkpoints = folder === undefined ? await retainedOf(name, url) : await storedCheckpoints(folder, name);
+export async function checkpointsCommand(name: string | undefined, { json, checkpoints: folder, ...where }: LookFlags): Promise<void> {
+  const checkpoints = folder === undefined ? await retainedOf(name, where) : await storedCheckpoints(folder, name);
   print(json === true ? [JSON.stringify(checkpoints)] : checkpointLines(checkpoints));
 }
 
-async function retainedOf(name: string | undefined, url: string | undefined): Promise<CheckpointInfo[]> {
+async function retainedOf(name: string | undefined, where: Where): Promise<CheckpointInfo[]> {
   let job: FoundJob;
   try {
-    job = await chooseJob(name, url);
+    job = await chooseJob(name, where);
   } catch (error) {
-    if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || url !== undefined || !(await hasCheckpoints())) throw error;
+    if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || isNamed(where) || !(await hasCheckpoints())) throw error;
     return storedCheckpoints(CHECKPOINT_DIRECTORY, name);
   }
   return ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));
 }
 
-export async function stopCommand(name: string | undefined, { url, json, drain, savepoint }: LookFlags): Promise<void> {
-  const job = await chooseJob(name, url);
+export async function stopCommand(name: string | undefined, { json, drain, savepoint, ...where }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, where);
   // Of this command's folder, not of the process that is stopped.
   const folder = savepoint === undefined ? {} : { savepoint: absolute(savepoint) };
   printResult(job, await ask<JobResult>(job.url, 'POST', at(job, 'stop'), { drain: drain === true, ...folder }), json);
 }
 
-export async function cancelCommand(name: string | undefined, { url, json }: LookFlags): Promise<void> {
-  const job = await chooseJob(name, url);
+export async function cancelCommand(name: string | undefined, { json, ...where }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, where);
   printResult(job, await ask<JobResult>(job.url, 'POST', at(job, 'cancel')), json);
 }
 

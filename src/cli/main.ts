@@ -14,6 +14,7 @@ import { checkpointCommand, repartitionCommand, rescaleCommand, savepointCommand
 import { addStateCommands } from './state-commands.ts';
 import { type ReplayFlags, replayCommand } from './state-replay.ts';
 import { type VerifyFlags, verifyCommand } from './state-verify.ts';
+import { withWhere } from './where.ts';
 import type { WorkerFlags } from './worker-command.ts';
 
 // Whoever read the output has gone: that is no reason to end what runs.
@@ -123,7 +124,7 @@ function command(
     .action(plan);
 
   const look = (name: string, about: string, act: (job: string | undefined, flags: LookFlags) => Promise<void>): Command =>
-    add(name, about).option('--url <url>', "address of the job's door, instead of looking on this machine").option('--json', 'answer with JSON').action(act);
+    withWhere(add(name, about)).option('--json', 'answer with JSON').action(act);
   look('tree [job]', 'Show every task of a job: state, restarts, records, watermark, last checkpoint', treeCommand).option(
     '--watch',
     'every second, until the job ends',
@@ -134,15 +135,14 @@ function command(
   );
   look('checkpoint [job]', 'Take a checkpoint now', checkpointCommand);
   const act = (name: string, about: string, run: (args: readonly string[], flags: LookFlags) => Promise<void>): Command =>
-    add(name, about).option('--url <url>', "address of the job's door, instead of looking on this machine").option('--json', 'answer with JSON').action(run);
+    withWhere(add(name, about)).option('--json', 'answer with JSON').action(run);
   act('savepoint <job-and-directory...>', 'Write all that a job holds into a folder that is yours: [job] DIR', savepointCommand);
   act('rescale <job-and-n...>', 'Go on with that many instances of each operator that does not say otherwise: [job] N', rescaleCommand);
   look('stop [job]', 'Stop a job behind a last checkpoint; the next start goes on from there', stopCommand)
     .option('--drain', 'let event time go to its end first, so that windows fire')
     .option('--savepoint <dir>', 'write what the last checkpoint holds into that folder too');
   look('cancel [job]', 'End a job at once; the next start begins anew', cancelCommand);
-  add('jobs', 'List the jobs that run on this machine')
-    .option('--url <url>', 'address of a door, instead of looking on this machine')
+  withWhere(add('jobs', 'List the jobs that run on this machine'))
     .option('--json', 'answer with JSON')
     .action((flags: LookFlags) => jobsCommand(flags));
   addStateCommands(program);
@@ -155,7 +155,7 @@ function addSnapshotCommands(
   verify: (snapshot: string, path: string, flags: VerifyFlags) => Promise<void>,
   replay: (path: string, flags: ReplayFlags) => Promise<void>,
 ): void {
-  state
+  const replays = state
     .command('replay <module>')
     .description('Show what became of one key: replay the job of a module from a snapshot, with its own sources, and touch nothing of it')
     .requiredOption('--at <snapshot>', 'a savepoint or checkpoint by its path, or a retained one by its id; latest is the newest')
@@ -166,10 +166,8 @@ function addSnapshotCommands(
     .option('--parallelism <n>', 'instances of each operator that does not say otherwise (1)')
     .option('--state <backend>', 'where the state of what stands in front is kept: memory, level or level:DIR')
     .option('--allow-non-restored-state', 'pass over the state of operators that the job does not have any more')
-    .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)')
-    .option('--url <url>', "address of the job's door, instead of looking on this machine")
-    .option('--json', 'lines of JSON')
-    .action(replay);
+    .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)');
+  withWhere(replays).option('--json', 'lines of JSON').action(replay);
   state
     .command('verify <snapshot> <module>')
     .description('Say of each state whether the job of a module can take over a savepoint or checkpoint; exit code 1 where it cannot')

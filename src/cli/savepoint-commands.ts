@@ -9,24 +9,24 @@ import { ask, chooseJob } from './door-client.ts';
 import { at, type LookFlags, print } from './look-commands.ts';
 import { countOf } from './option-values.ts';
 
-export async function checkpointCommand(name: string | undefined, { url, json }: LookFlags): Promise<void> {
-  const job = await chooseJob(name, url);
+export async function checkpointCommand(name: string | undefined, { json, ...where }: LookFlags): Promise<void> {
+  const job = await chooseJob(name, where);
   const checkpoint = await ask<CheckpointInfo>(job.url, 'POST', at(job, 'checkpoint'));
   print([json === true ? JSON.stringify(checkpoint) : `${job.name}: checkpoint ${checkpoint.id}`]);
 }
 
 /** The folder is one of this command's machine and working folder. */
-export async function savepointCommand(args: readonly string[], { url, json }: LookFlags): Promise<void> {
+export async function savepointCommand(args: readonly string[], { json, ...where }: LookFlags): Promise<void> {
   const { job: name, last } = nameAnd(args, 'a folder', 'millrace savepoint [job] DIR');
-  const job = await chooseJob(name, url);
+  const job = await chooseJob(name, where);
   const savepoint = await ask<SavepointInfo>(job.url, 'POST', at(job, 'savepoint'), { directory: absolute(last) });
   print([json === true ? JSON.stringify(savepoint) : `${job.name}: savepoint ${savepoint.id} in ${savepoint.path}, ${savepoint.bytes} bytes`]);
 }
 
-export async function rescaleCommand(args: readonly string[], { url, json }: LookFlags): Promise<void> {
+export async function rescaleCommand(args: readonly string[], { json, ...where }: LookFlags): Promise<void> {
   const { job: name, last } = nameAnd(args, 'a number', 'millrace rescale [job] N');
   const parallelism = countOf(last, 'rescale');
-  const job = await chooseJob(name, url);
+  const job = await chooseJob(name, where);
   const rescaled = await ask<{ parallelism: number; checkpoint: CheckpointInfo }>(job.url, 'POST', at(job, 'rescale'), { parallelism });
   print([json === true ? JSON.stringify(rescaled) : `${job.name}: runs at parallelism ${rescaled.parallelism}, from checkpoint ${rescaled.checkpoint.id}`]);
 }

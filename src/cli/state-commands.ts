@@ -20,11 +20,11 @@ import { at, print } from './look-commands.ts';
 import { countOf } from './option-values.ts';
 import { CHECKPOINT_DIRECTORY, hasCheckpoints, notFound, storedCheckpoint } from './stored-checkpoints.ts';
 import { editLines, table } from './views.ts';
+import { isNamed, type Where, withWhere } from './where.ts';
 
 /** How a snapshot is found by its id. */
-export interface SnapshotFlags {
+export interface SnapshotFlags extends Where {
   readonly job?: string;
-  readonly url?: string;
   readonly json?: boolean;
   readonly checkpoints?: string;
 }
@@ -43,13 +43,13 @@ const SCAN_LIMIT = 100;
 export function addStateCommands(program: Command): Command {
   const group = program.command('state').description('Look at keyed state: of a running job, a checkpoint or a savepoint');
   const add = (usage: string, about: string): Command =>
-    group
-      .command(usage)
-      .description(about)
-      .option('--at <snapshot>', 'a savepoint or checkpoint by its path, or a retained one by its id; latest is the newest')
-      .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)')
-      .option('--url <url>', "address of the job's door, instead of looking on this machine")
-      .option('--json', 'answer with JSON');
+    withWhere(
+      group
+        .command(usage)
+        .description(about)
+        .option('--at <snapshot>', 'a savepoint or checkpoint by its path, or a retained one by its id; latest is the newest')
+        .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)'),
+    ).option('--json', 'answer with JSON');
   const named = (command: Command): Command => command.option('--job <name>', 'which job, where several run or have checkpoints');
   add('ls [job]', 'List operators with their states, how many keys these have and how large they are').action((job: string | undefined, flags: Flags) =>
     listCommand({ ...flags, ...(job === undefined ? {} : { job }) }),
@@ -62,10 +62,9 @@ export function addStateCommands(program: Command): Command {
     .action(scanCommand);
   named(add('export <uid> [state]', 'Write all of it as lines of JSON; of a running job, as a checkpoint has it that is taken now')).action(exportCommand);
   const naming = (usage: string, about: string): Command =>
-    named(group.command(usage).description(about))
-      .option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)')
-      .option('--url <url>', "address of the job's door, instead of looking on this machine")
-      .option('--json', 'lines of JSON');
+    withWhere(
+      named(group.command(usage).description(about)).option('--checkpoints <dir>', 'where the checkpoints of a job lie that does not run (.millrace)'),
+    ).option('--json', 'lines of JSON');
   naming('diff <a> <b> [uid]', 'Show what differs between two snapshots, named as for --at').action(diffCommand);
   naming('edits <snapshot>', 'Show what was done to a snapshot without a job: who, when, of what it was made, what has changed').action(editsCommand);
   return group;
@@ -74,7 +73,7 @@ export function addStateCommands(program: Command): Command {
 async function listCommand(flags: Flags): Promise<void> {
   let states: readonly StateSummary[];
   if (flags.at === undefined) {
-    const job = await chooseJob(flags.job, flags.url);
+    const job = await chooseJob(flags.job, flags);
     states = await ask<StateSummary[]>(job.url, 'GET', at(job, 'state'));
   } else {
     const snapshot = await snapshotOf(flags.at, flags);
@@ -110,7 +109,7 @@ async function getCommand(uid: string, state: string, text: string | undefined, 
   const key = text === undefined ? undefined : keyOf(text);
   let answer: { found: boolean; value: unknown };
   if (flags.at === undefined) {
-    const job = await chooseJob(flags.job, flags.url);
+    const job = await chooseJob(flags.job, flags);
     answer = await ask(job.url, 'GET', question(job, 'get', { uid, state, key: text }));
   } else {
     const value = await (await snapshotOf(flags.at, flags)).get(uid, state, key);
@@ -130,7 +129,7 @@ async function scanCommand(uid: string, state: string | undefined, flags: ScanFl
   const limit = flags.limit === undefined ? SCAN_LIMIT : countOf(flags.limit, '--limit');
   const largest = flags.largest === undefined ? undefined : countOf(flags.largest, '--largest');
   if (flags.at === undefined) {
-    const job = await chooseJob(flags.job, flags.url);
+    const job = await chooseJob(flags.job, flags);
     const { prefix } = flags;
     const entries = await ask<Line[]>(
       job.url,
@@ -239,7 +238,7 @@ function question(job: FoundJob, what: 'get' | 'scan', params: Readonly<Record<s
 
 /** A checkpoint of the job that runs, as it is now. */
 async function taken(flags: Flags): Promise<SnapshotInspector> {
-  const job = await chooseJob(flags.job, flags.url);
+  const job = await chooseJob(flags.job, flags);
   const { path } = await ask<CheckpointInfo>(job.url, 'POST', at(job, 'checkpoint'));
   return openSnapshot(path, systemIo());
 }
@@ -255,10 +254,10 @@ export async function pathOfSnapshot(which: string, flags: SnapshotFlags): Promi
   if (flags.checkpoints !== undefined) return storedCheckpoint(flags.checkpoints, flags.job, id);
   let job: FoundJob;
   try {
-    job = await chooseJob(flags.job, flags.url);
+    job = await chooseJob(flags.job, flags);
   } catch (error) {
     // It does not run: what it has left lies where the command keeps checkpoints, unless an address was named.
-    if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || flags.url !== undefined || !(await hasCheckpoints())) throw error;
+    if ((error as Partial<MillraceError>).code !== 'JOB_NOT_FOUND' || isNamed(flags) || !(await hasCheckpoints())) throw error;
     return storedCheckpoint(CHECKPOINT_DIRECTORY, flags.job, id);
   }
   const retained = await ask<CheckpointInfo[]>(job.url, 'GET', at(job, 'checkpoints'));

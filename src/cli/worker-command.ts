@@ -18,6 +18,7 @@ import { type LoadedJob, loadJob } from './job-module.ts';
 import { checkpointsOf, countOf, durationOf, portOf, restoreOf, stateOf } from './option-values.ts';
 import { sayEvent, sayResult, warningsTo } from './run-command.ts';
 import { type Said, saying } from './said.ts';
+import { authOf } from './where.ts';
 
 export interface WorkerFlags {
   zookeeper: string;
@@ -144,15 +145,6 @@ function secretIn(path: string): string {
       todo: 'Name a file that this user can read.',
     });
   }
-}
-
-/** From the command line it would be in the list of processes: it is the name of a variable. */
-function authOf(variable: string | undefined): { auth?: { scheme: string; credentials: string } } {
-  if (variable === undefined) return {};
-  const credentials = process.env[variable];
-  if (credentials === undefined || !credentials.includes(':'))
-    throw new MillraceError('OPTION_INVALID', `The variable ${variable} holds no credentials.`, { todo: 'Set it to user:password.' });
-  return { auth: { scheme: 'digest', credentials } };
 }
 
 /** W1. */

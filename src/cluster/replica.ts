@@ -271,6 +271,13 @@ export class Replica {
     this.#leader.offers();
   }
 
+  /** By which the commands of another machine find the job. */
+  async announce(job: string, url: string): Promise<void> {
+    await this.#worker
+      .announce(job, url)
+      .catch((error) => this.#options.log.warn({ error: messageOf(error) }, `The door of '${job}' in this process is not found by way of ZooKeeper.`));
+  }
+
   #hosts({ definition: { name }, planHash }: OfferedJob, term: Term): Hosts {
     const { io, log } = this.#options;
     return new Workers({ worker: this.#worker, job: name, planHash, epoch: term.epoch, io, log });

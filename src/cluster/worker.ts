@@ -122,6 +122,7 @@ export class Worker {
   readonly #mesh: Mesh;
   readonly #ended = new AbortController();
   readonly #jobs: Map<string, WorkerJob>;
+  readonly #doors = new Map<string, string>();
   readonly #hosts = new Map<string, Held>();
   readonly #beginning = new Set<Promise<unknown>>();
   readonly #asked = new Map<number, Asked>();
@@ -229,8 +230,17 @@ export class Worker {
     await this.#update();
   }
 
+  /** Where that job's control door is; one that listens at every address is reached as the worker is. */
+  async announce(name: string, url: string): Promise<void> {
+    const door = new URL(url);
+    if (door.hostname === '0.0.0.0' || door.hostname === '[::]') door.hostname = new URL(`http://${this.#member.address}`).hostname;
+    this.#doors.set(name, door.origin);
+    await this.#update();
+  }
+
   /** Its hosts for that job end with their leader, and no others begin. */
   async remove(name: string): Promise<void> {
+    this.#doors.delete(name);
     if (this.#jobs.delete(name)) await this.#update();
   }
 
@@ -239,11 +249,12 @@ export class Worker {
     await this.#membership.update(this.#member);
   }
 
-  #programs(): Pick<Member, 'plans' | 'needs'> {
+  #programs(): Pick<Member, 'plans' | 'needs' | 'doors'> {
     const jobs = [...this.#jobs];
     return {
       plans: Object.fromEntries(jobs.map(([name, { planHash }]) => [name, planHash])),
       needs: Object.fromEntries(jobs.map(([name, { needs = 1 }]) => [name, needs])),
+      doors: Object.fromEntries(this.#doors),
     };
   }
 

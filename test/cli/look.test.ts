@@ -121,7 +121,7 @@ describe('which job is meant', () => {
   });
 
   it.each([
-    [['tree'], /^JOB_NOT_FOUND: No job runs on this machine\. Start one with millrace run, or name a door with --url\.$/, 1],
+    [['tree'], /^JOB_NOT_FOUND: No job runs on this machine\. Start one with millrace run, or name a door with --url, or a cluster with --zookeeper\.$/, 1],
     [['stop', 'x'], /^JOB_NOT_FOUND: No job 'x' runs on this machine/, 1],
     [['tree', '--url', 'http://127.0.0.1:1'], /^JOB_NOT_FOUND: Nothing answers at http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/, 1],
     [['tree', '--url', 'nonsense'], /^OPTION_INVALID: 'nonsense' is no address of a door/, 2],

@@ -19,7 +19,8 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('millrace worker', () => {
   it('joins with its jobs, is seen by the other commands, hands over at SIGTERM, and ends with its jobs', async () => {
     const connect = await zookeeperForTests();
     const module = place.write('ticking.mjs', TICKING);
-    const args = ['worker', '--zookeeper', connect, '--root', freshRoot(), '--checkpoints', join(place.folder, 'checkpoints'), '--every', '200ms', module];
+    const root = freshRoot();
+    const args = ['worker', '--zookeeper', connect, '--root', root, '--checkpoints', join(place.folder, 'checkpoints'), '--every', '200ms', module];
     const first = place.start(args);
     await first.said(/^ticking: joins$[\s\S]*^ticking: running$[\s\S]*^ticking: door at/m);
     await first.said(/^20 20$/m, 'stdout');
@@ -27,6 +28,13 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('millrace worker', () => {
     await second.said(/door at/);
     // One job, whichever of the two is asked.
     expect((JSON.parse((await place.run('jobs', '--json')).stdout) as object[]).length).toBe(1);
+    const there = ['--zookeeper', connect, '--root', root];
+    const [found, ...others] = JSON.parse((await place.run('jobs', ...there, '--json')).stdout) as { name: string; url: string }[];
+    expect([found?.name, others]).toEqual(['ticking', []]);
+    expect((await place.run('tree', 'ticking', ...there)).stdout).toMatch(/sum-0 +running/);
+    expect((await place.run('tree', 'ticking', ...there, '--url', found!.url)).code).toBe(0);
+    const elsewhere = await place.run('tree', '--zookeeper', connect, '--root', freshRoot());
+    expect(elsewhere).toMatchObject({ code: 1, stderr: expect.stringMatching(/^JOB_NOT_FOUND: There is no member of a cluster below /) as string });
     first.child.kill('SIGTERM');
     const left = await first.ended;
     expect(left).toMatchObject({ code: 0, signal: null });

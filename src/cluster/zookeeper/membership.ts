@@ -7,7 +7,7 @@
 //  M4  `born` is drawn when it joins for the first time and stays, also over an expiry: of two members the one that joined later has the larger one.
 
 import type { Client } from './client.ts';
-import { followedFolder } from './follow.ts';
+import { folderOf, followedFolder } from './follow.ts';
 import { KeptNode } from './kept-node.ts';
 import { MEMBERS, nodeName } from './paths.ts';
 
@@ -27,6 +27,8 @@ export interface Member {
   readonly plans: Readonly<Record<string, string>>;
   /** By job: how many slots it takes at least; 1 where it does not say. */
   readonly needs?: Readonly<Record<string, number>>;
+  /** By job: the address of its control door here. */
+  readonly doors?: Readonly<Record<string, string>>;
   /** M4; said a moment after it has joined. */
   readonly born?: number;
 }
@@ -50,6 +52,10 @@ export async function join(client: Client, member: Member): Promise<Membership> 
   };
 }
 
+export async function membersNow(client: Client): Promise<readonly Member[]> {
+  return [...(await folderOf(client, MEMBERS)).values()].flatMap((value) => memberIn(value));
+}
+
 /** M2. */
 export async function* followedMembers(client: Client, signal: AbortSignal): AsyncGenerator<readonly Member[], void> {
   let last: string | undefined;
@@ -69,12 +75,13 @@ function bytesOf(member: Member): Buffer {
 /** M3. */
 function memberIn(value: Buffer): Member[] {
   try {
-    const { id, address, slots, hosts, version, plans, needs, born } = JSON.parse(value.toString()) as Member;
+    const { id, address, slots, hosts, version, plans, needs, doors, born } = JSON.parse(value.toString()) as Member;
     const whole =
       typeof id === 'string' && typeof address === 'string' && typeof slots === 'number' && typeof version === 'string' && typeof plans === 'object';
     const more = {
       ...(typeof hosts === 'number' ? { hosts } : {}),
       ...(typeof needs === 'object' && needs !== null ? { needs } : {}),
+      ...(typeof doors === 'object' && doors !== null ? { doors } : {}),
       ...(typeof born === 'number' ? { born } : {}),
     };
     return whole && plans !== null ? [{ id, address, slots, version, plans, ...more }] : [];
