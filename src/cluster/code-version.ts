@@ -5,8 +5,8 @@
 // depend on; packages that are linked from elsewhere (a monorepo's own) by the content of their code.
 //
 // Invariants:
-//  V1  Imports are looked for in the text: one that stands in a comment counts too, which does no harm. A name that is made up while the program runs is not seen: whoever
-//      loads code so gives `version`.
+//  V1  Imports are looked for in the text: one that stands in a comment counts too, which does no harm. A name that is made up while the program runs is not seen, nor is one
+//      that a compiler alone understands (`paths` of TypeScript): whoever loads code so gives `version`.
 //  V2  What cannot be found counts by its name. Nothing here fails for it: whether the module runs is seen when it is loaded.
 
 import { createHash } from 'node:crypto';
@@ -76,6 +76,8 @@ class Reading {
       const found = await foundAt(path.replace(/[?#].*$/, ''));
       // What only looks like an import.
       if (found !== undefined) await this.file(found);
+    } else if (name.startsWith('#')) {
+      for (const path of await ownImports(name, folder)) await this.#imported(path, folder);
     } else {
       const [, own] = /^((?:@[^/]+\/)?[^/]+)/.exec(name) ?? [];
       if (own !== undefined) await this.#package(own, folder);
@@ -112,6 +114,27 @@ async function foundAt(path: string): Promise<string | undefined> {
   return undefined;
 }
 
+/** What `imports` of the package that the folder belongs to says of that name, under whatever condition. */
+async function ownImports(name: string, from: string): Promise<string[]> {
+  for (let folder = from; ; folder = dirname(folder)) {
+    const { imports = {}, found } = await manifestIn(folder);
+    if (found) {
+      const matching = Object.entries(imports).flatMap(([key, target]) => {
+        const [before, after] = key.split('*') as [string, string?];
+        const matches = after === undefined ? key === name : name.startsWith(before) && name.endsWith(after) && name.length >= key.length;
+        return matches ? leavesOf(target).map((leaf) => leaf.replaceAll('*', name.slice(before.length, name.length - (after?.length ?? 0)))) : [];
+      });
+      return matching.map((target) => (target.startsWith('.') ? join(folder, target) : target));
+    }
+    if (folder === dirname(folder)) return [];
+  }
+}
+
+function leavesOf(target: unknown): string[] {
+  if (typeof target === 'string') return [target];
+  return typeof target === 'object' && target !== null ? Object.values(target).flatMap(leavesOf) : [];
+}
+
 /** Where the package of that name is that a file in that folder sees; without its links. */
 async function folderOf(name: string, from: string): Promise<string | undefined> {
   for (let folder = from; ; folder = dirname(folder)) {
@@ -121,11 +144,17 @@ async function folderOf(name: string, from: string): Promise<string | undefined>
   }
 }
 
-async function manifestIn(folder: string): Promise<{ version?: string; dependencies?: Record<string, string> }> {
+interface Manifest {
+  readonly version?: string;
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly imports?: Readonly<Record<string, unknown>>;
+}
+
+async function manifestIn(folder: string): Promise<Manifest & { readonly found: boolean }> {
   try {
-    return JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as { version?: string; dependencies?: Record<string, string> };
+    return { ...(JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as Manifest), found: true };
   } catch {
     // V2.
-    return {};
+    return { found: false };
   }
 }

@@ -6,11 +6,14 @@ import { codeVersionOf } from '../../src/cluster/code-version.ts';
 import { temporaryFolder } from '../protocols/lab.ts';
 
 const PROGRAM = {
-  'job.ts': "import { factor } from './factor.js';\nimport type { Row } from './rows';\nimport { sum } from 'sums';\nexport default factor;",
+  'job.ts':
+    "import { factor } from './factor.js';\nimport type { Row } from './rows';\nimport { sum } from 'sums';\nimport { own } from '#lib/own.js';\nexport default factor;",
   'factor.ts': "export const factor = 2;\nexport const later = () => import('./later.mjs');",
   'rows/index.ts': 'export interface Row { n: number }',
   'later.mjs': "import limits from './limits.json' with { type: 'json' };",
   'limits.json': '{ "most": 5 }',
+  'package.json': '{ "imports": { "#lib/*": { "node": "./lib/*", "default": "./elsewhere/*" } } }',
+  'lib/own.ts': 'export const own = 1;',
   'unused.ts': 'export const nobody = 1;',
   'node_modules/sums/package.json': '{ "name": "sums", "version": "1.0.0", "dependencies": { "digits": "*" } }',
   'node_modules/sums/index.js': 'module.exports = 1;',
@@ -44,6 +47,7 @@ describe('the version of a program’s code', () => {
     ['a file that is imported by its folder', { 'rows/index.ts': 'export interface Row { n: string }' }],
     ['a file that is imported while it runs', { 'later.mjs': `${PROGRAM['later.mjs']} // 2` }],
     ['data that is imported', { 'limits.json': '{ "most": 6 }' }],
+    ['a file that has a name of its own in the package', { 'lib/own.ts': 'export const own = 2;' }],
     ['a package', { 'node_modules/sums/package.json': PROGRAM['node_modules/sums/package.json'].replace('1.0.0', '1.0.1') }],
     ['a package that a package depends on', { 'node_modules/digits/package.json': '{ "name": "digits", "version": "3.0.1" }' }],
   ] as const) {
