@@ -5,11 +5,12 @@
 //     TOGETHER  one array of the codec of state
 //     APART     each by itself
 //     COLUMN    primitives: one column
-//     RECORDS   objects of one shape: how many fields (varint), their names (codec), a column for each
+//     RECORDS   objects of few shapes: how many shapes (varint); of each, the bytes of its names (varint), how many fields (varint), their names (codec), how many
+//               records where there are several shapes (varint), a column for each field; where there are several, runs until all records are in one: which shape (u8), how many (varint)
 //   of keyed ones count × i32 hashes (LE), and the keys:
 //     0                each as its canonical bytes
 //     1                a column
-//     2 + f            those that stand in field f
+//     2 + f            those that stand in field f, where there is one shape
 //
 // Values are written by the codec of state, or as it would have them back: what cannot be stored cannot be sent either, and everything else arrives as it was.
 //
@@ -22,8 +23,8 @@ import { type ByteReader, type ByteWriter, decodeFrom, encodeInto, readKey, writ
 import { asError } from '../../errors.ts';
 import type { Key } from '../../graph/job.ts';
 import { BATCH_SIZE, Batch, takeBatch } from '../../runtime/batch.ts';
-import { ColumnPlace, readColumn, readRaw, readTimes, writeColumn, writeRaw, writeTimes } from './column.ts';
-import { JoinShape, keysOf, Shapes, SplitShape } from './record-columns.ts';
+import { ColumnPlace, readColumn, readRaw, readTimes, writeColumn, writeDoubles, writeRaw } from './column.ts';
+import { JoinShape, keysOf, readNames, Shapes, SplitShape } from './record-columns.ts';
 
 const KEYED = 1;
 const TOGETHER = 0;
@@ -39,12 +40,20 @@ export const RECORDS_MAX = 1 << 16;
 /** Fewer are not worth columns. */
 const COLUMNS_MIN = 8;
 
+/** More are not told apart in one batch. */
+const SHAPES_IN_BATCH = 16;
+
 const splits = new Shapes((keys) => new SplitShape(keys), { forgets: false });
 const joins = new Shapes((keys) => new JoinShape(keys), { forgets: true });
 const keyMemo = { plain: 0 };
 const valueMemo = { plain: 0 };
 const keyPlace = new ColumnPlace();
 const valuePlace = new ColumnPlace();
+/** The shapes of the batch that is written, in the order in which they were met, and which of them comes how often in a row. */
+const shapes: SplitShape[] = [];
+const runs: number[] = [];
+/** The shapes of the batch that is read. */
+const joined: JoinShape[] = [];
 
 /** The first record of a batch that cannot be encoded. */
 export class Unsendable extends Error {
@@ -61,29 +70,37 @@ export function writeBatch(out: ByteWriter, batch: Batch, from = 0, to = batch.s
   const n = to - from;
   out.u8(batch.keyed ? KEYED : 0);
   out.varint(n);
-  writeTimes(out, batch.timestamps, from, to);
-  let shape: SplitShape | undefined;
+  writeDoubles(out, batch.timestamps, from, to);
   const at = out.at;
   try {
-    shape = writeValues(out, batch.values, from, n);
-  } catch {
-    out.at = at;
     try {
-      writeApart(out, batch.values, from, n);
-    } catch (error) {
-      out.at = start;
-      throw error;
+      writeValues(out, batch.values, from, n);
+    } catch {
+      letGo();
+      out.at = at;
+      try {
+        writeApart(out, batch.values, from, n);
+      } catch (error) {
+        out.at = start;
+        throw error;
+      }
     }
+    if (batch.keyed) {
+      writeRaw(out, batch.hashes, from, n, 4);
+      writeKeys(out, batch.keys, from, n, shapes.length === 1 ? shapes[0] : undefined);
+    }
+  } finally {
+    letGo();
   }
-  if (batch.keyed) {
-    writeRaw(out, batch.hashes, from, n, 4);
-    writeKeys(out, batch.keys, from, n, shape);
-  }
-  shape?.clear(n);
 }
 
-/** The shape that they have, where they were written as records. */
-function writeValues(out: ByteWriter, values: readonly unknown[], from: number, n: number): SplitShape | undefined {
+function letGo(): void {
+  for (const shape of shapes) shape.clear();
+  shapes.length = 0;
+  runs.length = 0;
+}
+
+function writeValues(out: ByteWriter, values: readonly unknown[], from: number, n: number): void {
   const start = out.at;
   if (n >= COLUMNS_MIN) {
     const first = values[from];
@@ -91,34 +108,69 @@ function writeValues(out: ByteWriter, values: readonly unknown[], from: number, 
     if (kind === 'number' || kind === 'string' || kind === 'boolean') {
       out.u8(COLUMN);
       writeColumn(out, from === 0 ? values : values.slice(from, from + n), n, valueMemo);
-      return undefined;
+      return;
     }
-    const keys = keysOf(first);
-    const shape = keys === undefined ? undefined : splits.of(keys);
-    if (shape !== undefined) {
-      let written = false;
-      try {
-        written = shape.split(values, from, n);
-        if (written) writeRecords(out, shape, n);
-      } catch (error) {
-        shape.clear(n);
-        throw error;
-      }
-      if (written) return shape;
-      shape.clear(n);
+    if (splitAll(values, from, n)) {
+      writeRecords(out);
+      return;
     }
+    letGo();
   }
   out.at = start;
   out.u8(TOGETHER);
   encodeInto(out, n === values.length ? values : values.slice(from, from + n));
-  return undefined;
 }
 
-function writeRecords(out: ByteWriter, { keys, columns, memos }: SplitShape, n: number): void {
+/** Fills `shapes` and `runs`. False where there is a record that has no shape, or one that is not worth it. */
+function splitAll(values: readonly unknown[], from: number, n: number): boolean {
+  const to = from + n;
+  for (let at = from; at < to; ) {
+    let next = at;
+    let which = 0;
+    for (; which < shapes.length; which++) {
+      next = shapes[which]!.take(values, at, to);
+      if (next > at) break;
+    }
+    if (next === at) {
+      const shape = otherShape(values[at]);
+      if (shape === undefined) return false;
+      shapes.push(shape);
+      next = shape.take(values, at, to);
+      // What it inherits can be listed too.
+      if (next === at) return false;
+    }
+    runs.push(which, next - at);
+    at = next;
+  }
+  return true;
+}
+
+/** That of a record that has none of those met so far. */
+function otherShape(value: unknown): SplitShape | undefined {
+  if (shapes.length === SHAPES_IN_BATCH) return undefined;
+  const keys = keysOf(value);
+  const shape = keys === undefined ? undefined : splits.of(JSON.stringify(keys), () => keys);
+  return shape === undefined || shapes.includes(shape) || !shape.worth ? undefined : shape;
+}
+
+function writeRecords(out: ByteWriter): void {
   out.u8(RECORDS);
-  out.varint(keys.length);
-  for (const key of keys) encodeInto(out, key);
-  for (let k = 0; k < keys.length; k++) writeColumn(out, columns[k]!, n, memos[k]!);
+  out.varint(shapes.length);
+  for (const { names, columns, memos, rows } of shapes) {
+    out.varint(names.length);
+    out.raw(names);
+    if (shapes.length > 1) out.varint(rows);
+    for (let k = 0; k < columns.length; k++) {
+      const column = columns[k]!;
+      if (column instanceof Float64Array) writeDoubles(out, column, 0, rows);
+      else writeColumn(out, column, rows, memos[k]!);
+    }
+  }
+  if (shapes.length === 1) return;
+  for (let i = 0; i < runs.length; i += 2) {
+    out.u8(runs[i]!);
+    out.varint(runs[i + 1]!);
+  }
 }
 
 /** One that is nested as deeply as can be stored is too deep inside of an array; and one that cannot be stored is found so. */
@@ -134,7 +186,7 @@ function writeApart(out: ByteWriter, values: readonly unknown[], from: number, n
 }
 
 function writeKeys(out: ByteWriter, keys: readonly Key[], from: number, n: number, shape: SplitShape | undefined): void {
-  const field = shape === undefined ? -1 : fieldOf(keys, from, n, shape.columns);
+  const field = shape === undefined ? -1 : fieldOf(keys, from, n, shape);
   const kind = typeof keys[from];
   if (field >= 0) out.u8(KEYS_FIELD + field);
   else if (kind === 'string' || kind === 'number') {
@@ -146,18 +198,25 @@ function writeKeys(out: ByteWriter, keys: readonly Key[], from: number, n: numbe
   }
 }
 
-/** The field that the keys were taken from: −0 is no key, so numbers are looked at twice. */
-function fieldOf(keys: readonly Key[], from: number, n: number, columns: readonly (readonly unknown[])[]): number {
-  search: for (let k = 0; k < columns.length; k++) {
-    const column = columns[k]!;
-    if (column[0] !== keys[from]) continue;
-    for (let i = 0; i < n; i++) {
-      const x = column[i];
-      if (x !== keys[from + i] || (x === 0 && 1 / (x as number) < 0) || (typeof x !== 'string' && typeof x !== 'number')) continue search;
-    }
+/** The field that the keys were taken from, or −1. */
+function fieldOf(keys: readonly Key[], from: number, n: number, shape: SplitShape): number {
+  const { columns, keyField } = shape;
+  if (isKeys(columns[keyField]!, keys, from, n)) return keyField;
+  for (let k = 0; k < columns.length; k++) {
+    if (k === keyField || !isKeys(columns[k]!, keys, from, n)) continue;
+    shape.keyField = k;
     return k;
   }
   return -1;
+}
+
+/** −0 is no key, so numbers are looked at twice. */
+function isKeys(column: readonly unknown[] | Float64Array, keys: readonly Key[], from: number, n: number): boolean {
+  for (let i = 0; i < n; i++) {
+    const x = column[i];
+    if (x !== keys[from + i] || (x === 0 && 1 / (x as number) < 0) || (typeof x !== 'string' && typeof x !== 'number')) return false;
+  }
+  return true;
 }
 
 /** Reads the batch at the cursor, into one of the pool where it fits. Throws where the bytes are none. */
@@ -169,50 +228,74 @@ export function readBatch(from: ByteReader): Batch {
   const keyed = flags === KEYED;
   const batch = n > BATCH_SIZE ? new Batch(keyed, n) : takeBatch(keyed);
   readTimes(from, n, batch.timestamps);
-  const shape = readValues(from, n, batch.values);
+  joined.length = 0;
+  readValues(from, n, batch.values);
   if (keyed) {
     readRaw(from, batch.hashes, n, 4);
-    readKeys(from, n, batch.keys, shape);
+    readKeys(from, n, batch.keys, joined.length === 1 ? joined[0] : undefined);
   }
-  shape?.clear(n);
+  for (const shape of joined) shape.clear();
   batch.size = n;
   return batch;
 }
 
-function readValues(from: ByteReader, n: number, values: unknown[]): JoinShape | undefined {
+function readValues(from: ByteReader, n: number, values: unknown[]): void {
   const how = from.u8();
   switch (how) {
     case TOGETHER: {
       const read = decodeFrom(from);
       if (!Array.isArray(read) || read.length !== n) throw new RangeError('A batch has another number of values than it says.');
       for (let i = 0; i < n; i++) values[i] = read[i];
-      return undefined;
+      return;
     }
     case APART:
       for (let i = 0; i < n; i++) values[i] = decodeFrom(from);
-      return undefined;
+      return;
     case COLUMN: {
       const column = readColumn(from, n, valuePlace);
       for (let i = 0; i < n; i++) values[i] = column[i];
       valuePlace.clear(n);
-      return undefined;
+      return;
     }
-    case RECORDS: {
-      const keys: string[] = [];
-      for (let left = from.varint(); left > 0; left--) {
-        const key = decodeFrom(from);
-        if (typeof key !== 'string') throw new RangeError('A field has no name.');
-        keys.push(key);
-      }
-      const shape = joins.of(keys);
-      if (shape === undefined) throw new RangeError('Records have a shape that none can have.');
-      for (let k = 0; k < keys.length; k++) shape.columns[k] = readColumn(from, n, shape.places[k]!);
-      shape.join(values, n);
-      return shape;
-    }
+    case RECORDS:
+      readRecords(from, n, values);
+      return;
     default:
       throw new RangeError(`Values are not written in a way ${how}.`);
   }
+}
+
+function readRecords(from: ByteReader, n: number, values: unknown[]): void {
+  const count = from.varint();
+  if (count === 0 || count > SHAPES_IN_BATCH) throw new RangeError('Records have more shapes than a batch can have, or none.');
+  let left = n;
+  for (let s = 0; s < count; s++) {
+    const shape = readShape(from);
+    const rows = count === 1 ? n : from.varint();
+    if (rows > left) throw new RangeError('Shapes have more records than there are.');
+    left -= rows;
+    shape.rows = rows;
+    shape.joined = 0;
+    joined.push(shape);
+    for (let k = 0; k < shape.columns.length; k++) shape.columns[k] = readColumn(from, rows, shape.places[k]!);
+  }
+  if (left > 0) throw new RangeError('Shapes have fewer records than there are.');
+  if (count === 1) joined[0]!.join(values, 0, n);
+  for (let at = count === 1 ? n : 0; at < n; ) {
+    const shape = joined[from.u8()];
+    const run = from.varint();
+    if (shape === undefined || run === 0 || run > shape.rows - shape.joined) throw new RangeError('Records are of a shape that has no more of them.');
+    shape.join(values, at, run);
+    at += run;
+  }
+}
+
+function readShape(from: ByteReader): JoinShape {
+  const names = from.raw(from.varint());
+  // Its columns would be read over each other where one came twice.
+  const shape = joins.of(names.toString('latin1'), () => readNames(names));
+  if (shape === undefined || joined.includes(shape)) throw new RangeError('Records have a shape that none can have, or one that comes twice.');
+  return shape;
 }
 
 function readKeys(from: ByteReader, n: number, keys: Key[], shape: JoinShape | undefined): void {

@@ -89,8 +89,8 @@ function writeNumbers(out: ByteWriter, column: readonly unknown[], n: number): b
   return true;
 }
 
-/** Timestamps, which are numbers in any case. */
-export function writeTimes(out: ByteWriter, times: Float64Array, from: number, to: number): void {
+/** Numbers, as they are and no copies of them. */
+export function writeDoubles(out: ByteWriter, times: Float64Array, from: number, to: number): void {
   let whole = true;
   let min = Number.POSITIVE_INFINITY;
   let max = Number.NEGATIVE_INFINITY;
@@ -111,16 +111,38 @@ function writeFloats(out: ByteWriter, from: Float64Array, offset: number, n: num
     writeRaw(out, from, offset, n, 8);
     return;
   }
-  if (n > numbers.length) numbers = new Uint32Array(n);
   out.u8(INTEGERS);
   out.f64(min);
-  for (let i = 0; i < n; i++) numbers[i] = from[offset + i]! - min;
-  writeNumbered(out, n, max - min);
+  const width = widthOf(max - min);
+  out.u8(width);
+  out.need(n * width);
+  const { bytes } = out;
+  let { at } = out;
+  const end = offset + n;
+  if (width === 1) for (let i = offset; i < end; i++) bytes[at++] = from[i]! - min;
+  else if (width === 2) {
+    for (let i = offset; i < end; i++) {
+      const x = from[i]! - min;
+      bytes[at++] = x;
+      bytes[at++] = x >>> 8;
+    }
+  } else if (width === 4) {
+    if (n > numbers.length) numbers = new Uint32Array(n);
+    for (let i = 0; i < n; i++) numbers[i] = from[offset + i]! - min;
+    writeRaw(out, numbers, 0, n, 4);
+    return;
+  }
+  out.at = at;
+}
+
+/** Bytes that hold whole numbers of up to `max`. */
+function widthOf(max: number): 0 | 1 | 2 | 4 {
+  return max === 0 ? 0 : max < 0x100 ? 1 : max < 0x10000 ? 2 : 4;
 }
 
 /** What stands in `numbers`, none of them above `max`. */
 function writeNumbered(out: ByteWriter, n: number, max: number): void {
-  const width = max === 0 ? 0 : max < 0x100 ? 1 : max < 0x10000 ? 2 : 4;
+  const width = widthOf(max);
   out.u8(width);
   out.need(n * width);
   const { bytes } = out;
@@ -175,14 +197,20 @@ function writeBooleans(out: ByteWriter, column: readonly unknown[], n: number): 
 function writeWords(out: ByteWriter, column: readonly unknown[], n: number): boolean {
   words.clear();
   const most = n >> 1;
+  let before: unknown;
+  let number: number | undefined;
   for (let i = 0; i < n; i++) {
     const x = column[i];
-    if (typeof x !== 'string') return false;
-    let number = words.get(x);
-    if (number === undefined) {
-      number = words.size;
-      if (number >= most) return false;
-      words.set(x, number);
+    // What comes several times in a row is mostly one string.
+    if (x !== before || number === undefined) {
+      if (typeof x !== 'string') return false;
+      number = words.get(x);
+      if (number === undefined) {
+        number = words.size;
+        if (number >= most) return false;
+        words.set(x, number);
+      }
+      before = x;
     }
     numbers[i] = number;
   }
@@ -260,8 +288,9 @@ export function readColumn(from: ByteReader, n: number, place: ColumnPlace): Col
         return integers;
       }
       if (n > place.floats.length) place.floats = new Float64Array(n);
-      for (let i = 0; i < n; i++) place.floats[i] = numbers[i]! + least;
-      return place.floats;
+      const { floats } = place;
+      for (let i = 0; i < n; i++) floats[i] = numbers[i]! + least;
+      return floats;
     }
     case FLOATS:
       room(from, n, 8);
@@ -283,7 +312,8 @@ export function readColumn(from: ByteReader, n: number, place: ColumnPlace): Col
       readTexts(from, count, distinct);
       if (readNumbered(from, n) >= count && n > 0) throw new RangeError('A column has a word that is none.');
       const { any } = place;
-      for (let i = 0; i < n; i++) any[i] = distinct[numbers[i]!];
+      if (count === 1) any.fill(distinct[0], 0, n);
+      else for (let i = 0; i < n; i++) any[i] = distinct[numbers[i]!];
       return any;
     }
     default:
@@ -315,11 +345,21 @@ function readNumbered(from: ByteReader, n: number): number {
     readRaw(from, numbers, n, 4);
     for (let i = 0; i < n; i++) if (numbers[i]! > most) most = numbers[i]!;
   } else if (width === 1 || width === 2) {
-    const bytes = from.raw(n * width);
-    for (let i = 0; i < n; i++) {
-      const x = width === 1 ? bytes[i]! : bytes[2 * i]! | (bytes[2 * i + 1]! << 8);
-      numbers[i] = x;
-      if (x > most) most = x;
+    let { at } = from;
+    from.raw(n * width);
+    const { bytes } = from;
+    if (width === 1) {
+      for (let i = 0; i < n; i++) {
+        const x = bytes[at++]!;
+        numbers[i] = x;
+        if (x > most) most = x;
+      }
+    } else {
+      for (let i = 0; i < n; i++, at += 2) {
+        const x = bytes[at]! | (bytes[at + 1]! << 8);
+        numbers[i] = x;
+        if (x > most) most = x;
+      }
     }
   } else throw new RangeError(`Numbers do not have ${width} bytes.`);
   return most;
