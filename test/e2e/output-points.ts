@@ -16,6 +16,8 @@ import type { Workload } from './workloads.ts';
 export interface Output {
   readonly name: string;
   readonly steps: readonly string[];
+  /** Whether an attempt is fenced as a whole: also those of its writers that the newer one knows nothing of. Elsewhere the registry alone keeps those from committing, of which a zombie has a copy here. */
+  readonly fencesAll: boolean;
   /** A trial of its own, with what reads its rows. */
   open(step: string): Promise<{ readonly trial: Trial; readonly rows: () => Promise<string> }>;
 }
@@ -42,6 +44,7 @@ export function removeInputs(): void {
 export const FILES: Output = {
   name: 'files',
   steps: FILES_SINK_STEPS,
+  fencesAll: false,
   async open(step) {
     const trial = new Trial(inputOf(ONLY_CPU.has(step) ? 'cpu' : 'wc'), { every: 5 });
     return { trial, rows: async () => trial.rows() };
@@ -52,6 +55,7 @@ export function postgresOutput(database: () => Database): Output {
   return {
     name: 'PostgreSQL',
     steps: POSTGRES_SINK_STEPS,
+    fencesAll: true,
     async open() {
       const table = await database().table('word text, count int');
       const trial = new Trial(inputOf('wc'), { every: 5, postgres: { url: database().url, table } });
@@ -68,7 +72,7 @@ export async function runPoint(output: Output, step: string, how: Interruption, 
     const opened = await output.open(step);
     const { trial, rows } = opened;
     try {
-      const wrong = [...(await interrupt(opened, step, how, { turn, pace })), ...trial.wrongRows(await rows())];
+      const wrong = [...(await interrupt(output, opened, step, how, { turn, pace })), ...trial.wrongRows(await rows())];
       if (wrong.length === 0) trial.remove();
       return wrong.map((sentence) => `${said}: ${sentence} (${trial.folder})`);
     } catch (error) {
@@ -81,6 +85,7 @@ export async function runPoint(output: Output, step: string, how: Interruption, 
 }
 
 async function interrupt(
+  { fencesAll }: Output,
   { trial, rows }: Awaited<ReturnType<Output['open']>>,
   step: string,
   how: Interruption,
@@ -106,7 +111,8 @@ async function interrupt(
       const { code, said, errors } = await goesOn(begun);
       return code === 0 && said?.status === 'finished' ? [] : [`the process that was stopped ended with ${code}\n${errors}`];
     }
-    await trial.finish({ parallelism: parallelism(2), checkpoints: trial.copyCheckpoints('taken-over') });
+    const successors = fencesAll ? parallelism(2) : parallelism(1) + 1;
+    await trial.finish({ parallelism: successors, checkpoints: trial.copyCheckpoints('taken-over') });
     const { code, signal, errors } = await goesOn(begun);
     // Whatever it still had to write must have been refused. Where it had nothing left, that says nothing; its rows are looked at all the same.
     if (code === 0 && trial.wrongRows(await rows()).length === 0) throw new NotReached('the zombie had nothing left to write');

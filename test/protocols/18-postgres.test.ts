@@ -98,6 +98,30 @@ describe.skipIf(NO_POSTGRES)('protocols 18: what excludes a zombie is a conditio
     await Promise.all([zombie.close(), next.close()]);
   });
 
+  it('writers of an older attempt are fenced that the new one knows nothing of: with a commit under way, between two, or opened late', async () => {
+    const table = await database.table('n int');
+    const { io, stopped, go } = stopping('sink.postgres.commit');
+    const of = { lineage: lineage() };
+    const sink = postgresSink<{ n: number }>({ url: database.url, table });
+    const [idle, other] = await Promise.all(['1', '2'].map((writer) => sink.open(sinkContext({ ...of, writer, attempt: 1 }))));
+    const busy = await postgresSink<{ n: number }>({ url: database.url, table }, io).open(sinkContext({ ...of, writer: '3', attempt: 1 }));
+    await other!.commit(6, rowsOf([6]));
+    const outcome = rejection(busy.commit(7, rowsOf([7])));
+    await stopped;
+    // It goes on with one instance, from a checkpoint that has none of them.
+    const next = await sink.open(sinkContext({ ...of, writer: '0', attempt: 2 }));
+    go();
+    expect(await outcome).toMatchObject({ code: 'POSTGRES_UNREACHABLE' });
+    for (const writer of [idle!, other!])
+      expect(await rejection(writer.commit(8, rowsOf([8])))).toMatchObject({ code: expect.stringMatching(/^(WRITER_FENCED|POSTGRES_UNREACHABLE)$/) as string });
+    expect(await rejection(sink.open(sinkContext({ ...of, writer: '4', attempt: 1 })))).toMatchObject({ code: 'WRITER_FENCED' });
+    await next.commit(9, rowsOf([9]));
+    expect(await database.numbers(table)).toEqual([6, 9]);
+    const back = await sink.open(sinkContext({ ...of, writer: '2', attempt: 3 }));
+    expect(await back.lastCommitted()).toBe(6);
+    await Promise.all([idle!, other!, busy, next, back].map((writer) => writer.close()));
+  });
+
   it('of a writer whose connection is gone between two commits nothing is lost: the next one makes another', async () => {
     const table = await database.table('n int');
     const context = sinkContext({ lineage: lineage() });

@@ -3,8 +3,10 @@
 //   <markerTable> (uid, lineage, writer → checkpoint, attempt)
 //
 // Invariants:
-//  M1  `open` raises `attempt`, waiting for whoever holds the row: a transaction of an older attempt is over before the marker is read. One that does not end is
-//      ended: its connection is closed by the server, which knows it by its name (protocols 18).
+//  M1  `open` raises `attempt` in every row of its lineage, waiting for whoever holds one: a transaction of an older attempt is over before the marker is read. One that
+//      does not end is ended: its connection is closed by the server, which knows it by its name (protocols 18). All rows, since an attempt is superseded as a whole: it may
+//      have writers that the newer one, with fewer instances or from an older checkpoint, knows nothing of. Openings of a lineage follow one another, so that no row of an
+//      older attempt is made beside one.
 //  M2  The first statement of a commit is the update of the row, on the condition that it says what this attempt read and that no newer attempt was here. One row, or
 //      everything is rolled back: of two attempts that commit the same checkpoint one waits for the other, and then finds nothing to update.
 //  M3  A row is made once in the life of an identity. A writer that a snapshot knows and that has no row has lost it: MARKER_LOST.
@@ -12,7 +14,7 @@
 import { createHash } from 'node:crypto';
 import { MillraceError } from '../../errors.ts';
 import type { SinkContext } from '../../graph/sink.ts';
-import { type Connection, quoted, sqlStateOf } from './connection.ts';
+import { type Connection, quoted, type Row, sqlStateOf } from './connection.ts';
 
 export interface Kept {
   /** Database and table: another one has no marker to lose. */
@@ -24,15 +26,18 @@ const LOCK_MS = 1000;
 const SAID_EVERY = 10;
 
 /** How the server lists the connection of a writer: by it older attempts are found. */
-export function connectionName({ uid, lineage, writer, attempt }: SinkContext): string {
-  return `${namePrefix({ uid, lineage, writer })}${attempt}`;
+export function connectionName(context: SinkContext): string {
+  return `${namePrefix(context)}${context.attempt}`;
 }
 
-function namePrefix({ uid, lineage, writer }: Pick<SinkContext, 'uid' | 'lineage' | 'writer'>): string {
-  const of = createHash('sha256')
-    .update(JSON.stringify([uid, lineage, writer]))
-    .digest('hex');
-  return `millrace-${of.slice(0, 16)}-`;
+function namePrefix(context: Pick<SinkContext, 'uid' | 'lineage'>): string {
+  return `millrace-${digestOf(context).toString('hex').slice(0, 16)}-`;
+}
+
+function digestOf({ uid, lineage }: Pick<SinkContext, 'uid' | 'lineage'>): Buffer {
+  return createHash('sha256')
+    .update(JSON.stringify([uid, lineage]))
+    .digest();
 }
 
 export class Marker {
@@ -53,46 +58,50 @@ export class Marker {
   /** The newest checkpoint that is committed, behind the fence (M1). `born`: a snapshot knows of this writer. */
   async open(born: boolean): Promise<number> {
     await this.#ensureTable();
-    for (;;) {
-      const raised = await this.#raise();
-      if (raised !== undefined) return raised;
-      const there = await this.#read();
-      if (there !== undefined) throw this.#fenced(there.attempt);
-      if (born) throw this.#lost('its row is gone');
-      await this.#connection.query(
-        `INSERT INTO ${quoted(this.#table)} (uid, lineage, writer, checkpoint, attempt) VALUES ($1, $2, $3, 0, $4) ON CONFLICT DO NOTHING`,
-        [...this.#identity, this.#context.attempt],
-      );
+    const { attempt, log, uid } = this.#context;
+    for (let tries = 1; ; tries++) {
+      await this.#query('BEGIN');
+      try {
+        await this.#query(`SET LOCAL lock_timeout = ${LOCK_MS}`);
+        const opened = await this.#raise(born);
+        await this.#query('COMMIT');
+        return opened;
+      } catch (error) {
+        // The connection is closed by who opens, and with it the transaction.
+        if (sqlStateOf(error) !== '55P03') throw error;
+        await this.#query('ROLLBACK');
+        const ended = await this.#endOlder();
+        if (ended > 0) log.warn(`The sink '${uid}' has closed ${ended} connection(s) of an older attempt that held its marker.`);
+        else if (tries % SAID_EVERY === 0)
+          log.warn(`The sink '${uid}' waits for attempt ${attempt} to have its rows in ${this.#table}, which another transaction holds.`);
+      }
     }
   }
 
-  async #raise(): Promise<number | undefined> {
-    const { attempt, log, uid } = this.#context;
-    for (let tries = 1; ; tries++) {
-      await this.#connection.query('BEGIN');
-      try {
-        await this.#connection.query(`SET LOCAL lock_timeout = ${LOCK_MS}`);
-        const rows = await this.#connection.query(
-          `UPDATE ${quoted(this.#table)} SET attempt = $4 WHERE uid = $1 AND lineage = $2 AND writer = $3 AND attempt <= $4 RETURNING checkpoint`,
-          [...this.#identity, attempt],
-        );
-        await this.#connection.query('COMMIT');
-        return rows.length === 0 ? undefined : Number(rows[0]!.checkpoint);
-      } catch (error) {
-        if (sqlStateOf(error) !== '55P03') throw error;
-        await this.#connection.query('ROLLBACK');
-        const ended = await this.#endOlder();
-        if (ended > 0) log.warn(`The sink '${uid}' has closed ${ended} connection(s) of an older attempt that held its marker.`);
-        else if (tries % SAID_EVERY === 0) log.warn(`The sink '${uid}' waits for its row in ${this.#table}, which another transaction holds.`);
-      }
-    }
+  /** Within a transaction. */
+  async #raise(born: boolean): Promise<number> {
+    const { uid, lineage, attempt } = this.#context;
+    const table = quoted(this.#table);
+    await this.#query('SELECT pg_advisory_xact_lock($1)', [String(digestOf(this.#context).readBigInt64BE())]);
+    const [newest] = await this.#query(`SELECT max(attempt) AS attempt FROM ${table} WHERE uid = $1 AND lineage = $2`, [uid, lineage]);
+    if (Number(newest!.attempt ?? 0) > attempt) throw this.#fenced(Number(newest!.attempt));
+    await this.#query(`UPDATE ${table} SET attempt = $3 WHERE uid = $1 AND lineage = $2 AND attempt < $3`, [uid, lineage, attempt]);
+    const there = await this.#read();
+    if (there !== undefined) return there.checkpoint;
+    if (born) throw this.#lost('its row is gone');
+    await this.#query(`INSERT INTO ${table} (uid, lineage, writer, checkpoint, attempt) VALUES ($1, $2, $3, 0, $4)`, [...this.#identity, attempt]);
+    return 0;
+  }
+
+  #query(text: string, values?: readonly unknown[]): Promise<Row[]> {
+    return this.#connection.query(text, values);
   }
 
   /** How many. None where our role may not: the server then lets go of an idle transaction itself (sink.ts, S3). */
   async #endOlder(): Promise<number> {
     const prefix = namePrefix(this.#context);
     try {
-      const rows = await this.#connection.query(
+      const rows = await this.#query(
         `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE pid <> pg_backend_pid()
            AND CASE WHEN left(application_name, $1::int) = $2 AND substr(application_name, $1::int + 1) ~ '^[0-9]{1,18}$'
@@ -108,7 +117,7 @@ export class Marker {
 
   /** The first statement of a commit (M2), inside of its transaction. False: nothing may be committed. */
   async advance(from: number, to: number): Promise<boolean> {
-    const rows = await this.#connection.query(
+    const rows = await this.#query(
       `UPDATE ${quoted(this.#table)} SET checkpoint = $4, attempt = $5
        WHERE uid = $1 AND lineage = $2 AND writer = $3 AND checkpoint = $6 AND attempt <= $5 RETURNING 1`,
       [...this.#identity, to, this.#context.attempt, from],
@@ -132,18 +141,15 @@ export class Marker {
   }
 
   async #read(): Promise<{ checkpoint: number; attempt: number } | undefined> {
-    const rows = await this.#connection.query(
-      `SELECT checkpoint, attempt FROM ${quoted(this.#table)} WHERE uid = $1 AND lineage = $2 AND writer = $3`,
-      this.#identity,
-    );
+    const rows = await this.#query(`SELECT checkpoint, attempt FROM ${quoted(this.#table)} WHERE uid = $1 AND lineage = $2 AND writer = $3`, this.#identity);
     return rows.length === 0 ? undefined : { checkpoint: Number(rows[0]!.checkpoint), attempt: Number(rows[0]!.attempt) };
   }
 
   async #ensureTable(): Promise<void> {
-    const [there] = await this.#connection.query('SELECT to_regclass($1) IS NOT NULL AS here', [quoted(this.#table)]);
+    const [there] = await this.#query('SELECT to_regclass($1) IS NOT NULL AS here', [quoted(this.#table)]);
     if (there!.here === true) return;
     try {
-      await this.#connection.query(
+      await this.#query(
         `CREATE TABLE IF NOT EXISTS ${quoted(this.#table)} (uid text, lineage text, writer text, checkpoint bigint NOT NULL, attempt bigint NOT NULL,
          PRIMARY KEY (uid, lineage, writer))`,
       );
