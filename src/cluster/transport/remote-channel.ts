@@ -7,7 +7,8 @@
 //
 // Invariants:
 //  R1  Order is kept: batches and events of a channel leave in the order in which they entered, and nothing overtakes.
-//  R2  Of a channel at most `window` batches are sent and not yet taken by the receiving task, but for R3. Nothing is sent before there is a receiver.
+//  R2  Of a channel at most `window` batches are sent and not yet taken by the receiving task, but for R3; the window grows while the receiver keeps up, up to
+//      `windowMax` (incoming.ts). Nothing is sent before there is a receiver.
 //  R3  A barrier, a cancel marker or an end that enters takes everything in front of it along, without credit: none is ever stuck behind back-pressure. What went
 //      without credit is a debt, and until it is paid the sender has no credit in its own channel: so there are never more than its own bound beyond R2. A batch
 //      that is sent as several may make a debt too.
@@ -19,16 +20,20 @@
 import type { MillraceError } from '../../errors.ts';
 import type { Channel } from '../../runtime/channel.ts';
 import { BATCH, CLOSED, CREDIT, corrupt, EVENT, FrameReader, FrameWriter, MAIL, OPEN, UNWANTED } from './frame.ts';
-import { Incoming, type InOptions } from './incoming.ts';
+import { Incoming, type InOptions, type Window } from './incoming.ts';
 import type { Link } from './link.ts';
 import { Outgoing, type OutgoingLane, type OutOptions } from './outgoing.ts';
 
 /** Batches of a channel that may be sent and not taken. */
 export const WINDOW = 8;
+/** And where the receiver keeps up: what is sent while it, or this side, has its turn. */
+export const WINDOW_MAX = 64;
 
 export interface RemoteOptions {
   /** Default: 8 batches. */
   readonly window?: number | undefined;
+  /** Default: 64 batches, or `window` where that is given. */
+  readonly windowMax?: number | undefined;
   /** Given what `tell` sends at the other end. */
   readonly mail?: ((message: unknown) => void) | undefined;
 }
@@ -63,7 +68,7 @@ export class RemoteChannels {
   readonly figures: Readonly<RemoteFigures>;
   readonly #figures: RemoteFigures = { sent: 0, sentBytes: 0, received: 0, receivedBytes: 0, dropped: 0 };
   readonly #link: Link;
-  readonly #window: number;
+  readonly #window: Window;
   readonly #mail: ((message: unknown) => void) | undefined;
   readonly #writer: FrameWriter;
   readonly #reader = new FrameReader();
@@ -76,10 +81,10 @@ export class RemoteChannels {
   readonly #offers = new Map<string, Offer>();
   #next = 1;
 
-  constructor(link: Link, { window = WINDOW, mail }: RemoteOptions = {}) {
+  constructor(link: Link, { window, windowMax = window ?? WINDOW_MAX, mail }: RemoteOptions = {}) {
     this.figures = this.#figures;
     this.#link = link;
-    this.#window = window;
+    this.#window = { least: window ?? WINDOW, most: windowMax };
     this.#mail = mail;
     this.#writer = new FrameWriter(link.frameMax);
     this.#lane = {
@@ -150,9 +155,8 @@ export class RemoteChannels {
   }
 
   #bind(number: number, into: Incoming): void {
-    into.number = number;
     this.#in.set(number, into);
-    this.#link.send(this.#writer.credit(number, this.#window));
+    into.bind(number);
   }
 
   #take(frame: Buffer): void {
@@ -168,7 +172,7 @@ export class RemoteChannels {
         else {
           this.#figures.received += 1;
           this.#figures.receivedBytes += frame.length;
-          into.channel.send(reader.batch());
+          into.batch(reader.batch());
         }
         return;
       }

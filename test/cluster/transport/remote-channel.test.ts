@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { RemoteChannels, type RemoteEnd, WINDOW } from '../../../src/cluster/transport/remote-channel.ts';
+import { RemoteChannels, type RemoteEnd, WINDOW, WINDOW_MAX } from '../../../src/cluster/transport/remote-channel.ts';
 import type { MillraceError } from '../../../src/errors.ts';
 import { Batch } from '../../../src/runtime/batch.ts';
 import { type Channel, CREDIT, type Event } from '../../../src/runtime/channel.ts';
@@ -25,7 +25,7 @@ interface Pair {
   settle(): void;
 }
 
-function pair(options: { window?: number } = {}): Pair {
+function pair(options: { window?: number; windowMax?: number } = {}): Pair {
   const links = MemoryLink.pair();
   const here = new RemoteChannels(links[0], options);
   const there = new RemoteChannels(links[1], options);
@@ -109,6 +109,41 @@ describe('a channel between hosts', () => {
     }
     expect(p.wakes.sender).toBeGreaterThan(woken);
     expect(got).toEqual([...Array.from({ length: sent }, (_, i) => [i]), { kind: 'watermark', time: 1 }]);
+  });
+
+  it('has more sent and not taken where the receiver keeps up, and as few as before once it does not', () => {
+    const p = pair();
+    const [sender, receiver] = [p.sender(), p.receiver()];
+    p.settle();
+    let [sent, taken] = [0, 0];
+    const fill = (): number => {
+      while (sender.channel.open) {
+        sender.channel.send(batchOf(sent++));
+        // What stands behind a batch does not hide that it was the last.
+        sender.channel.signal({ kind: 'watermark', time: sent });
+        p.settle();
+      }
+      return sent - taken;
+    };
+    const take = (batches: number): void => {
+      for (const until = taken + batches; taken < until; ) {
+        if (receiver.channel.depth === 0) p.settle();
+        if (!('kind' in receiver.channel.take()!)) taken += 1;
+      }
+      p.settle();
+    };
+    expect(fill()).toBe(WINDOW + CREDIT);
+    for (let turn = 0; turn < 10; turn++) take(fill());
+    expect(fill()).toBe(WINDOW_MAX + CREDIT);
+    // It never empties the channel from now on.
+    for (let n = 0; n < 4 * WINDOW_MAX; n++) {
+      take(1);
+      fill();
+    }
+    expect(fill()).toBe(WINDOW + CREDIT);
+    // And keeps up again.
+    for (let turn = 0; turn < 10; turn++) take(fill());
+    expect(fill()).toBe(WINDOW_MAX + CREDIT);
   });
 
   for (const event of [BARRIER(1), BARRIER(1, 0), BARRIER(1, 100), { kind: 'cancel', id: 1 }, { kind: 'end' }] as Event[]) {
@@ -322,7 +357,8 @@ describe('whatever the order of things', () => {
       const seed = SEED + round;
       const random = new Random(seed);
       const window = random.between(1, 9);
-      const p = pair({ window });
+      const windowMax = window * random.between(1, 3);
+      const p = pair({ window, windowMax });
       let most = 0;
       const count = random.between(1, 4);
       const lanes = Array.from({ length: count }, (_, i) => ({
@@ -385,7 +421,7 @@ describe('whatever the order of things', () => {
         }
         for (const { batches, taken } of lanes) most = Math.max(most, batches - taken);
       }
-      expect(most, `seed ${seed}`).toBeLessThanOrEqual(window + CREDIT);
+      expect(most, `seed ${seed}`).toBeLessThanOrEqual(windowMax + CREDIT);
       // A barrier passes, though nobody takes a thing and credit is withheld.
       for (const lane of lanes) {
         lane.sender ??= p.sender(lane.name);
