@@ -38,7 +38,10 @@ const host = new Host({
   io,
   leader: threadLink(leader, { peer: 'the main thread' }),
 });
-parentPort!.on('message', ({ peer, port, by }: { peer: number; port: MessagePort; by?: number }) => {
+parentPort!.on('message', (message: 'beat' | { peer: number; port: MessagePort; by?: number }) => {
+  // A sign of life is asked for.
+  if (message === 'beat') return parentPort!.postMessage('beat');
+  const { peer, port, by } = message;
   host.join(peer, threadLink(port, { peer: `thread-${peer}` }), by);
   parentPort!.postMessage({ joined: peer });
 });

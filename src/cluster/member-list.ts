@@ -4,6 +4,7 @@
 
 import { codeOf, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
+import { pause } from './transport/pause.ts';
 import type { Client } from './zookeeper/client.ts';
 import { followedMembers, type Member } from './zookeeper/membership.ts';
 
@@ -42,17 +43,7 @@ export class MemberList {
         if (first) return failed(error);
         if (codeOf(error) === 'ZOOKEEPER_CLOSED') return;
         log.warn({ error: messageOf(error) }, 'The members of the cluster cannot be followed; it is tried again.');
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, AGAIN_MS);
-          signal.addEventListener(
-            'abort',
-            () => {
-              clearTimeout(timer);
-              resolve();
-            },
-            { once: true },
-          );
-        });
+        await pause(AGAIN_MS, signal);
       }
     }
     there();

@@ -10,6 +10,7 @@ import type { Logger } from '../graph/context.ts';
 import { DEFAULT_WAITS, waitBefore } from '../time/backoff.ts';
 import type { Connection, Connections, Peer } from './transport/connections.ts';
 import { linkLost } from './transport/link.ts';
+import { pause } from './transport/pause.ts';
 import type { Member } from './zookeeper/membership.ts';
 
 /** A try: what was unreachable for long is then dialed anew, instead of waiting for the system's own ever longer pauses. */
@@ -145,18 +146,5 @@ function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-}
-
-async function pause(ms: number, until: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const over = (): void => {
-      clearTimeout(timer);
-      until.removeEventListener('abort', over);
-      resolve();
-    };
-    const timer = setTimeout(over, ms);
-    until.addEventListener('abort', over, { once: true });
-    if (until.aborted) over();
   });
 }

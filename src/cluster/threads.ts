@@ -4,7 +4,8 @@
 //
 // Invariants:
 //  T1  Parts are opened when every thread has answered and is linked with each other one.
-//  T2  A thread that ends, or is silent for STALL_MS, takes its parts with it; the next attempt has a new one in its place. Nothing of the process ends with it.
+//  T2  A thread that ends, or is silent for STALL_MS, takes its parts with it; the next attempt has a new one in its place. Nothing of the process ends with it, also not
+//      where a database of keyed state is open in it with calls in flight: Node waits for those before it takes the thread down, and the binding then closes it.
 
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { MillraceError, messageOf } from '../errors.ts';
@@ -13,9 +14,11 @@ import type { PartOptions, RegionPart } from '../execution/region-part.ts';
 import { tasksOfRegion } from '../execution/region-tasks.ts';
 import type { Logger } from '../graph/context.ts';
 import type { Io } from '../runtime/io.ts';
+import { hangsIn } from './hanging.ts';
 import { HostLink } from './host-link.ts';
 import { placeTasks } from './placement.ts';
-import { RemotePart } from './remote-part.ts';
+import { openParts, partRequest } from './remote-parts.ts';
+import { stalledThread } from './stalled.ts';
 import { threadLink } from './transport/thread-link.ts';
 
 /** A thread whose event loop gives no turn for so long is taken for an endless loop. */
@@ -30,6 +33,8 @@ export interface ThreadsOptions {
   readonly data: object;
   readonly io: Io;
   readonly log: Logger;
+  /** Milliseconds without a turn of its event loop after which a thread is taken for an endless loop; default 30,000. */
+  readonly stallMs?: number | undefined;
 }
 
 interface Thread {
@@ -37,6 +42,10 @@ interface Thread {
   readonly host: HostLink;
   readonly ended: Promise<void>;
   alive: boolean;
+  /** It is looked at, and ended. */
+  stalled: boolean;
+  /** Why it ends, where that is known. */
+  cause: unknown;
   /** With which it is linked, or is being linked. */
   readonly peers: Set<Thread>;
 }
@@ -56,34 +65,12 @@ export class Threads implements Hosts {
   async parts(options: PartOptions): Promise<readonly RegionPart[]> {
     await this.#complete();
     const placement = placeTasks(tasksOfRegion(options.graph, options.number), this.#options.count);
-    const { graph } = options;
-    const request = {
-      region: options.number,
-      attempt: options.attempt,
-      lineage: options.lineage,
-      parallelism: graph.defaults.parallelism,
-      version: graph.defaults.version,
-      planHash: graph.plan.hash,
-      maxParallelism: options.maxParallelism,
-      blocking: options.blocking,
-      watermarkEachBatch: options.watermarkEachBatch,
-      metadata: options.metadata,
-      usedIds: options.usedIds,
-      lastCheckpoint: options.lastCheckpoint(),
-      placement,
-    };
     const used = [...new Set(placement.values())];
-    const parts = used.map((number) => {
-      const { host } = this.#threads[number]!;
-      const part = new RemotePart(host, number, request, options);
-      host.add(part);
-      return part;
-    });
-    const opened = await Promise.allSettled(parts.map((part) => part.open()));
-    const failed = opened.find((each) => each.status === 'rejected');
-    if (failed === undefined) return parts;
-    for (const [i, part] of parts.entries()) if (opened[i]!.status === 'fulfilled') await part.close();
-    throw failed.reason;
+    return openParts(
+      used.map((number) => ({ host: this.#threads[number]!.host, number })),
+      partRequest(options, placement),
+      options,
+    );
   }
 
   async close(): Promise<void> {
@@ -130,10 +117,6 @@ export class Threads implements Hosts {
     const { port1, port2 } = new MessageChannel();
     // The module may look at the arguments that this process was started with.
     const worker = new Worker(entry, { name, argv: process.argv.slice(2), workerData: { ...data, number, leader: port2 }, transferList: [port2] });
-    let cause: unknown;
-    worker.on('error', (error) => {
-      cause = error;
-    });
     const host = new HostLink(name, threadLink(port1, { peer: name }), {
       log,
       now: () => io.elapsed(),
@@ -142,10 +125,16 @@ export class Threads implements Hosts {
       },
     });
     const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
-    const thread: Thread = { worker, host, ended, alive: true, peers: new Set() };
+    const thread: Thread = { worker, host, ended, alive: true, stalled: false, cause: undefined, peers: new Set() };
+    worker.on('error', (error) => {
+      thread.cause ??= error;
+    });
     this.#threads[number] = thread;
-    const lost = (): MillraceError =>
-      new MillraceError('HOST_LOST', `${name} of this process has ended${cause === undefined ? '' : `: ${messageOf(cause)}`}.`, { cause });
+    const lost = (): MillraceError => {
+      const { cause } = thread;
+      if (thread.stalled && cause instanceof MillraceError) return cause;
+      return new MillraceError('HOST_LOST', `${name} of this process has ended${cause === undefined ? '' : `: ${messageOf(cause)}`}.`, { cause });
+    };
     void ended.then(() => {
       thread.alive = false;
       host.lost(lost());
@@ -153,6 +142,7 @@ export class Threads implements Hosts {
     await Promise.race([
       said(worker, (message) => message === 'ready'),
       ended.then(() => {
+        const { cause } = thread;
         throw cause instanceof Error && 'code' in cause && 'retryable' in cause ? cause : lost();
       }),
     ]);
@@ -160,20 +150,29 @@ export class Threads implements Hosts {
 
   /** T2. */
   #watch(): void {
-    const { io, log } = this.#options;
+    const { io, stallMs = STALL_MS } = this.#options;
     io.clock.clearTimeout(this.#beat);
-    this.#beat = io.clock.setTimeout(() => {
-      for (const thread of this.#threads) {
-        if (thread?.alive !== true) continue;
-        const silentMs = io.elapsed() - thread.host.heardAt;
-        if (silentMs < STALL_MS) thread.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
-        else {
-          log.error({ host: thread.host.name, silentMs: Math.round(silentMs) }, 'A thread gives no answer any more, and is ended.');
-          void thread.worker.terminate();
+    this.#beat = io.clock.setTimeout(
+      () => {
+        for (const thread of this.#threads) {
+          if (thread?.alive !== true || thread.stalled) continue;
+          if (io.elapsed() - thread.host.heardAt < stallMs) thread.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
+          else void this.#end(thread);
         }
-      }
-      this.#watch();
-    }, BEAT_MS);
+        this.#watch();
+      },
+      Math.min(BEAT_MS, stallMs / 4),
+    );
+  }
+
+  /** T2. */
+  async #end(thread: Thread): Promise<void> {
+    const { log, stallMs = STALL_MS } = this.#options;
+    thread.stalled = true;
+    const error = stalledThread(`${thread.host.name} of this process`, stallMs, await hangsIn(thread.worker));
+    thread.cause ??= error;
+    log.error({ host: thread.host.name, error: error.sentence }, 'A thread gives no answer any more, and is ended.');
+    await thread.worker.terminate();
   }
 }
 

@@ -1,16 +1,22 @@
 // A host that a worker runs for a leader: in the worker's own thread, or in one of its own, to which the main thread relays what it does not read.
 //
-// Invariant W1: a host ends when its leader is gone. One in a thread that does not is ended END_MS later.
+// Invariants:
+//  W1  A host ends when its leader is gone. One in a thread that does not is ended END_MS later.
+//  W2  A thread that gives no sign of life for STALL_MS is ended at once, and the leader is told where it hangs: nobody else can see that.
 
 import { MessageChannel, MessagePort, Worker as Thread } from 'node:worker_threads';
 import { MillraceError, messageOf } from '../errors.ts';
 import type { Logger } from '../graph/context.ts';
+import { hangsIn } from './hanging.ts';
 import { Host, type HostOptions } from './host.ts';
+import { stalledThread } from './stalled.ts';
 import type { Link } from './transport/link.ts';
 import { relay } from './transport/shared-link.ts';
 import { threadLink } from './transport/thread-link.ts';
 
 const END_MS = 10_000;
+const STALL_MS = 30_000;
+const BEAT_MS = 1000;
 
 export interface WorkerHost {
   /** Its end, as far as the leader is meant: closing it ends the host. */
@@ -39,15 +45,21 @@ export interface ThreadHostOptions {
   readonly data: object;
   readonly leader: Link;
   readonly log: Logger;
+  /** Milliseconds without a turn of its event loop after which it is taken for an endless loop; default 30,000. */
+  readonly stallMs?: number | undefined;
+  /** Why it is about to end before its leader has ended it: told before the link to that is closed. */
+  readonly failed: (error: MillraceError) => void;
 }
 
 /** Resolves when the module is loaded there. */
-export async function hostInThread({ number, entry, data, leader, log }: ThreadHostOptions): Promise<WorkerHost> {
+export async function hostInThread({ number, entry, data, leader, log, failed, stallMs = STALL_MS }: ThreadHostOptions): Promise<WorkerHost> {
   const { port1, port2 } = new MessageChannel();
   const name = `host-${number}`;
   // The module may look at the arguments that this process was started with.
   const thread = new Thread(entry, { name, argv: process.argv.slice(2), workerData: { ...data, number, leader: port2 }, transferList: [port2] });
   let cause: unknown;
+  let stalled: MillraceError | undefined;
+  let beat: NodeJS.Timeout | undefined;
   thread.on('error', (error) => {
     cause = error;
   });
@@ -55,16 +67,20 @@ export async function hostInThread({ number, entry, data, leader, log }: ThreadH
   relay(leader, inner);
   const ended = new Promise<void>((resolve) => thread.once('exit', () => resolve()));
   const lost = (): MillraceError =>
-    new MillraceError('HOST_LOST', `The thread of ${name} has ended${cause === undefined ? '' : `: ${messageOf(cause)}`}.`, { cause });
+    stalled ?? new MillraceError('HOST_LOST', `The thread of ${name} has ended${cause === undefined ? '' : `: ${messageOf(cause)}`}.`, { cause });
+  let leaderIsThere = true;
   // W1.
   void leader.closed.then(() => {
+    leaderIsThere = false;
     const late = setTimeout(() => void thread.terminate(), END_MS);
     void ended.then(() => clearTimeout(late));
   });
   let over = false;
   void ended.then(() => {
     over = true;
+    clearTimeout(beat);
     if (cause !== undefined) log.error({ error: messageOf(cause), host: number }, 'A thread of this worker has failed.');
+    if (leaderIsThere && cause !== undefined) failed(lost());
     leader.close(lost());
   });
   const said = (is: (message: unknown) => boolean): Promise<void> =>
@@ -84,6 +100,26 @@ export async function hostInThread({ number, entry, data, leader, log }: ThreadH
       }),
     ]);
   await orEnded(said((message) => message === 'ready'));
+  // W2. While a module is loaded nobody answers; that has its own limit.
+  let heardAt = performance.now();
+  thread.on('message', (message) => {
+    if (message === 'beat') heardAt = performance.now();
+  });
+  const watch = (): void => {
+    if (over) return;
+    if (performance.now() - heardAt < stallMs) {
+      thread.postMessage('beat');
+      beat = setTimeout(watch, Math.min(BEAT_MS, stallMs / 4));
+    } else void end();
+  };
+  const end = async (): Promise<void> => {
+    stalled = stalledThread(`The thread of ${name}`, stallMs, await hangsIn(thread));
+    log.error({ error: stalled.sentence, host: number }, 'A thread of this worker gives no answer any more, and is ended.');
+    if (leaderIsThere) failed(stalled);
+    leader.close(stalled);
+    await thread.terminate();
+  };
+  watch();
   return {
     leader,
     ended,

@@ -5,6 +5,7 @@
 //   dialer → acceptor  part: that part of our connection leads from your host to mine
 //   leader → worker    end: a host that answers nothing any more
 //   back               answer: done, or why not
+//   worker → leader    failed: why a host that you have begun here is about to end, where that is known
 //
 // A host is named by job, epoch and a number that the leader draws, each once. Whatever is of an older epoch than the newest one known is refused (protocols 17).
 
@@ -22,6 +23,7 @@ export type WorkerMail = { readonly of: 'hosts' } & (
   | ({ readonly kind: 'join'; readonly ask: number; readonly link: number; readonly peer: number; readonly worker: string } & HostName)
   | ({ readonly kind: 'part'; readonly ask: number; readonly link: number; readonly peer: number; readonly part: number } & HostName)
   | ({ readonly kind: 'end' } & HostName)
+  | ({ readonly kind: 'failed'; readonly error: ErrorData } & HostName)
   | { readonly kind: 'answer'; readonly ask: number; readonly error?: ErrorData }
 );
 

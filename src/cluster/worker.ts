@@ -75,6 +75,8 @@ export interface WorkerOptions {
   readonly log: Logger;
   /** Milliseconds of silence on a connection before the other side is taken for dead; default: as long as a session with ZooKeeper lasts. */
   readonly deadAfter?: number | undefined;
+  /** Milliseconds without a turn of its event loop after which a host's thread is taken for an endless loop; default 30,000. */
+  readonly stallMs?: number | undefined;
 }
 
 /** A host that was begun, as the leader holds it. */
@@ -83,6 +85,8 @@ export interface BegunHost {
   readonly link: Link;
   /** Settles when it has ended; of a host elsewhere when its link has. */
   readonly ended: Promise<unknown>;
+  /** Why, as far as its worker has said. */
+  cause(): Error | undefined;
 }
 
 /** How long a module may take to load, and a state directory to open. */
@@ -126,6 +130,8 @@ export class Worker {
   readonly #hosts = new Map<string, Held>();
   readonly #beginning = new Set<Promise<unknown>>();
   readonly #asked = new Map<number, Asked>();
+  /** By host that this worker, as a leader, has begun and that has not ended: why it is about to. */
+  readonly #causes = new Map<string, Error | undefined>();
   /** K3: by connection, the last number drawn. */
   readonly #drawn = new WeakMap<Connection, number>();
   readonly #changes = new Set<() => void>();
@@ -285,11 +291,20 @@ export class Worker {
   /** A host on that worker. @throws what prevents it */
   async beginHost(worker: string, name: HostName): Promise<BegunHost> {
     this.leads(name.epoch);
+    const key = keyOf(name);
+    const begun = (link: Link, ended: Promise<unknown>): BegunHost => {
+      let known: Error | undefined;
+      void link.closed.then(() => {
+        known = this.#causes.get(key);
+        this.#causes.delete(key);
+      });
+      return { link, ended, cause: () => known ?? this.#causes.get(key) };
+    };
     if (worker === this.id) {
       const [ours, theirs] = localLinks(this.id, this.id);
       try {
-        const { ended } = await this.#begin(name, theirs);
-        return { link: ours, ended };
+        const { ended } = await this.#begin(name, theirs, (error) => this.#causes.set(key, error));
+        return begun(ours, ended);
       } catch (error) {
         ours.close();
         throw error;
@@ -304,7 +319,8 @@ export class Worker {
       link.close();
       throw error;
     }
-    return { link, ended: link.closed };
+    this.#causes.set(key, undefined);
+    return begun(link, link.closed);
   }
 
   /** Two hosts, on the same worker or on two, share channels from now on; `link` is told of where they are lost. @throws what prevents it */
@@ -344,6 +360,10 @@ export class Worker {
       else asked.reject(errorOf(message.error));
     } else if (message.kind === 'end') {
       if (message.epoch >= this.epoch) this.#end(message);
+    } else if (message.kind === 'failed') {
+      const key = keyOf(message);
+      // Of one that nobody here has begun, or that has ended, nothing is kept.
+      if (this.#causes.has(key)) this.#causes.set(key, errorOf(message.error));
     } else {
       const answer = (error?: unknown): void =>
         connection.channels.tell({
@@ -366,7 +386,10 @@ export class Worker {
     if (mail.kind === 'begin') {
       const leader = connection.part(mail.part);
       try {
-        await this.#begin(mail, leader);
+        const { job, epoch, host } = mail;
+        await this.#begin(mail, leader, (error) =>
+          connection.channels.tell({ of: 'hosts', kind: 'failed', job, epoch, host, error: errorData(error) } satisfies WorkerMail),
+        );
       } catch (error) {
         leader.close();
         throw error;
@@ -375,18 +398,18 @@ export class Worker {
     else await this.#held(mail).join(mail.peer, connection.part(mail.part), mail.link);
   }
 
-  async #begin(name: HostName, leader: Link): Promise<WorkerHost> {
+  async #begin(name: HostName, leader: Link, failed: (error: MillraceError) => void): Promise<WorkerHost> {
     this.#refuseOld(name);
     const { job: jobName, host: number } = name;
     const job = this.#jobs.get(jobName);
     if (job === undefined || this.#ended.signal.aborted)
       throw new MillraceError('HOST_LOST', `The worker ${this.member.address} does not run the job '${jobName}'${job === undefined ? '' : ' any more'}.`);
-    const { threads, operators, io } = this.#options;
+    const { threads, operators, io, stallMs } = this.#options;
     const { definition, backend, storage, data } = job;
     const beginning =
       threads === undefined || threads.count === 0
         ? Promise.resolve(hostHere({ job: definition, operators, number, backend, storage, io, leader }))
-        : hostInThread({ number, entry: threads.entry, data: data!, leader, log: this.#log });
+        : hostInThread({ number, entry: threads.entry, data: data!, leader, log: this.#log, stallMs, failed });
     this.#beginning.add(beginning);
     let host: WorkerHost;
     try {

@@ -9,6 +9,7 @@
 //  W3  Two hosts whose link is gone take down the regions that have tasks at both, and are joined anew by the next attempt.
 //  W4  Whoever waits for slots waits for as long as the job runs, or until the job would do with fewer; whatever else is waited for is bounded.
 //  W5  A host that gives no answer for STALL_MS is taken for an endless loop and is ended.
+//  W6  A member that is gone, or cannot be reached, is nobody's fault (restarts.ts, R1). A thread that its worker says has failed, or that hangs, is the program's.
 
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { Hosts } from '../execution/region.ts';
@@ -18,7 +19,7 @@ import type { Logger } from '../graph/context.ts';
 import type { Io } from '../runtime/io.ts';
 import { HostLink } from './host-link.ts';
 import { errorOf } from './host-mail.ts';
-import { RemotePart } from './remote-part.ts';
+import { openParts, partRequest } from './remote-parts.ts';
 import type { BegunHost, Worker } from './worker.ts';
 import { placeOnWorkers, type Room, type Spot, slotsOf, widthOf, withoutConflicts } from './worker-placement.ts';
 import type { Member } from './zookeeper/membership.ts';
@@ -33,14 +34,16 @@ export interface WorkersOptions {
   readonly epoch: number;
   readonly io: Io;
   readonly log: Logger;
+  /** Milliseconds; see STALL_MS. */
+  readonly stallMs?: number | undefined;
 }
 
 /** How long a member that is listed and not connected is waited for, where there are slots enough without it. */
 const GRACE_MS = 1000;
 /** How long a pair of workers that could not reach each other is kept apart. */
 const APART_MS = 30_000;
-/** A host that answers nothing for so long is taken for an endless loop. */
-const STALL_MS = 30_000;
+/** A host that answers nothing for so long is taken for an endless loop. A worker that sees that one of its threads hangs says where, which is worth a moment more. */
+const STALL_MS = 35_000;
 const BEAT_MS = 1000;
 /** How often hosts are begun and joined for one attempt, where workers go meanwhile. */
 const TRIES = 3;
@@ -72,6 +75,8 @@ export class Workers implements Hosts {
   readonly #last = new Map<string, string>();
   /** Since when, by `elapsed`, a member is listed that is not connected. */
   readonly #missedSince = new Map<string, number>();
+  /** W6. */
+  readonly #losses = new WeakSet<Error>();
   readonly #closing = new AbortController();
   #hostNumbers = 0;
   #links = 0;
@@ -88,37 +93,34 @@ export class Workers implements Hosts {
     this.#watching ??= this.#watch();
     const { graph } = options;
     const hosts = await this.#ready(tasksOfRegion(graph, options.number), () => this.#refuseTooMany(options));
-    const request = {
-      region: options.number,
-      attempt: options.attempt,
-      lineage: options.lineage,
-      parallelism: graph.defaults.parallelism,
-      version: graph.defaults.version,
-      planHash: graph.plan.hash,
-      maxParallelism: options.maxParallelism,
-      blocking: options.blocking,
-      watermarkEachBatch: options.watermarkEachBatch,
-      metadata: options.metadata,
-      usedIds: options.usedIds,
-      lastCheckpoint: options.lastCheckpoint(),
-      placement: new Map([...hosts].map(([task, { number }]) => [task, number])),
-    };
     const used = [...new Set(hosts.values())];
     const gone = used.find(({ alive }) => !alive);
-    if (gone !== undefined) throw lostHost(gone.member);
-    const parts = used.map((begun) => {
-      const part = new RemotePart(begun.host, begun.number, request, options);
-      begun.host.add(part);
-      return part;
-    });
-    const opened = await Promise.allSettled(parts.map((part) => part.open()));
-    const failed = opened.find((each) => each.status === 'rejected');
-    if (failed !== undefined) {
-      for (const [i, part] of parts.entries()) if (opened[i]!.status === 'fulfilled') await part.close();
-      throw failed.reason;
-    }
+    if (gone !== undefined) throw this.#lossOf(gone.member);
+    const request = partRequest(options, new Map([...hosts].map(([task, { number }]) => [task, number])));
+    const parts = await openParts(
+      used.map(({ host, number }) => ({ host, number })),
+      request,
+      options,
+    );
     for (const [task, { member }] of hosts) this.#last.set(task, member.id);
     return parts;
+  }
+
+  /** W6. What a task has seen of it comes as an error of its own, from where it ran. */
+  lost(error: Error): boolean {
+    return this.#losses.has(error) || codeOf(error) === 'LINK_LOST';
+  }
+
+  #lossOf(member: Member, cause?: unknown): MillraceError {
+    const error = lostHost(member, cause);
+    this.#losses.add(error);
+    return error;
+  }
+
+  #goneMember(member: Member): MillraceError {
+    const error = goneMember(member);
+    this.#losses.add(error);
+    return error;
   }
 
   cease(): void {
@@ -230,10 +232,12 @@ export class Workers implements Hosts {
   #refuseTooMany({ job, graph, room }: PartOptions): void {
     const there = room?.() ?? Number.POSITIVE_INFINITY;
     if (there >= graph.defaults.parallelism) return;
-    throw new MillraceError('HOST_LOST', `There is room for ${there} instances of '${job}' only, and not for ${graph.defaults.parallelism} any more.`, {
+    const error = new MillraceError('HOST_LOST', `There is room for ${there} instances of '${job}' only, and not for ${graph.defaults.parallelism} any more.`, {
       retryable: true,
       todo: 'Nothing: it goes on with so many.',
     });
+    this.#losses.add(error);
+    throw error;
   }
 
   #refuseEnded(): void {
@@ -278,10 +282,14 @@ export class Workers implements Hosts {
   async #begin({ worker: id, index }: Spot, key: string): Promise<Begun> {
     const { worker, job, epoch, io, log } = this.#options;
     const member = worker.members().find((each) => each.id === id);
-    if (member === undefined) throw new MillraceError('HOST_LOST', `The worker ${id} is no member any more.`);
+    if (member === undefined) {
+      const error = new MillraceError('HOST_LOST', `The worker ${id} is no member any more.`);
+      this.#losses.add(error);
+      throw error;
+    }
     this.#hostNumbers += 1;
     const number = this.#hostNumbers;
-    const { link, ended }: BegunHost = await worker.beginHost(id, { job, epoch, host: number });
+    const { link, ended, cause }: BegunHost = await worker.beginHost(id, { job, epoch, host: number });
     const host = new HostLink(`worker-${id.slice(0, 8)}-${index}`, link, {
       log,
       now: () => io.elapsed(),
@@ -292,11 +300,14 @@ export class Workers implements Hosts {
     });
     const begun: Begun = { number, member, index, host, ended, alive: true };
     this.#hosts.set(number, begun);
-    void link.closed.then((error) => this.#lose(begun, key, lostHost(member, error)));
+    void link.closed.then((error) => {
+      const known = cause();
+      this.#lose(begun, key, known === undefined ? this.#lossOf(member, error) : lostHost(member, known));
+    });
     // Meanwhile the job may have ended, or the member have gone.
     if (this.#closing.signal.aborted) link.close();
-    if (!worker.members().some((each) => each.id === id)) this.#lose(begun, key, goneMember(member));
-    if (!begun.alive) throw goneMember(member);
+    if (!worker.members().some((each) => each.id === id)) this.#lose(begun, key, this.#goneMember(member));
+    if (!begun.alive) throw this.#goneMember(member);
     return begun;
   }
 
@@ -338,8 +349,8 @@ export class Workers implements Hosts {
     try {
       await worker.joinHosts({ job, epoch }, by, { worker: a.id, host: one.number }, { worker: b.id, host: other.number });
     } catch (cause) {
-      if (!one.alive) throw lostHost(a, cause);
-      if (!other.alive) throw lostHost(b, cause);
+      if (!one.alive) throw this.#lossOf(a, cause);
+      if (!other.alive) throw this.#lossOf(b, cause);
       if (codeOf(cause) !== 'LINK_LOST' || a.id === b.id) throw cause;
       const pair = [a.id, b.id] as const;
       this.#apart.set(pair.join(), { pair, at: io.elapsed() });
@@ -376,7 +387,7 @@ export class Workers implements Hosts {
       this.#graceLeft();
       const listed = new Set(worker.members().map(({ id }) => id));
       for (const begun of [...this.#hosts.values()]) {
-        if (!listed.has(begun.member.id)) this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), goneMember(begun.member));
+        if (!listed.has(begun.member.id)) this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), this.#goneMember(begun.member));
       }
       await worker.changed(signal);
     }
@@ -384,20 +395,23 @@ export class Workers implements Hosts {
 
   /** W5. */
   #beats(): void {
-    const { worker, io, log, job, epoch } = this.#options;
-    this.#beat = io.clock.setTimeout(() => {
-      for (const begun of [...this.#hosts.values()]) {
-        const silentMs = io.elapsed() - begun.host.heardAt;
-        if (silentMs < STALL_MS) {
-          begun.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
-          continue;
+    const { worker, io, log, job, epoch, stallMs = STALL_MS } = this.#options;
+    this.#beat = io.clock.setTimeout(
+      () => {
+        for (const begun of [...this.#hosts.values()]) {
+          const silentMs = io.elapsed() - begun.host.heardAt;
+          if (silentMs < stallMs) {
+            begun.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
+            continue;
+          }
+          log.error({ worker: begun.member.address, silentMs: Math.round(silentMs) }, 'A host gives no answer any more, and is ended.');
+          worker.endHost(begun.member.id, { job, epoch, host: begun.number });
+          this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), stalled(begun.member, stallMs));
         }
-        log.error({ worker: begun.member.address, silentMs: Math.round(silentMs) }, 'A host gives no answer any more, and is ended.');
-        worker.endHost(begun.member.id, { job, epoch, host: begun.number });
-        this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), stalled(begun.member));
-      }
-      if (!this.#closing.signal.aborted) this.#beats();
-    }, BEAT_MS);
+        if (!this.#closing.signal.aborted) this.#beats();
+      },
+      Math.min(BEAT_MS, stallMs / 4),
+    );
   }
 }
 
@@ -412,6 +426,7 @@ function pairKey(one: number, other: number): string {
 function lostHost({ address }: Member, cause?: unknown): MillraceError {
   return new MillraceError('HOST_LOST', `The worker ${address} is lost${cause === undefined ? '' : `: ${messageOf(cause)}`}`.replace(/\.?$/, '.'), {
     cause,
+    uid: cause instanceof MillraceError ? cause.uid : undefined,
     retryable: true,
     todo: 'Nothing, if it comes back or others have slots: what ran there restarts from the newest checkpoint.',
   });
@@ -423,8 +438,8 @@ function goneMember({ address }: Member): MillraceError {
   });
 }
 
-function stalled({ address }: Member): MillraceError {
-  return new MillraceError('HOST_LOST', `The worker ${address} gave no answer for ${STALL_MS / 1000} s.`, {
+function stalled({ address }: Member, ms: number): MillraceError {
+  return new MillraceError('HOST_LOST', `The worker ${address} gave no answer for ${ms / 1000} s.`, {
     todo: 'Look for a function of the job that does not come to an end; what ran there restarts from the newest checkpoint.',
   });
 }

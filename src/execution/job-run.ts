@@ -150,6 +150,7 @@ export class JobRun {
   #lineage = '';
   #attempt = 0;
   #stamps: readonly number[] = [];
+  #losses: readonly number[] = [];
   #restarts = 0;
   #ending: Promise<void> | undefined;
   #abandoned: MillraceError | undefined;
@@ -574,7 +575,14 @@ export class JobRun {
     // With fewer instances everything begins anew.
     const failed = (this.#roomFor() < this.#parallelism ? this.#slots : slots).filter((slot) => !this.#restarting.has(slot));
     if (this.#ending !== undefined || failed.length === 0) return;
-    const decision = decideRestart(this.#policy(), { now: this.#io.clock.now(), stamps: this.#stamps, retryable: error.retryable, random: this.#io.random() });
+    const decision = decideRestart(this.#policy(), {
+      now: this.#io.clock.now(),
+      stamps: this.#stamps,
+      losses: this.#losses,
+      retryable: error.retryable,
+      lost: this.#internals.hosts?.lost?.(error) ?? false,
+      random: this.#io.random(),
+    });
     if (decision.kind === 'give up') {
       this.#giveUp(
         this.#restarts === 0
@@ -589,6 +597,7 @@ export class JobRun {
       return;
     }
     this.#stamps = decision.stamps;
+    this.#losses = decision.losses;
     this.#restarts += 1;
     this.#log.warn({ error: error.message, inMs: Math.round(decision.afterMs) }, `A region of '${this.name}' failed and restarts from the last checkpoint.`);
     this.#event({ type: 'restart', uid: error.uid ?? this.name, error: error as JobError, count: this.#restarts });

@@ -14,6 +14,8 @@ import type { AnswerTo, AskedTask, StateQuestion } from './state-questions.ts';
 /** Where tasks run that do not run in this thread. */
 export interface Hosts {
   parts(options: PartOptions): Promise<readonly RegionPart[]>;
+  /** Whether that failure is the loss of a machine or of a network, for which no program is to blame. None is by default. */
+  lost?(error: Error): boolean;
   /** The job ends: whoever waits for hosts is refused, and so is whoever asks for some. Parts that there are stay until they are closed. */
   cease?(): void;
   /** With the job. */

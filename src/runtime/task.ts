@@ -28,6 +28,7 @@ import { type Batch, releaseBatch } from './batch.ts';
 import { buildChain, type Chain, type Columns } from './chain.ts';
 import type { Barrier, Event } from './channel.ts';
 import { DeadLetters, deadLetter } from './dead-letters.ts';
+import { DOING, type Doing } from './doing.ts';
 import { forEachSink } from './for-each.ts';
 import { Gate } from './gate.ts';
 import { rejectThenable } from './handlers.ts';
@@ -375,6 +376,11 @@ export class Task {
   /** Once its behaviour has been started. */
   get ref(): ActorRef<TaskMail> {
     return this.#context!.self;
+  }
+
+  /** Asked while a function of the program does not come back. */
+  [DOING](): Doing {
+    return { task: this.name, operator: nameOf(this.#nodes[this.#chain.at()] ?? this.#nodes[0]!) };
   }
 
   /** Something a task waits for may have come: credit, an element, the end of a write. */

@@ -36,6 +36,7 @@ export interface LeaderOptions {
   readonly slots?: number;
   readonly deadAfter?: number;
   readonly options?: Partial<RunOptions>;
+  readonly stallMs?: number;
   /** It does with as few instances as there are workers. */
   readonly shrinks?: boolean;
 }
@@ -97,7 +98,7 @@ export class ClusterTrial {
   }
 
   /** A worker in this process that has none of the tasks by default, and the run of the job as it leads it. */
-  async lead({ parallelism, id, slots = 0, deadAfter = DEAD_AFTER_MS, options, shrinks }: LeaderOptions): Promise<JobRun> {
+  async lead({ parallelism, id, slots = 0, deadAfter = DEAD_AFTER_MS, options, shrinks, stallMs }: LeaderOptions): Promise<JobRun> {
     const { workload, checkpoints, every } = this.trial.settings;
     const io = systemIo();
     const client: Client = new Session({ connect: this.#connect, root: this.#root, sessionTimeoutMs: SESSION_MS, connectTimeoutMs: 10_000 });
@@ -120,7 +121,7 @@ export class ClusterTrial {
       log,
       deadAfter,
     });
-    const hosts = new Workers({ worker, job: workload, planHash, epoch: 1, io, log });
+    const hosts = new Workers({ worker, job: workload, planHash, epoch: 1, io, log, stallMs });
     const run = new JobRun(
       definition,
       {
@@ -196,4 +197,6 @@ export class ClusterTrial {
 }
 
 export const THREAD_ENTRY = new URL('../../dist/src/thread-main.js', import.meta.url).href;
+/** Whose threads die where the trial says. */
+export const DYING_MODULE = new URL('./dying-job.ts', import.meta.url).href;
 export const JOB_MODULE = fileURLToPath(new URL('./worker-job.ts', import.meta.url));

@@ -31,6 +31,7 @@ export interface WorkerSettings extends Settings {
   readonly version?: string;
   /** Hosts run in so many threads, which take the job from that module. */
   readonly threads?: { readonly count: number; readonly entry: string; readonly module: string };
+  readonly stallMs?: number;
   /** Sources read so many batches here, and no further one before that file is there. */
   readonly hold?: { readonly after: number; readonly until: string };
 }
@@ -89,6 +90,7 @@ const worker = await Worker.open({
   io,
   log: { debug: () => {}, info: () => {}, warn, error: warn },
   deadAfter,
+  stallMs: settings.stallMs,
 });
 say(`member ${worker.id} ${worker.member.address}`);
 process.once('SIGTERM', async () => {

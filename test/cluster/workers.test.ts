@@ -1,8 +1,9 @@
+import type { JobEvent } from 'millrace';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ensureBuilt, FOUR, Input } from '../e2e/trial.ts';
 import { LONG } from '../long.ts';
 import { NO_ZOOKEEPER } from '../services/zookeeper.ts';
-import { ClusterTrial, JOB_MODULE, THREAD_ENTRY } from './cluster-trial.ts';
+import { ClusterTrial, DYING_MODULE, JOB_MODULE, THREAD_ENTRY } from './cluster-trial.ts';
 import { TcpProxy } from './zookeeper/proxy.ts';
 
 beforeAll(ensureBuilt, 180_000);
@@ -140,5 +141,27 @@ describe.skipIf(NO_ZOOKEEPER)('workers', () => {
     expect(await run.finished).toMatchObject({ status: 'finished', restarts: 0 });
     expect(await cluster.trial.complaints()).toEqual([]);
     cluster.trial.remove();
+  });
+
+  it.runIf(LONG).each([
+    ['by its worker, which says where it hangs', { worker: 3000, leader: 60_000 }],
+    ['by its leader, where its worker does not see it', { worker: 60_000, leader: 3000 }],
+  ])('with a thread that hangs: it is ended %s', async (by, stall) => {
+    const input = new Input('cpu', { records: 5000, files: FOUR });
+    const cluster = await ClusterTrial.open(input);
+    process.env.MILLRACE_TRIAL = JSON.stringify({ ...cluster.trial.settings, deaths: ['hangs'], at: 300, folder: cluster.trial.folder });
+    const threads = { count: 2, entry: THREAD_ENTRY, module: DYING_MODULE };
+    await Promise.all([cluster.worker({ threads, slots: 2, stallMs: stall.worker }), cluster.worker({ threads, slots: 2, stallMs: stall.worker })]);
+    const run = await cluster.lead({ parallelism: 2, stallMs: stall.leader });
+    await run.start();
+    expect(await run.finished).toMatchObject({ status: 'finished', restarts: 1 });
+    const event = cluster.events.find(({ type }) => type === 'restart') as Extract<JobEvent, { type: 'restart' }>;
+    expect(event.error.code).toBe('HOST_LOST');
+    expect(event.error.message).toMatch(
+      by.startsWith('by its worker') ? /gave no sign of life for 3 s: the operator 'averages' .* hangs in die .*, key "host-/ : /gave no answer for 3 s/,
+    );
+    expect(await cluster.trial.complaints()).toEqual([]);
+    cluster.trial.remove();
+    input.remove();
   });
 });

@@ -6,7 +6,7 @@ const facts = { now: 5000, stamps: [] as number[], retryable: true, random: 0.5 
 
 describe('whether a region restarts', () => {
   it('restarts while no more than max fall into the period, the running one included', () => {
-    expect(decideRestart(policy, { ...facts, stamps: [4500, 4600] })).toEqual({ kind: 'restart', stamps: [4500, 4600, 5000], afterMs: 350 });
+    expect(decideRestart(policy, { ...facts, stamps: [4500, 4600] })).toEqual({ kind: 'restart', stamps: [4500, 4600, 5000], losses: [], afterMs: 350 });
     expect(decideRestart(policy, { ...facts, stamps: [4500, 4600, 4700] })).toEqual({ kind: 'give up' });
   });
 
@@ -34,6 +34,24 @@ describe('whether a region restarts', () => {
     expect(decideRestart(policy, { ...facts, retryable: false }).kind).toBe('give up');
     expect(decideRestart(false, facts).kind).toBe('give up');
     expect(decideRestart({ ...policy, max: 0 }, facts).kind).toBe('give up');
+  });
+
+  it.each([
+    // what has been used up of the budget, losses before, what it is, what follows
+    [[4500, 4600, 4700], [], { lost: true }, { kind: 'restart', stamps: [4500, 4600, 4700], losses: [5000], afterMs: 100 }],
+    [[], [4998, 4999], { lost: true }, { kind: 'restart', stamps: [], losses: [4998, 4999, 5000], afterMs: 350 }],
+    [[], [4997, 4998, 4999], { lost: false }, { kind: 'restart', stamps: [5000], losses: [4997, 4998, 4999], afterMs: 100 }],
+    [[4500, 4600, 4700], [4999], { lost: false }, { kind: 'give up' }],
+    [[], [], { lost: true, retryable: false }, { kind: 'give up' }],
+  ] as const)('losses of machines use up no budget, and wait by how many there were of late: %j %j %j', (stamps, losses, what, decision) => {
+    expect(decideRestart(policy, { ...facts, stamps, losses, ...what })).toEqual(decision);
+  });
+
+  it('forgets losses after a minute; a job that never restarts does not for them either', () => {
+    const now = 100_000;
+    expect(decideRestart(policy, { ...facts, now, losses: [39_999, 40_000], lost: true })).toMatchObject({ losses: [40_000, now], afterMs: 200 });
+    expect(decideRestart({ ...policy, max: 0 }, { ...facts, lost: true }).kind).toBe('restart');
+    expect(decideRestart(false, { ...facts, lost: true })).toEqual({ kind: 'give up' });
   });
 
   it('by default 5 in 10 minutes, from 100 ms to 10 s', () => {

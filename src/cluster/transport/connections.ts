@@ -17,6 +17,7 @@ import { DEFAULT_WAITS, waitBefore } from '../../time/backoff.ts';
 import { type Certificates, readCertificates, type TlsOptions, watchCertificates } from './certificates.ts';
 import { type Hello, type Introduced, introduce, judge, refused, welcome } from './handshake.ts';
 import { FRAME_MAX, type Link, linkLost } from './link.ts';
+import { pause } from './pause.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { RemoteChannels } from './remote-channel.ts';
 import { PART_HEAD, SharedLink } from './shared-link.ts';
@@ -313,16 +314,4 @@ function certificateError(error: unknown, peer: string): MillraceError | undefin
     if (code !== undefined && CERTIFICATE_CODES.test(code)) return refused('certificate', peer, 'us', error);
   }
   return undefined;
-}
-
-async function pause(ms: number, until: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const over = (): void => {
-      clearTimeout(timer);
-      until.removeEventListener('abort', over);
-      resolve();
-    };
-    const timer = setTimeout(over, ms);
-    until.addEventListener('abort', over, { once: true });
-  });
 }
