@@ -5,6 +5,7 @@
 //
 // Invariants:
 //  G1  A part is used once, for as long as the link is; its number means the same at both ends. What comes before anybody receives is kept, up to EARLY_BYTES.
+//      One that is over keeps its number and nothing else. When all numbers are used the link closes, as lost: whoever needs it makes a new one.
 //  G2  A part that closes leaves the others alone; when the link closes, all do. What a part's receiver throws closes that part.
 
 import { asError, codeOf, type MillraceError } from '../../errors.ts';
@@ -15,6 +16,9 @@ import { type Link, linkLost } from './link.ts';
 export const PART_HEAD = 4;
 const EARLY_BYTES = 4 << 20;
 const PARTS_MAX = 1 << 16;
+/** Of a part that has sent nothing; then so many bytes at least. */
+const NONE = Buffer.alloc(0);
+const SCRATCH = 1 << 10;
 const ENDED = 0;
 const FAILED = 1;
 
@@ -50,7 +54,11 @@ export class SharedLink {
   #of(number: number): Part {
     let part = this.#parts.get(number);
     if (part === undefined) {
-      if (this.#parts.size >= PARTS_MAX) throw corrupt('there are too many parts');
+      if (this.#parts.size >= PARTS_MAX) {
+        const error = linkLost(this.#link.peer, `its ${PARTS_MAX} parts are used`);
+        this.#link.close(error);
+        throw error;
+      }
       part = new Part(number, this.#link);
       this.#parts.set(number, part);
     }
@@ -64,7 +72,7 @@ class Part implements Link {
   readonly closed: Promise<MillraceError | undefined>;
   drained: (() => void) | undefined;
   readonly #link: Link;
-  #scratch = Buffer.alloc(1 << 10);
+  #scratch = NONE;
   readonly #number: number;
   #take: ((frame: Buffer) => void) | undefined;
   #early: Buffer[] = [];
@@ -92,14 +100,15 @@ class Part implements Link {
   send(frame: Uint8Array): void {
     if (!this.#open) return;
     const size = PART_HEAD + frame.length;
-    if (size > this.#scratch.length) this.#scratch = Buffer.alloc(size * 2);
+    if (size > this.#scratch.length) this.#scratch = Buffer.alloc(Math.max(SCRATCH, size * 2));
     this.#scratch.writeUInt32LE(this.#number, 0);
     this.#scratch.set(frame, PART_HEAD);
     this.#link.send(this.#scratch.subarray(0, size));
-    if (size > 1 << 21) this.#scratch = Buffer.alloc(1 << 10);
+    if (size > 1 << 21) this.#scratch = NONE;
   }
 
   receive(take: (frame: Buffer) => void): void {
+    if (!this.#open) return;
     this.#take = take;
     const early = this.#early;
     this.#early = [];
@@ -132,6 +141,9 @@ class Part implements Link {
   end(error: MillraceError | undefined): void {
     this.#open = false;
     this.#early = [];
+    this.#take = undefined;
+    this.drained = undefined;
+    this.#scratch = NONE;
     this.#settle(error);
   }
 }
