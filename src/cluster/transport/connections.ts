@@ -8,6 +8,7 @@
 //  C2  Of a worker the newest connection counts: the dialer dials again only where its own is gone, so an older one here is dead and is closed as lost.
 //  C3  A connection that stood and broke is never made anew behind the channels' backs.
 //  C4  Beyond this machine nobody listens without a secret or certificates. Strangers cost little: so many at most may be in their handshake, the oldest goes when another one comes; each has little time; the log is not theirs.
+//  C5  Without mail the two are of no use to each other: when its part of the connection closes, whatever for, the connection does.
 
 import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
@@ -284,6 +285,8 @@ export class Connections {
     const connection: Connection = { worker, channels, lost: link.closed, part: (number) => shared.part(number) };
     const standing = { connection, lose: (why: string) => link.close(linkLost(worker, why)), close: () => link.close() };
     this.#standing.set(worker, standing);
+    // C5.
+    void channels.lost.then((error) => link.close(error));
     void link.closed.then((error) => {
       if (this.#standing.get(worker) === standing) this.#standing.delete(worker);
       if (error !== undefined) log.warn({ peer: worker, code: error.code }, error.sentence);

@@ -189,6 +189,20 @@ describe('the workers of a cluster', () => {
     expect([await near2.lost, await far2.lost]).toEqual([undefined, undefined]);
   });
 
+  it('lose the connection when one of them fails over mail, and get a new one by asking', async () => {
+    const b = await worker('b', {
+      mail: (_, message) => {
+        if (message === 'bad') throw new Error('not understood');
+      },
+    });
+    const a = await worker('a');
+    const [ab, ba] = await Promise.all([asked(a, b), asked(b, a)]);
+    ab.channels.tell('bad');
+    expect([await ab.lost, await ba.lost]).toMatchObject([{ code: 'LINK_LOST' }, { code: 'LINK_LOST', message: expect.stringContaining('not understood') }]);
+    const [again, back] = await Promise.all([asked(a, b), asked(b, a)]);
+    expect(await carries(again, back, 'again')).toEqual({ over: 'again' });
+  });
+
   it('that close say so: nothing was lost', async () => {
     const [a, b] = [await worker('a'), await worker('b')];
     const [ab, ba] = await Promise.all([asked(a, b), asked(b, a)]);
