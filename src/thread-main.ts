@@ -38,11 +38,11 @@ const host = new Host({
   io,
   leader: threadLink(leader, { peer: 'the main thread' }),
 });
-parentPort!.on('message', (message: 'beat' | { peer: number; port: MessagePort; by?: number }) => {
+parentPort!.on('message', (message: 'beat' | { peer: number; port: MessagePort; by?: number; within?: boolean }) => {
   // A sign of life is asked for.
   if (message === 'beat') return parentPort!.postMessage('beat');
-  const { peer, port, by } = message;
-  host.join(peer, threadLink(port, { peer: `thread-${peer}` }), by);
+  const { peer, port, by, within } = message;
+  host.join(peer, threadLink(port, { peer: `thread-${peer}`, within }), by);
   parentPort!.postMessage({ joined: peer });
 });
 parentPort!.postMessage('ready');

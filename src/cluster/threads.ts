@@ -178,7 +178,7 @@ export class Threads implements Hosts {
 
 async function joins({ worker, ended }: Thread, peer: number, port: MessagePort): Promise<void> {
   const joined = said(worker, (message) => typeof message === 'object' && message !== null && (message as { joined?: number }).joined === peer);
-  worker.postMessage({ peer, port }, [port]);
+  worker.postMessage({ peer, port, within: true }, [port]);
   await Promise.race([joined, ended]);
 }
 

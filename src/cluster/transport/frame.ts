@@ -12,7 +12,7 @@
 // Numbers of channels are the sender's: those of the two directions have nothing to do with each other.
 //
 // Invariants:
-//  F1  A frame with any bit changed, cut off or prolonged is refused with LINK_CORRUPT.
+//  F1  A frame with any bit changed, cut off or prolonged is refused with LINK_CORRUPT. Only on a link within a process the checksum is 0 and nobody looks.
 //  F2  A batch that takes more than SPLIT_BYTES, or has more than RECORDS_MAX records, goes as several. A record that takes more than `max` bytes is refused where it is sent.
 //  F3  What a writer gives is valid until it is asked for the next frame.
 
@@ -46,10 +46,12 @@ const UNALIGNED = 2;
 export class FrameWriter {
   #out = new ByteWriter(1 << 16);
   readonly #max: number;
+  readonly #within: boolean;
 
-  /** `max`: what the other side takes, in bytes. */
-  constructor(max: number) {
+  /** `max`: what the other side takes, in bytes. `within` a process there are no checksums. */
+  constructor(max: number, within = false) {
     this.#max = max;
+    this.#within = within;
   }
 
   /** Gives the frames of a batch to `send`, one after the other. Throws Unsendable. */
@@ -143,7 +145,7 @@ export class FrameWriter {
 
   #seal(): Buffer {
     const { bytes, at } = this.#out;
-    bytes.writeUInt32LE(crc32(bytes.subarray(4, at)), 0);
+    bytes.writeUInt32LE(this.#within ? 0 : crc32(bytes.subarray(4, at)), 0);
     return bytes.subarray(0, at);
   }
 }
@@ -153,11 +155,16 @@ export class FrameReader {
   kind = 0;
   channel = 0;
   readonly #from = new ByteReader(Buffer.alloc(0));
+  readonly #within: boolean;
+
+  constructor(within = false) {
+    this.#within = within;
+  }
 
   /** Looks at a frame: `kind` and `channel` are its. Throws LINK_CORRUPT where it is not whole. */
   open(frame: Buffer): void {
     if (frame.length < HEAD) throw corrupt('a frame is shorter than its head');
-    if (crc32(frame.subarray(4)) !== frame.readUInt32LE(0)) throw corrupt('a checksum does not match');
+    if (!this.#within && crc32(frame.subarray(4)) !== frame.readUInt32LE(0)) throw corrupt('a checksum does not match');
     this.kind = frame[4]!;
     this.channel = frame.readUInt32LE(5);
     if (this.kind < BATCH || this.kind > MAIL) throw corrupt(`no frame is of kind ${this.kind}`);

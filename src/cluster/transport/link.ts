@@ -16,6 +16,8 @@ import { corrupt } from './frame.ts';
 export interface Link {
   /** Whom it leads to, for messages. */
   readonly peer: string;
+  /** True where frames never leave the memory of this process: they need no checksum. */
+  readonly within?: boolean | undefined;
   /** Frames of more bytes are not taken. */
   readonly frameMax: number;
   /** Bytes that were given to `send` and have not been taken over there, as far as is known. */

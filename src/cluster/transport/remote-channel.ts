@@ -71,7 +71,7 @@ export class RemoteChannels {
   readonly #window: Window;
   readonly #mail: ((message: unknown) => void) | undefined;
   readonly #writer: FrameWriter;
-  readonly #reader = new FrameReader();
+  readonly #reader: FrameReader;
   readonly #lane: OutgoingLane;
   readonly #out = new Map<number, Outgoing>();
   readonly #outByName = new Map<string, RemoteEnd>();
@@ -86,7 +86,8 @@ export class RemoteChannels {
     this.#link = link;
     this.#window = { least: window ?? WINDOW, most: windowMax };
     this.#mail = mail;
-    this.#writer = new FrameWriter(link.frameMax);
+    this.#writer = new FrameWriter(link.frameMax, link.within);
+    this.#reader = new FrameReader(link.within);
     this.#lane = {
       link,
       writer: this.#writer,

@@ -18,6 +18,8 @@ export interface ThreadLinkOptions {
   /** The other thread, for messages. */
   readonly peer: string;
   readonly frameMax?: number | undefined;
+  /** Frames end at the thread that has the other port, which does not send them on to another process. The same at both ends. */
+  readonly within?: boolean | undefined;
 }
 
 /** The end of a link at this thread. The port is the link's from now on. */
@@ -28,6 +30,7 @@ export function threadLink(port: MessagePort, options: ThreadLinkOptions): Link 
 class ThreadLink implements Link {
   readonly peer: string;
   readonly frameMax: number;
+  readonly within: boolean;
   readonly closed: Promise<MillraceError | undefined>;
   drained: (() => void) | undefined;
   readonly #port: MessagePort;
@@ -39,8 +42,9 @@ class ThreadLink implements Link {
   #open = true;
   #settle!: (error: MillraceError | undefined) => void;
 
-  constructor(port: MessagePort, { peer, frameMax = FRAME_MAX }: ThreadLinkOptions) {
+  constructor(port: MessagePort, { peer, frameMax = FRAME_MAX, within = false }: ThreadLinkOptions) {
     this.peer = peer;
+    this.within = within;
     this.frameMax = frameMax;
     this.#port = port;
     this.closed = new Promise((resolve) => {

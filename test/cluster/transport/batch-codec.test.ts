@@ -230,6 +230,19 @@ describe('a batch', () => {
   });
 });
 
+describe('a frame within a process', () => {
+  it('has no checksum, and arrives as it was', () => {
+    const frames: Buffer[] = [];
+    const sent = of(1, 'two', null);
+    new FrameWriter(FRAME_MAX, true).batch(7, sent, (frame) => void frames.push(Buffer.from(frame)));
+    expect(frames[0]!.readUInt32LE(0)).toBe(0);
+    const reader = new FrameReader(true);
+    reader.open(frames[0]!);
+    expect(columns(reader.batch())).toEqual(columns(sent));
+    expect(() => read(frames[0]!)).toThrow(expect.objectContaining({ code: 'LINK_CORRUPT' }));
+  });
+});
+
 describe('an event', () => {
   for (const event of EVENTS) {
     it(`arrives as it was: ${JSON.stringify(event)}`, () => {
