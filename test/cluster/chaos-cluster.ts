@@ -16,6 +16,7 @@ import { freePorts } from '../services/ports.ts';
 import type { ZooKeeperEnsemble } from '../services/zookeeper.ts';
 import type { ReplicaSettings } from './chaos-replica.ts';
 import { Doors } from './doors.ts';
+import { deposedRegistrations, type Registration } from './registrations.ts';
 import { freshRoot } from './zookeeper/clients.ts';
 import { TcpProxy } from './zookeeper/proxy.ts';
 
@@ -65,6 +66,9 @@ export class ChaosCluster {
   #members: readonly Member[] = [];
   #leader: string | undefined;
   #epoch = 0;
+  readonly #registrations = new Map<number, Registration>();
+  /** The transaction that was the newest when that epoch was heard of: the epoch is older. */
+  readonly #epochs = new Map<number, bigint>();
 
   static async start(input: Input, ensemble: ZooKeeperEnsemble): Promise<ChaosCluster> {
     const cluster = new ChaosCluster(new Trial(input, { every: 200, parallelism: 3, pace: 1500 }), ensemble);
@@ -116,11 +120,53 @@ export class ChaosCluster {
         this.#epoch = leader.epoch;
         this.#leader = leader.value.address;
         this.#told.push({ at: Date.now(), what: `epoch ${leader.epoch}` });
+        await this.#mark(leader.epoch);
       }
     };
+    void this.#register(signal);
     await Promise.all([members(), leaders()]).catch((error) => {
       if (!signal.aborted) this.#told.push({ at: Date.now(), what: `the test lost ZooKeeper: ${error}` });
     });
+  }
+
+  /** A node that is created now is younger than the epoch that was heard of, and its transaction says by how much. */
+  async #mark(epoch: number): Promise<void> {
+    const path = `/marks/${epoch}`;
+    await this.#client.make(path);
+    const node = await this.#client.get(path);
+    if (node !== undefined) this.#epochs.set(epoch, node.stat.czxid);
+  }
+
+  /** Every registration, before it is pruned. */
+  async #register(signal: AbortSignal): Promise<void> {
+    const folder = registryOf(nodeName(this.#trial.settings.workload)).checkpoints;
+    while (!signal.aborted) {
+      try {
+        for (const name of (await this.#client.children(folder)) ?? []) {
+          if (this.#registrations.has(Number(name))) continue;
+          const node = await this.#client.get(`${folder}/${name}`);
+          if (node === undefined) continue;
+          const { epoch } = JSON.parse(node.value.toString()) as { epoch: number };
+          this.#registrations.set(Number(name), { id: Number(name), epoch, at: node.stat.czxid });
+        }
+      } catch (error) {
+        if (!signal.aborted && !isPassing(error)) this.#told.push({ at: Date.now(), what: `registrations cannot be read: ${error}` });
+      }
+      await sleep(40);
+    }
+  }
+
+  /** Checkpoints whose registration was seen. */
+  get registered(): number {
+    return this.#registrations.size;
+  }
+
+  /** Those that have tasks now, by what replicas said last of where they are. */
+  #busy(): readonly Replica[] {
+    const said = this.#told.filter(({ what }) => what.startsWith('hosts ')).sort((a, b) => b.at - a.at)[0];
+    const ids = said?.what.split(' ').slice(1) ?? [];
+    const addresses = this.#members.filter(({ id }) => ids.some((each) => id.startsWith(each))).map(({ address }) => address);
+    return this.#replicas.filter(({ name }) => addresses.includes(this.#doors.address(name)));
   }
 
   #begin(replica: Replica): void {
@@ -152,10 +198,13 @@ export class ChaosCluster {
   }
 
   /** Does it, and resolves when the job goes on and the cluster is whole again. */
-  async suffer(fault: Fault, random: () => number): Promise<{ detectedMs: number | undefined; recoveredMs: number | undefined }> {
+  async suffer(fault: Fault, random: () => number): Promise<{ detectedMs: number | undefined; recoveredMs: number | undefined; hadTasks: boolean }> {
     const leader = this.#replicas.find(({ name }) => this.#doors.address(name) === this.#leader) ?? this.#replicas[0]!;
     const others = this.#replicas.filter((replica) => replica !== leader);
-    const worker = others[Math.floor(random() * others.length)]!;
+    // One that has come back gets tasks with the next restart, not before.
+    const busy = others.filter((replica) => this.#busy().includes(replica));
+    const among = busy.length > 0 ? busy : others;
+    const worker = among[Math.floor(random() * among.length)]!;
     const victim = fault.includes('leader') ? leader : worker;
     // Any moment between two checkpoints.
     await sleep(random() * 400);
@@ -204,6 +253,7 @@ export class ChaosCluster {
     const detected = after.find(({ what }) => /^(restart|epoch) /.test(what));
     const recovered = detected === undefined ? undefined : after.find((told) => told.at >= detected.at && told.what === 'status running');
     return {
+      hadTasks: busy.includes(victim) || this.#busy().includes(victim),
       detectedMs: detected === undefined ? undefined : detected.at - at,
       recoveredMs: detected === undefined || recovered === undefined ? undefined : recovered.at - detected.at,
     };
@@ -220,7 +270,8 @@ export class ChaosCluster {
     await Promise.all(this.#replicas.map(({ ended }) => ended));
     clearTimeout(late);
     for (const { process, name, errors } of this.#replicas) if (process.exitCode !== 0) wrong.push(`${name} ended with ${process.exitCode}: ${errors}`);
-    wrong.push(...this.#trial.wrongRows());
+    wrong.push(...this.#trial.wrongRows(), ...deposedRegistrations([...this.#registrations.values()], this.#epochs));
+    if (this.#registrations.size === 0) wrong.push('no registration was seen');
     if (wrong.length === 0) this.#trial.remove();
     else wrong.push(`in ${this.#trial.folder}`);
     return wrong;

@@ -1,9 +1,9 @@
 // A replica of a service in a process of its own, as a user would write it, for test/chaos/cluster.test.ts. Its one argument is its settings. It says, a line each and with
-// the time: `at <ms> started`, `at <ms> restart <code>`, `at <ms> status <status>`, `at <ms> finished <status>`.
+// the time: `at <ms> started`, `at <ms> hosts <beginnings of ids of workers that have tasks>`, `at <ms> restart <code>`, `at <ms> status <status>`, `at <ms> finished <status>`.
 
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { memory } from 'millrace';
+import { memory, type RunningJob } from 'millrace';
 import { zookeeper } from 'millrace/zookeeper';
 import type { Settings } from '../e2e/job-process.ts';
 import { jobOf } from '../e2e/workloads.ts';
@@ -28,6 +28,14 @@ async function pace(signal: AbortSignal): Promise<void> {
   while (Date.now() < until && !existsSync(gate) && !signal.aborted) await sleep(20);
 }
 
+let handle: RunningJob | undefined;
+async function sayHosts(): Promise<void> {
+  // Whoever leads may be gone by then: the next one says it.
+  const tree = await handle?.tree().catch(() => undefined);
+  const hosts = new Set([...JSON.stringify(tree ?? '').matchAll(/"worker-([0-9a-f]{8})-\d+"/g)].map(([, id]) => id));
+  if (hosts.size > 0) say(`hosts ${[...hosts].join(' ')}`);
+}
+
 const zk = zookeeper({ connect, root, sessionTimeout: sessionMs });
 const running = await jobOf(workload, { ...settings, pace }).start({
   cluster: zk,
@@ -40,10 +48,13 @@ const running = await jobOf(workload, { ...settings, pace }).start({
   onEvent: (event) => {
     if (event.type === 'restart') say(`restart ${event.error.code}`);
     if (event.type === 'status') say(`status ${event.status}`);
+    if (event.type === 'status' && event.status === 'running') void sayHosts();
   },
   logger: { debug: () => {}, info: () => {}, warn: console.error, error: console.error },
 });
 say('started');
+handle = running;
+await sayHosts();
 const { status } = await running.finished;
 say(`finished ${status}`);
 await zk.close();

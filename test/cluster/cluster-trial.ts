@@ -9,6 +9,7 @@ import { onTestFinished } from 'vitest';
 import { definitionOf } from '../../src/api/job.ts';
 import { below } from '../../src/checkpoint/addresses.ts';
 import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
+import type { TlsOptions } from '../../src/cluster/transport/certificates.ts';
 import { planHashOf, Worker } from '../../src/cluster/worker.ts';
 import { Workers } from '../../src/cluster/workers.ts';
 import type { Client } from '../../src/cluster/zookeeper/client.ts';
@@ -28,7 +29,7 @@ import { freshRoot } from './zookeeper/clients.ts';
 /** The servers of the tests have ticks of half a second. */
 const SESSION_MS = 2000;
 export const DEAD_AFTER_MS = 1500;
-const SECRET = 'open sesame';
+export const SECRET = 'open sesame';
 
 export interface LeaderOptions {
   readonly parallelism: number;
@@ -37,6 +38,7 @@ export interface LeaderOptions {
   readonly deadAfter?: number;
   readonly options?: Partial<RunOptions>;
   readonly stallMs?: number;
+  readonly tls?: TlsOptions;
   /** It does with as few instances as there are workers. */
   readonly shrinks?: boolean;
 }
@@ -98,7 +100,7 @@ export class ClusterTrial {
   }
 
   /** A worker in this process that has none of the tasks by default, and the run of the job as it leads it. */
-  async lead({ parallelism, id, slots = 0, deadAfter = DEAD_AFTER_MS, options, shrinks, stallMs }: LeaderOptions): Promise<JobRun> {
+  async lead({ parallelism, id, slots = 0, deadAfter = DEAD_AFTER_MS, options, shrinks, stallMs, tls }: LeaderOptions): Promise<JobRun> {
     const { workload, checkpoints, every } = this.trial.settings;
     const io = systemIo();
     const client: Client = new Session({ connect: this.#connect, root: this.#root, sessionTimeoutMs: SESSION_MS, connectTimeoutMs: 10_000 });
@@ -114,6 +116,7 @@ export class ClusterTrial {
       operators: operatorOf,
       slots,
       secret: SECRET,
+      tls,
       version: '0.0.0',
       epoch: () => 1,
       heard: () => {},

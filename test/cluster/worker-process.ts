@@ -8,6 +8,7 @@ import { definitionOf } from '../../src/api/job.ts';
 import { below } from '../../src/checkpoint/addresses.ts';
 import { SnapshotFiles } from '../../src/checkpoint/storage.ts';
 import type { ThreadData } from '../../src/cluster/thread-data.ts';
+import type { TlsOptions } from '../../src/cluster/transport/certificates.ts';
 import { planHashOf, Worker } from '../../src/cluster/worker.ts';
 import { Session } from '../../src/cluster/zookeeper/session.ts';
 import { operatorOf } from '../../src/operators/operator-of.ts';
@@ -32,6 +33,7 @@ export interface WorkerSettings extends Settings {
   /** Hosts run in so many threads, which take the job from that module. */
   readonly threads?: { readonly count: number; readonly entry: string; readonly module: string };
   readonly stallMs?: number;
+  readonly tls?: TlsOptions;
   /** Sources read so many batches here, and no further one before that file is there. */
   readonly hold?: { readonly after: number; readonly until: string };
 }
@@ -91,6 +93,7 @@ const worker = await Worker.open({
   log: { debug: () => {}, info: () => {}, warn, error: warn },
   deadAfter,
   stallMs: settings.stallMs,
+  tls: settings.tls,
 });
 say(`member ${worker.id} ${worker.member.address}`);
 process.once('SIGTERM', async () => {

@@ -104,7 +104,8 @@ export class ZooKeeperRegistry implements Registry {
     const registered: Registered = { ...checkpoint, lineage };
     await this.#turn(async () => {
       const stamp = crypto.randomUUID();
-      const create: Operation = { kind: 'create', path, value: bytesOf({ stamp, value: registered }) };
+      // The epoch is for whoever looks at it from outside.
+      const create: Operation = { kind: 'create', path, value: bytesOf({ stamp, epoch: this.#options.term.epoch, value: registered }) };
       await this.#done(
         () => [create],
         async (reason) => {
