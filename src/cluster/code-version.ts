@@ -12,7 +12,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { isBuiltin } from 'node:module';
-import { dirname, join, sep } from 'node:path';
+import { dirname, join, relative, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const IMPORTS = /(?:\bfrom|\bimport|\brequire)\s*\(?\s*(["'`])([^"'`\n]+)\1/g;
@@ -24,9 +24,9 @@ const ENDINGS = ['.ts', '.js', '.mjs', '.cjs', '.json', '/index.ts', '/index.js'
 
 const known = new Map<string, Promise<string>>();
 
-/** Read once: a module is loaded once. */
+/** Read once: as it was when this process first had it loaded. */
 export function codeVersionOf(module: string | URL): Promise<string> {
-  const address = typeof module === 'string' && !/^[a-z]+:/.test(module) ? pathToFileURL(module).href : String(module);
+  const address = typeof module === 'string' && !/^[a-z]{2,}:/i.test(module) ? pathToFileURL(module).href : String(module);
   let version = known.get(address);
   if (version === undefined) {
     version = read(address);
@@ -37,7 +37,7 @@ export function codeVersionOf(module: string | URL): Promise<string> {
 
 async function read(address: string): Promise<string> {
   const parts = new Set<string>();
-  if (address.startsWith('file:')) await new Reading(parts).file(fileURLToPath(address));
+  if (address.startsWith('file:')) await new Reading(parts, dirname(fileURLToPath(address))).file(fileURLToPath(address));
   else parts.add(address);
   return createHash('sha256')
     .update(JSON.stringify([...parts].sort()))
@@ -50,20 +50,27 @@ class Reading {
   /** Files and folders of packages that were looked at. */
   readonly #seen = new Set<string>();
 
-  constructor(parts: Set<string>) {
+  /** Of the module: files are named from there. */
+  readonly #folder: string;
+
+  constructor(parts: Set<string>, folder: string) {
     this.#parts = parts;
+    this.#folder = folder;
   }
 
-  async file(path: string): Promise<void> {
+  async file(named: string): Promise<void> {
+    // As the loader does: what a linked file imports lies beside what it is a link to.
+    const path = await realpath(named).catch(() => named);
     if (this.#seen.has(path)) return;
     this.#seen.add(path);
+    const name = relative(this.#folder, named).replaceAll(sep, '/');
     const text = await readFile(path).catch(() => undefined);
     if (text === undefined) {
       // V2.
-      this.#parts.add(`missing ${path.slice(path.lastIndexOf(sep) + 1)}`);
+      this.#parts.add(`missing ${name}`);
       return;
     }
-    this.#parts.add(createHash('sha256').update(text).digest('hex'));
+    this.#parts.add(`${name} ${createHash('sha256').update(text).digest('hex')}`);
     if (path.endsWith('.json')) return;
     const names = new Set([...text.toString('utf8').matchAll(IMPORTS)].map((match) => match[2]!));
     for (const name of names) await this.#imported(name, dirname(path));
@@ -72,8 +79,8 @@ class Reading {
   async #imported(name: string, folder: string): Promise<void> {
     if (isBuiltin(name)) return;
     if (name.startsWith('.') || name.startsWith('/') || name.startsWith('file:')) {
-      const path = name.startsWith('file:') ? fileURLToPath(name) : name.startsWith('.') ? join(folder, name) : name;
-      const found = await foundAt(path.replace(/[?#].*$/, ''));
+      const path = pathOf(name, folder);
+      const found = path === undefined ? undefined : await foundAt(path);
       // What only looks like an import.
       if (found !== undefined) await this.file(found);
     } else if (name.startsWith('#')) {
@@ -95,13 +102,25 @@ class Reading {
   }
 
   async #linked(folder: string): Promise<void> {
-    for (const entry of await readdir(folder, { withFileTypes: true })) {
+    // V2.
+    for (const entry of await readdir(folder, { withFileTypes: true }).catch(() => [])) {
       if (entry.name === 'node_modules' || entry.name.startsWith('.')) continue;
       const path = join(folder, entry.name);
       if (entry.isDirectory()) await this.#linked(path);
       else if (entry.isFile() && CODE.test(entry.name)) await this.file(path);
     }
   }
+}
+
+/** Undefined: it is an address of another machine. */
+function pathOf(name: string, folder: string): string | undefined {
+  try {
+    if (name.startsWith('file:')) return fileURLToPath(new URL(name));
+  } catch {
+    return undefined;
+  }
+  const bare = name.replace(/[?#].*$/, '');
+  return bare.startsWith('.') ? join(folder, bare) : bare;
 }
 
 async function foundAt(path: string): Promise<string | undefined> {

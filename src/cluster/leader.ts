@@ -9,19 +9,20 @@
 //  A2  Jobs that are wanted and not offered here are left alone; that is said once.
 //  A3  Which regions could keep running is decided in one place, where a job is opened (led-job.ts). As it is every one restarts, which is always right.
 //  A4  A job whose plan in force is another one than this process has is led only where nobody stands for that one, and only from a checkpoint that this program can go on
-//      from (protocols 21). Who cannot, or where others can, stands back, or waits and says why.
-//  A5  Leadership goes to another version behind a last checkpoint of every job, and the store says which plans are in force before it is given up.
+//      from (protocols 21). Who cannot, or where others can, stands back, or waits and says why. To stop or to cancel a job no program is needed.
+//  A5  Leadership goes to another version behind a last checkpoint of every job, and the store says which plans are in force before it is given up. A version that could
+//      not start what it was given gives it back.
 
-import { asError, isDeposed, MillraceError, messageOf } from '../errors.ts';
+import { asError, codeOf, isDeposed, MillraceError, messageOf } from '../errors.ts';
 import type { Internals } from '../execution/job-run.ts';
 import type { Hosts } from '../execution/region.ts';
 import { filesOf } from '../execution/snapshots.ts';
 import type { StateQueries } from '../execution/state-queries.ts';
 import type { Logger } from '../graph/context.ts';
 import type { Io } from '../runtime/io.ts';
-import type { Callee } from './calls.ts';
+import { type Callee, whyUnanswered } from './calls.ts';
 import { LedJob, type OfferedJob } from './led-job.ts';
-import { heirOf, type Version, yields } from './versions.ts';
+import { heirOf, type Led, type Reason, type Version, yields } from './versions.ts';
 import type { Client } from './zookeeper/client.ts';
 import { deposed, type Term, terms } from './zookeeper/election.ts';
 import type { JobStore, WantedJob } from './zookeeper/job-store.ts';
@@ -72,11 +73,24 @@ export interface JobQuestion {
 
 /** How long a question about changes waits for one. */
 const WATCH_MS = 10_000;
-/** How long another version may take to read a checkpoint through; and where this process is about to end. */
+/** How long another version may take to read a checkpoint through; and where this process is about to end, all of them together. */
 const VERIFY_MS = 600_000;
 const VERIFY_LEAVING_MS = 5000;
-/** Until one that did not answer is asked again. */
+/** Until one that did not answer is asked again; and one that refused, the first time: a later checkpoint may be another matter. */
 const VERIFY_AGAIN_MS = 5000;
+const REFUSED_AGAIN_MS = 60_000;
+const REFUSED_AGAIN_MAX_MS = 3_600_000;
+
+/** What one term knows of versions. */
+class Looks {
+  /** A4: jobs that are looked at, and those that this program can go on with, or cannot. */
+  readonly jobs = new Map<string, 'looking' | 'fits' | 'refused'>();
+  /** A5: keys of versions that could not take over, and until when they are not asked again. */
+  readonly refused = new Map<string, { readonly times: number; readonly until: number }>();
+  /** Plans of members, by job, that the store is being told of. */
+  readonly seen = new Set<string>();
+  verifying = false;
+}
 
 export class Leader {
   readonly #options: LeaderOptions;
@@ -86,11 +100,7 @@ export class Leader {
   #term: Term | undefined;
   readonly #unknown = new Set<string>();
   #leaving = false;
-  /** A4: jobs that are looked at, and those that this program can go on with, or cannot. */
-  readonly #looked = new Map<string, 'looking' | 'fits' | 'refused'>();
-  /** A5: keys of versions that could not take over. */
-  readonly #refused = new Set<string>();
-  #verifying = false;
+  #looks = new Looks();
   /** The lead is being given up. */
   #passing = false;
   #again: unknown;
@@ -128,8 +138,7 @@ export class Leader {
       throw error;
     } finally {
       this.#term = undefined;
-      this.#looked.clear();
-      this.#refused.clear();
+      this.#looks = new Looks();
       this.#options.io.clock.clearTimeout(this.#again);
       // A1.
       await Promise.all([...this.#led.values()].map((job) => job.leave(deposed(term.epoch))));
@@ -155,6 +164,7 @@ export class Leader {
       const led = this.#led.get(wanted.name);
       if (led !== undefined) {
         if (led.run === wanted.run) led.until(wanted.until);
+        this.#see(term, wanted);
         continue;
       }
       const mine = offered.get(wanted.name);
@@ -163,9 +173,12 @@ export class Leader {
         if (!this.#unknown.has(wanted.name))
           log.warn({ job: wanted.name }, `The job '${wanted.name}' is to run, and who leads does not have it: give it a root of its own.`);
         this.#unknown.add(wanted.name);
+        this.#see(term, wanted);
         continue;
       }
-      if (wanted.plan !== undefined && wanted.plan !== mine.planHash && this.#looked.get(wanted.name) !== 'fits') {
+      this.#see(term, wanted);
+      const fits = wanted.plan === undefined || wanted.plan === mine.planHash || this.#looks.jobs.get(wanted.name) === 'fits';
+      if (!fits && wanted.until.kind === 'end') {
         this.#look(term, wanted, mine);
         continue;
       }
@@ -179,6 +192,8 @@ export class Leader {
         hosts: () => hosts(mine, term, io),
         slots: () => slots(mine),
         changed: () => this.#pass(),
+        ends: !fits,
+        gaveUp: (error, revived) => this.#givesBack(term, wanted, mine, error, revived),
         answerState,
         io,
         log,
@@ -201,6 +216,7 @@ export class Leader {
         });
     }
     this.#wake();
+    this.#pass();
   }
 
   #wake(): void {
@@ -211,7 +227,6 @@ export class Leader {
   resized(): void {
     for (const job of this.#led.values()) job.resized();
     this.#sync();
-    this.#pass();
   }
 
   // ── versions ──
@@ -226,22 +241,40 @@ export class Leader {
     return yields(this.#own, await store.jobs(), members());
   }
 
+  /** The order in which versions come is the store's. */
+  #see(term: Term, { name, run, versions = [] }: WantedJob): void {
+    const { store, members, log } = this.#options;
+    const looks = this.#looks;
+    const plans = members()
+      .toSorted((a, b) => (a.born ?? 0) - (b.born ?? 0))
+      .flatMap(({ plans: { [name]: plan } }) => (plan === undefined || versions.includes(plan) || looks.seen.has(`${name} ${plan}`) ? [] : [plan]));
+    if (plans.length === 0) return;
+    for (const plan of plans) looks.seen.add(`${name} ${plan}`);
+    store.seen(term, name, run, plans).catch((error) => {
+      for (const plan of plans) looks.seen.delete(`${name} ${plan}`);
+      if (isDeposed(error)) return;
+      log.warn({ job: name, error: messageOf(error) }, 'Which versions there are could not be noted; it is tried again.');
+      this.#lookAgain();
+    });
+  }
+
   /** A4: as a leader. */
   #look(term: Term, wanted: WantedJob, mine: OfferedJob): void {
     const { members, log } = this.#options;
     const { name } = wanted;
+    const looks = this.#looks;
     if (yields(this.#own, this.#wanted, members())) {
       log.info({ job: name }, `The program that '${name}' runs with is another one, and others have it: this process stands back for them.`);
       this.#passing = true;
       void this.#resign(term);
       return;
     }
-    if (this.#looked.has(name)) return;
-    this.#looked.set(name, 'looking');
-    this.#refusalOf(term, mine).then(
+    if (looks.jobs.has(name)) return;
+    looks.jobs.set(name, 'looking');
+    this.#refusalBy(this.#options.self.id, term, mine, VERIFY_MS).then(
       (refusal) => {
         if (this.#term !== term) return;
-        this.#looked.set(name, refusal.length === 0 ? 'fits' : 'refused');
+        looks.jobs.set(name, refusal.length === 0 ? 'fits' : 'refused');
         if (refusal.length === 0) log.info({ job: name }, `Nobody has the program any more that '${name}' ran with: it goes on with this one.`);
         else
           log.error(
@@ -253,47 +286,60 @@ export class Leader {
       (error) => {
         if (this.#term !== term || isDeposed(error)) return;
         log.warn({ job: name, error: messageOf(error) }, `Whether this program can go on with '${name}' is not known yet; it is looked at again.`);
-        this.#looked.delete(name);
+        looks.jobs.delete(name);
         this.#lookAgain();
       },
     );
   }
 
-  /** Of this program, by the newest checkpoint that is registered. */
-  async #refusalOf(term: Term, { definition: { name }, options }: OfferedJob): Promise<VerifyAnswer> {
-    const { client, self, verify, io } = this.#options;
+  /** Of a job that nobody runs, by what a start would choose. */
+  async #refusalBy(worker: string, term: Term, { definition: { name }, options }: OfferedJob, withinMs: number): Promise<VerifyAnswer> {
+    const { client, verify, io } = this.#options;
     if (typeof options.checkpoints !== 'object') return [];
     const { checkpoints } = filesOf(name, options.checkpoints, io);
     const registry = await ZooKeeperRegistry.open({ client, term, job: name, checkpoints, io });
-    const newest = (await registry.checkpoints()).at(-1);
-    return newest === undefined ? [] : verify(self.id, { job: name, checkpoint: newest.path }, VERIFY_MS);
+    const lineage = await registry.lineage();
+    const paths = (await registry.checkpoints()).filter((checkpoint) => checkpoint.lineage === lineage).map(({ path }) => path);
+    const origin = await registry.origin();
+    for (const path of [...paths.reverse(), ...(origin === undefined ? [] : [origin])]) {
+      try {
+        return await verify(worker, { job: name, checkpoint: path }, withinMs);
+      } catch (error) {
+        if (codeOf(error) !== 'SNAPSHOT_CORRUPT') throw error;
+      }
+    }
+    // The start says what is wrong with them.
+    return [];
   }
 
-  #lookAgain(): void {
+  #lookAgain(afterMs = VERIFY_AGAIN_MS): void {
     const { clock } = this.#options.io;
     clock.clearTimeout(this.#again);
-    this.#again = clock.setTimeout(() => {
-      this.#sync();
-      this.#pass();
-    }, VERIFY_AGAIN_MS);
+    this.#again = clock.setTimeout(() => this.#sync(), afterMs);
   }
 
   /** A5: where a newer version is there that can, it leads from now on. */
   #pass(): void {
     const term = this.#term;
-    if (term === undefined || this.#leaving || this.#passing || !term.isLeader() || this.#heir(false) === undefined) return;
-    if (this.#verifying || !this.#handable) return;
-    this.#verifying = true;
-    this.#verified(false, VERIFY_MS)
+    const looks = this.#looks;
+    if (term === undefined || this.#leaving || this.#passing || looks.verifying || !term.isLeader()) return;
+    if (!this.#handable || [...looks.jobs.values()].includes('looking') || this.#heir('newer') === undefined) return;
+    looks.verifying = true;
+    this.#verified(term, 'newer', () => VERIFY_MS)
       .finally(() => {
-        this.#verifying = false;
+        looks.verifying = false;
       })
       .then(async (heir) => {
         if (heir === undefined || this.#leaving || this.#term !== term || !this.#handable) return;
         this.#passing = true;
         const led = [...this.#led.values()];
-        await Promise.all(led.map((job) => job.leave(deposed(term.epoch), true)));
-        await this.#enforce(term, heir, led);
+        const given = await Promise.all(led.map((job) => job.handOver(deposed(term.epoch))));
+        if (given.every((each) => each)) await this.#enforce(term, heir);
+        else if (!given.some((each) => each)) {
+          this.#passing = false;
+          this.#lookAgain();
+          return;
+        }
         await this.#resign(term);
       })
       .catch((error) => {
@@ -307,51 +353,97 @@ export class Leader {
     return [...this.#led.values()].every(({ handable }) => handable);
   }
 
+  /** All that are to run and that somebody can, as this process does. */
+  #jobs(): readonly Led[] {
+    const { offered, members } = this.#options;
+    return this.#wanted.flatMap(({ name, versions = [], rejected = [] }) => {
+      if (!this.#led.has(name) && !members().some(({ plans }) => plans[name] !== undefined)) return [];
+      // What is not led because it has just ended, or is about to be, has no other plan for that.
+      const plan = this.#looks.jobs.get(name) === 'refused' ? undefined : offered.get(name)?.planHash;
+      return [{ name, plan, versions, rejected }];
+    });
+  }
+
   /** The version that comes next, as far as is known. Slots of members that are not connected do not count. */
-  #heir(leaves: boolean): Version | undefined {
-    const { self, members, reaches, offered } = this.#options;
-    const led = [...this.#led.keys()].map((name) => ({ name, plan: offered.get(name)?.planHash ?? '' }));
+  #heir(why: Reason): Version | undefined {
+    const { self, members, reaches, io } = this.#options;
     const connected = members().filter(({ id }) => id === self.id || reaches(id));
-    return heirOf(led, connected, { self: self.id, leaves, refused: this.#refused });
+    const now = io.elapsed();
+    return heirOf(this.#jobs(), connected, { self: self.id, own: this.#own, why, refused: (key) => (this.#looks.refused.get(key)?.until ?? 0) > now });
   }
 
   /** One that says of each job whose program is another that it can go on; undefined: there is none. */
-  async #verified(leaves: boolean, withinMs: number): Promise<Version | undefined> {
-    const { offered, verify, log } = this.#options;
+  async #verified(term: Term, why: Reason, withinMs: () => number): Promise<Version | undefined> {
+    const { log, io } = this.#options;
+    const looks = this.#looks;
     for (;;) {
-      const heir = this.#heir(leaves);
-      if (heir === undefined) return undefined;
-      const why: string[] = [];
+      const heir = this.#heir(why);
+      if (heir === undefined || this.#term !== term) return undefined;
+      const addresses = heir.members.map(({ address }) => address);
+      let refusal: readonly string[];
       try {
-        for (const [name, job] of this.#led) {
-          if (heir.plans[name] === offered.get(name)?.planHash) continue;
-          why.push(
-            ...(await job.readingNewest(async (newest) =>
-              newest === undefined || newest.path === '' ? [] : verify(heir.members[0]!.id, { job: name, checkpoint: newest.path }, withinMs),
-            )),
-          );
-        }
+        refusal = await this.#refusalOf(heir, term, withinMs);
       } catch (error) {
-        log.warn({ error: messageOf(error) }, 'Whether another version can take over is not known yet; it is asked again.');
-        this.#lookAgain();
-        return undefined;
+        if (whyUnanswered(error) !== undefined || isLost(error)) {
+          log.warn({ members: addresses, error: messageOf(error) }, 'Whether another version can take over is not known yet; it is asked again.');
+          this.#lookAgain();
+          return undefined;
+        }
+        refusal = [messageOf(error)];
       }
-      if (why.length === 0) {
-        // Meanwhile members may have gone.
-        if (this.#heir(leaves)?.key !== heir.key) continue;
-        log.info({ members: heir.members.map(({ address }) => address) }, 'Another version of the program takes over, behind a last checkpoint.');
+      if (this.#term !== term) return undefined;
+      if (refusal.length === 0) {
+        // Meanwhile members and jobs may have come and gone.
+        if (this.#heir(why)?.key !== heir.key) continue;
+        log.info({ members: addresses }, 'Another version of the program takes over, behind a last checkpoint.');
         return heir;
       }
-      this.#refused.add(heir.key);
-      log.error(
-        { members: heir.members.map(({ address }) => address), why },
-        `Another version of the program cannot take over, and this one goes on: ${why.join(' ')}`,
-      );
+      const times = (looks.refused.get(heir.key)?.times ?? 0) + 1;
+      const ms = Math.min(REFUSED_AGAIN_MAX_MS, REFUSED_AGAIN_MS * 2 ** (times - 1));
+      looks.refused.set(heir.key, { times, until: io.elapsed() + ms });
+      this.#lookAgain(ms);
+      if (times === 1)
+        log.error({ members: addresses, why: refusal }, `Another version of the program cannot take over, and this one goes on: ${refusal.join(' ')}`);
     }
   }
 
-  async #enforce(term: Term, { plans }: Version, led: readonly LedJob[]): Promise<void> {
-    for (const { name, run } of led) await this.#options.store.planned(term, name, run, plans[name]!);
+  /** Of each job that it would run with another program than the one in force. */
+  async #refusalOf({ plans, members }: Version, term: Term, withinMs: () => number): Promise<readonly string[]> {
+    const { offered, verify } = this.#options;
+    const worker = members[0]!.id;
+    const why: string[] = [];
+    for (const { name, plan: inForce } of this.#wanted) {
+      const job = this.#led.get(name);
+      const mine = offered.get(name);
+      if (plans[name] === undefined || plans[name] === (job === undefined ? (inForce ?? plans[name]) : mine?.planHash)) continue;
+      if (job !== undefined)
+        why.push(
+          ...(await job.readingNewest(async (newest) =>
+            newest === undefined || newest.path === '' ? [] : verify(worker, { job: name, checkpoint: newest.path }, withinMs()),
+          )),
+        );
+      else if (mine !== undefined) why.push(...(await this.#refusalBy(worker, term, mine, withinMs())));
+    }
+    return why;
+  }
+
+  /** A5: this program could not start what it was given. True: another one has it again. */
+  async #givesBack(term: Term, { name, run }: WantedJob, { planHash }: OfferedJob, error: Error, revived: () => Promise<void>): Promise<boolean> {
+    const { store, self, log } = this.#options;
+    if (this.#term !== term || this.#leaving) return false;
+    const other = heirOf(this.#jobs(), this.#options.members(), { self: self.id, own: this.#own, why: 'failed' });
+    const plan = other?.plans[name];
+    if (plan === undefined || plan === planHash) return false;
+    this.#passing = true;
+    log.error({ job: name, error: messageOf(error) }, `This version of '${name}' cannot start where the other one ended, which goes on: ${messageOf(error)}`);
+    await revived();
+    await store.rejected(term, name, run, planHash, plan);
+    void this.#resign(term);
+    return true;
+  }
+
+  async #enforce(term: Term, { plans }: Version): Promise<void> {
+    for (const { name, run } of this.#wanted) if (plans[name] !== undefined) await this.#options.store.planned(term, name, run, plans[name]);
   }
 
   async #resign(term: Term): Promise<void> {
@@ -426,13 +518,19 @@ export class Leader {
     const { log } = this.#options;
     this.#leaving = true;
     const term = this.#term;
-    const heir = await this.#verified(true, VERIFY_LEAVING_MS);
-    const led = [...this.#led.values()];
-    await Promise.all(led.map((job) => job.leave(cause, true)));
+    const until = this.#options.io.elapsed() + VERIFY_LEAVING_MS;
+    const heir = term === undefined ? undefined : await this.#verified(term, 'leaving', () => Math.max(1, until - this.#options.io.elapsed()));
+    await Promise.all([...this.#led.values()].map((job) => job.leave(cause, true)));
     if (heir === undefined || term === undefined) return;
     // Whoever is elected without it sees that nobody has the old one any more.
-    await this.#enforce(term, heir, led).catch((error) => log.warn({ error: messageOf(error) }, 'Which version leads next could not be said.'));
+    await this.#enforce(term, heir).catch((error) => log.warn({ error: messageOf(error) }, 'Which version leads next could not be said.'));
   }
+}
+
+/** Whoever was asked is gone, or the connection to it. */
+function isLost(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === 'HOST_LOST' || code === 'LINK_LOST' || code === 'JOB_ENDED';
 }
 
 const FIND_MS = 2000;

@@ -59,6 +59,10 @@ export interface LedJobOptions {
   readonly slots: () => number;
   /** How it stands is another thing than before. */
   readonly changed: () => void;
+  /** This program may not run it, and only ends it as the store says. */
+  readonly ends?: boolean;
+  /** It could not be started from what another version has left; true: another one is to go on, for which `revived` was called first. */
+  readonly gaveUp: (error: Error, revived: () => Promise<void>) => Promise<boolean>;
   readonly answerState: (queries: StateQueries, url: string) => Promise<unknown>;
   readonly io: Io;
   readonly log: Logger;
@@ -171,10 +175,13 @@ export class LedJob {
 
   /** Whether another version may take it over: it is not about to end, and no start of it is under way that goes by itself. */
   get handable(): boolean {
-    return this.#until.kind === 'end' && this.#abandoned === undefined && this.#job?.launched === true && !this.#job.ending && this.#status !== 'stopping';
+    const job = this.#job;
+    return (
+      this.#until.kind === 'end' && this.#abandoned === undefined && job?.launched === true && !job.ending && !job.rescaling && this.#status !== 'stopping'
+    );
   }
 
-  /** The newest checkpoint stays while it is read; undefined: there is none. */
+  /** The newest checkpoint, which is taken where there is none yet, stays while it is read; undefined: there are none. */
   readingNewest<T>(read: (newest: CheckpointInfo | undefined) => Promise<T>): Promise<T> {
     return this.#running().readingNewest(read);
   }
@@ -382,12 +389,18 @@ export class LedJob {
   async #ran(): Promise<JobResult | Error | undefined> {
     const over = await this.#overBefore();
     if (over !== undefined) return over;
-    const { offered, wanted, log } = this.#options;
+    const { offered, wanted, store, term, log, gaveUp } = this.#options;
     const { restarts } = offered.options;
     const policy = restarts === false ? false : { ...DEFAULT_RESTARTS, ...restarts, backoff: { ...DEFAULT_RESTARTS.backoff, ...restarts?.backoff } };
     let stamps: readonly number[] = [];
     for (;;) {
+      if (this.#left.signal.aborted) return undefined;
       const begun = this.#begun;
+      // With checkpoints it is said when the lineage begins.
+      if (typeof offered.options.checkpoints !== 'object' && !this.#planned) {
+        await store.planned(term, this.name, this.run, offered.planHash);
+        this.#planned = true;
+      }
       const job = this.#made(optionsFor(wanted, offered.options, begun));
       try {
         const started = job.start();
@@ -399,7 +412,10 @@ export class LedJob {
         // The first start is refused as in one process. What has run, somebody relies on.
         const { retryable } = error as { retryable?: boolean };
         const decision = decideRestart(policy, { now: this.#io.clock.now(), stamps, retryable: begun && retryable !== false, random: this.#io.random() });
-        if (decision.kind === 'give up') return asError(error);
+        if (decision.kind === 'give up') {
+          this.#job = undefined;
+          return begun && retryable === false && (await gaveUp(asError(error), () => this.#revived())) ? undefined : asError(error);
+        }
         stamps = decision.stamps;
         log.warn({ error: messageOf(error), inMs: Math.round(decision.afterMs) }, `'${this.name}' could not be started; it is tried again.`);
         this.#job = undefined;
@@ -407,7 +423,6 @@ export class LedJob {
           new Promise<void>((resolve) => void this.#io.clock.setTimeout(resolve, decision.afterMs)),
           new Promise<void>((resolve) => this.#left.signal.addEventListener('abort', () => resolve(), { once: true })),
         ]);
-        if (this.#left.signal.aborted) return undefined;
         continue;
       }
       this.resized();
@@ -421,8 +436,11 @@ export class LedJob {
 
   /** D3. */
   async #overBefore(): Promise<JobResult | Error | undefined> {
-    const { offered } = this.#options;
-    if (typeof offered.options.checkpoints !== 'object') return this.#until.kind === 'cancel' ? { status: 'cancelled', restarts: 0 } : undefined;
+    const { offered, ends = false } = this.#options;
+    if (typeof offered.options.checkpoints !== 'object') {
+      if (ends && this.#until.kind === 'stop') return { status: 'stopped', restarts: 0 };
+      return this.#until.kind === 'cancel' ? { status: 'cancelled', restarts: 0 } : undefined;
+    }
     const registry = await this.#registry(undefined);
     if (this.#begun) {
       const outcome = await registry.outcome();
@@ -431,13 +449,32 @@ export class LedJob {
       if (over !== undefined) return over;
       if (outcome === 'finished') return registry.result();
     }
+    if (ends && this.#until.kind === 'stop') {
+      const lineage = await registry.lineage();
+      const newest = (await registry.checkpoints()).findLast((checkpoint) => checkpoint.lineage === lineage);
+      await registry.setOutcome('stopped');
+      return { status: 'stopped', restarts: 0, ...(newest === undefined ? {} : { checkpoint: bare(newest) }) };
+    }
     if (this.#until.kind !== 'cancel') return undefined;
     await registry.setOutcome('cancelled');
     return { status: 'cancelled', restarts: 0 };
   }
 
+  /** D3: it goes on under another leader, though a start of it here has failed. */
+  async #revived(): Promise<void> {
+    await (await this.#registry(undefined)).setOutcome('running');
+  }
+
+  /** Whoever leads next knows that it has begun, and with which plan. */
+  async #say(): Promise<void> {
+    const { store, term, offered } = this.#options;
+    await store.begun(term, this.name, this.run, offered.planHash);
+    this.#begun = true;
+    this.#planned = true;
+  }
+
   #registry(checkpoints: string | undefined): Promise<ZooKeeperRegistry> {
-    const { client, term, store, offered } = this.#options;
+    const { client, term } = this.#options;
     return ZooKeeperRegistry.open({
       client,
       term,
@@ -446,10 +483,7 @@ export class LedJob {
       io: this.#io,
       // D2.
       begun: async () => {
-        if (this.#begun && this.#planned) return;
-        await store.begun(term, this.name, this.run, offered.planHash);
-        this.#begun = true;
-        this.#planned = true;
+        if (!this.#begun || !this.#planned) await this.#say();
       },
     });
   }
@@ -498,6 +532,14 @@ export class LedJob {
     if (this.#job?.parallelism !== this.#scaled) this.#rescaledAt = this.#io.elapsed();
     this.#scaled = this.#job?.parallelism;
     this.resized();
+  }
+
+  /** To another version: behind a last checkpoint, or, with false, not at all. */
+  async handOver(cause: Error): Promise<boolean> {
+    const job = this.#job;
+    if (job !== undefined && !(await job.handOver(cause, true))) return false;
+    await this.leave(cause);
+    return true;
   }
 
   /** The term is over, or this process leaves: with `inOrder` behind a last checkpoint. */

@@ -7,16 +7,22 @@
 //  V1  Candidates let those pass that have what is in force: so a leader that dies is followed by one of its version, where there is any. Where nobody has all of it,
 //      nobody lets anybody pass.
 //  V2  A newer version takes over when it has slots enough, behind a checkpoint that it says it can go on from; an older one only from a leader that leaves and whose own
-//      version has no room without it. Newer is the version whose longest-standing member joined later.
+//      version has no room without it. Newer is what a leader has seen later: the job store has the order, so a replica that is started again makes its version no newer.
+//  V3  What has tried and could not even start is rejected for the rest of the run; a leader that leaves asks it all the same.
 
 import type { Member } from './zookeeper/membership.ts';
 
 type Plans = Member['plans'];
 
-/** A job as its leader runs it. */
+/** A job that is to run, as its leader knows it. */
 export interface Led {
   readonly name: string;
-  readonly plan: string;
+  /** That it runs with; undefined: this process cannot run it. */
+  readonly plan: string | undefined;
+  /** In the order in which leaders have seen them. */
+  readonly versions: readonly string[];
+  /** V3. */
+  readonly rejected: readonly string[];
 }
 
 export interface Version {
@@ -37,22 +43,42 @@ export function yields(
   return !has(own) && members.some(({ plans }) => has(plans));
 }
 
+/** Why another version is looked for: it is newer, this leader leaves, or its version could not start. */
+export type Reason = 'newer' | 'leaving' | 'failed';
+
 /** V2: the version that is to lead instead of this one, of those whose keys are not refused; undefined: none. */
 export function heirOf(
   led: readonly Led[],
   members: readonly Member[],
-  { self, leaves, refused = new Set() }: { readonly self: string; readonly leaves: boolean; readonly refused?: ReadonlySet<string> },
+  {
+    self,
+    own: plans,
+    why,
+    refused = () => false,
+  }: { readonly self: string; readonly own: Plans; readonly why: Reason; readonly refused?: (key: string) => boolean },
 ): Version | undefined {
   if (led.length === 0) return undefined;
-  const staying = leaves ? members.filter(({ id }) => id !== self) : members;
-  const present = keyOf(led, Object.fromEntries(led.map(({ name, plan }) => [name, plan])))!;
+  const own = keyOf(led, plans);
+  const staying = why === 'leaving' ? members.filter(({ id }) => id !== self) : members;
   const versions = versionsOf(led, staying);
-  const own = versions.find(({ key }) => key === present);
-  if (leaves && own !== undefined && hasRoom(led, own, staying)) return undefined;
-  const since = oldest(members.filter(({ plans }) => keyOf(led, plans) === present));
+  const present = versions.find(({ key }) => key === own);
+  if (why === 'leaving' && present !== undefined && hasRoom(led, present, staying)) return undefined;
   return versions
-    .filter((version) => version.key !== present && !refused.has(version.key) && (leaves || oldest(version.members) > since) && hasRoom(led, version, staying))
-    .sort((a, b) => oldest(b.members) - oldest(a.members))[0];
+    .filter((version) => version.key !== own && !refused(version.key) && isEligible(led, version, why) && hasRoom(led, version, staying))
+    .sort((a, b) => ageOf(led, b) - ageOf(led, a))[0];
+}
+
+function isEligible(led: readonly Led[], { plans }: Version, why: Reason): boolean {
+  return led.every(({ name, plan, versions, rejected }) => {
+    const other = plans[name]!;
+    if (why === 'leaving' || other === plan) return true;
+    if (rejected.includes(other)) return false;
+    return why === 'failed' || versions.indexOf(other) > (plan === undefined ? -1 : versions.indexOf(plan));
+  });
+}
+
+function ageOf(led: readonly Led[], { plans }: Version): number {
+  return led.reduce((sum, { name, versions }) => sum + versions.indexOf(plans[name]!), 0);
 }
 
 function versionsOf(led: readonly Led[], members: readonly Member[]): Version[] {
@@ -79,9 +105,4 @@ function hasRoom(led: readonly Led[], { plans }: Version, members: readonly Memb
     const needs = Math.max(...able.map((member) => member.needs?.[name] ?? 1));
     return able.reduce((sum, { slots }) => sum + slots, 0) >= needs;
   });
-}
-
-/** Who does not say is of an earlier version of Millrace, which said nothing. */
-function oldest(members: readonly Member[]): number {
-  return Math.min(...members.map(({ born = 0 }) => born));
 }

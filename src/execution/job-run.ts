@@ -794,24 +794,64 @@ export class JobRun {
     this.#finished.reject(cause);
   }
 
-  /** The newest checkpoint stays while it is read; undefined: there is none. */
-  readingNewest<T>(read: (newest: CheckpointInfo | undefined) => Promise<T>): Promise<T> {
-    return this.#coordinator === undefined ? read(undefined) : this.#coordinator.reading(read);
+  /** The newest checkpoint, which is taken where there is none yet, stays while it is read; undefined: there are none. */
+  async readingNewest<T>(read: (newest: CheckpointInfo | undefined) => Promise<T>): Promise<T> {
+    if (this.#coordinator === undefined) return read(undefined);
+    if (this.#coordinator.completed === undefined && this.#snapshots !== undefined && this.status === 'running') await this.checkpoint();
+    return this.#coordinator.reading(read);
   }
 
-  /** As `abandon`, behind a checkpoint that sources stop at and its commits: whoever goes on has nothing to repeat. Where there can be none, without it. */
-  async handOver(cause: unknown): Promise<void> {
-    if (this.status === 'running' && this.#snapshots !== undefined && this.#coordinatorRef !== undefined && !this.#rescaling) {
-      this.#rescaling = true;
-      const done = deferred<CompletedCheckpoint | undefined>();
-      this.#coordinatorRef.tell({ kind: 'request', request: { stop: true, drained: false, commits: true, resolve: done.resolve, reject: done.reject } });
-      const late = this.#io.clock.setTimeout(() => done.reject(new Error(`it took longer than ${HAND_OVER_MS} ms`)), HAND_OVER_MS);
-      await Promise.race([done.promise, this.finished]).catch((error) =>
-        this.#log.warn({ error: messageOf(error) }, `'${this.name}' is handed over without a last checkpoint.`),
-      );
-      this.#io.clock.clearTimeout(late);
+  /** A rescale or a hand-over is under way. */
+  get rescaling(): boolean {
+    return this.#rescaling;
+  }
+
+  #handing: Promise<boolean> | undefined;
+
+  /**
+   * As `abandon`, behind a checkpoint that sources stop at and its commits: whoever goes on has nothing to repeat. Where there can be none: without it, or, with
+   * `orStay`, not at all: it resolves with false, and the job goes on from its newest checkpoint.
+   */
+  async handOver(cause: unknown, orStay = false): Promise<boolean> {
+    for (;;) {
+      if (this.#handing === undefined) {
+        this.#handing = this.#handedOver(cause, orStay).finally(() => {
+          this.#handing = undefined;
+        });
+        return this.#handing;
+      }
+      // Another one, which may have stayed.
+      const done = await this.#handing;
+      if (done || orStay) return done;
+    }
+  }
+
+  async #handedOver(cause: unknown, orStay: boolean): Promise<boolean> {
+    if (this.status === 'running' && this.#snapshots !== undefined && this.#coordinatorRef !== undefined) {
+      if (!this.#rescaling) {
+        this.#rescaling = true;
+        const done = deferred<CompletedCheckpoint | undefined>();
+        this.#coordinatorRef.tell({ kind: 'request', request: { stop: true, drained: false, commits: true, resolve: done.resolve, reject: done.reject } });
+        // Who stays has the time that a checkpoint has.
+        const late = orStay ? undefined : this.#io.clock.setTimeout(() => done.reject(new Error(`it took longer than ${HAND_OVER_MS} ms`)), HAND_OVER_MS);
+        try {
+          await Promise.race([done.promise, this.finished]);
+        } catch (error) {
+          const without = orStay ? 'is not handed over, for want of' : 'is handed over without';
+          this.#log.warn({ error: messageOf(error) }, `'${this.name}' ${without} a last checkpoint.`);
+          if (orStay) {
+            this.#rescaling = false;
+            // Sources may stand behind a barrier that came to nothing.
+            this.#post(() => this.#failRegions(asMillrace(error)));
+            return false;
+          }
+        } finally {
+          this.#io.clock.clearTimeout(late);
+        }
+      } else if (orStay) return false;
     }
     await this.abandon(cause);
+    return true;
   }
 
   /** Of a job that has stopped: a failure here is none of the job, whose last checkpoint is whole. `stop` rejects with it. */

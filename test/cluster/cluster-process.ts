@@ -21,6 +21,8 @@ export interface ReplicaSettings {
   readonly options?: RunOptions;
   /** Of the operator that counts: another version of the program may call it otherwise. */
   readonly uid?: string;
+  /** Where its rows go, below the folder; 'out' by default. */
+  readonly output?: string;
 }
 
 export type Said =
@@ -42,6 +44,7 @@ const {
   backend = 'memory',
   options = {},
   uid = 'counts',
+  output = 'out',
 } = JSON.parse(process.env.MILLRACE_REPLICA!) as ReplicaSettings;
 const BATCH = 20;
 /** While this is there, no record behind the first half is read: what is to happen in the middle of the job does, on a busy machine too. */
@@ -75,7 +78,7 @@ const counting = job('counting', (env) => {
       left.n += right.n;
       return left;
     })
-    .sink('out', files.sink({ directory: join(folder, 'out') }));
+    .sink('out', files.sink({ directory: join(folder, output) }));
 });
 export default counting;
 

@@ -60,6 +60,22 @@ describe('the version of a program’s code', () => {
     expect(await versionOf({ 'unused.ts': 'export const nobody = 2;', 'node_modules/sums/index.js': 'module.exports = 1; //' })).toBe(await versionOf());
   });
 
+  it('is another one where two files have changed places, and follows links as the loader does', async () => {
+    const swapped = async (a: string, b: string): Promise<string> => {
+      const folder = await temporaryFolder();
+      await mkdir(join(folder, 'c#/real'), { recursive: true });
+      await writeFile(join(folder, 'c#/real/a.ts'), `export const a = ${a}; import './beside.ts';`);
+      await writeFile(join(folder, 'c#/real/beside.ts'), `export const b = ${b};`);
+      await symlink(join(folder, 'c#/real/a.ts'), join(folder, 'c#/a.ts'));
+      await writeFile(join(folder, 'c#/b.ts'), `export const a = ${b};`);
+      await writeFile(join(folder, 'c#/job.ts'), "import './a.ts?x=1'; import './b.ts'; // from 'file://elsewhere/x.ts'");
+      return codeVersionOf(join(folder, 'c#/job.ts'));
+    };
+    expect(await swapped('1', '2')).toBe(await swapped('1', '2'));
+    expect(await swapped('1', '2')).not.toBe(await swapped('2', '1'));
+    expect(await swapped('1', '2')).not.toBe(await swapped('1', '3'));
+  });
+
   it('takes a package that is linked from elsewhere by its code', async () => {
     const linked = async (constant: number): Promise<string> => {
       const folder = await temporaryFolder();

@@ -65,6 +65,33 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 21 A: a rolling upgrade waits for nobod
     await finished(service, [old, other]);
   });
 
+  it.skipIf(!LONG)('before there is a checkpoint one is taken, which the other version then cannot go on from', async () => {
+    const service = await Service.held();
+    const never = { checkpoints: { directory: join(service.settings.folder, 'checkpoints'), every: 1e9 } };
+    const old = service.start({ options: { ...OLD.options, ...never } });
+    await old.told('running');
+    const other = service.start({ ...INCOMPATIBLE, options: { ...NEW.options, ...never } });
+    await other.told('running');
+    await service.conditions.until(() => said(old, /cannot take over, and this one goes on/));
+    expect([old.of('checkpoint').length, other.of('checkpoint').length]).toEqual([1, 0]);
+    await finished(service, [old, other]);
+  });
+
+  it.skipIf(!LONG)('a version that cannot start where the old one ended gives the job back, says why, and is not given it again', async () => {
+    const service = await Service.held();
+    writeFileSync(join(service.settings.folder, 'no-folder'), '');
+    const old = service.start(OLD);
+    await old.told('checkpoint', 3);
+    const other = service.start({ ...NEW, output: 'no-folder/out' });
+    await service.conditions.until(() => said(other, /cannot start where the other one ended, which goes on/));
+    const again = await service.elected(other.epoch);
+    expect(again).toBe(old);
+    await old.told('checkpoint', old.of('checkpoint').length + 5);
+    expect(service.leader()).toBe(old);
+    expect(other.of('leads').length).toBe(1);
+    await finished(service, [old, other]);
+  });
+
   it.skipIf(!LONG)('a leader that is told to end hands the job to the other version where its own has no room without it', async () => {
     const service = await Service.held({ sessionTimeout: 30_000 });
     // The newer one is there first: it would not be given the job but for the leader's end.
@@ -121,6 +148,24 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 21 A: a rolling upgrade waits for nobod
       await finished(service, [back, other]);
     },
   );
+
+  it.skipIf(!LONG)('a job that stands still goes on with a version that can, and can be cancelled', async () => {
+    const service = await Service.held();
+    const old = service.start(OLD);
+    await old.told('checkpoint', 3);
+    const other = service.start(INCOMPATIBLE);
+    await other.told('running');
+    old.process.kill('SIGKILL');
+    await service.conditions.until(() => said(other, /stands still/));
+    const third = service.start({ options: { version: '3' } });
+    await third.told('running');
+    expect(service.leader()).toBe(third);
+    await third.told('checkpoint', 2);
+    third.process.kill('SIGKILL');
+    await service.conditions.until(() => other.of('log').filter(({ text }) => /stands still/.test(text)).length === 2);
+    expect(await other.asks('cancel')).toMatchObject({ kind: 'answer', value: { status: 'cancelled' } });
+    expect((await other.told('ended')).result).toMatchObject({ status: 'cancelled' });
+  });
 });
 
 describe.skipIf(NO_ZOOKEEPER)('protocols 21 B: equal plans, other code', () => {

@@ -27,6 +27,9 @@ export interface WantedJob {
   readonly begun?: boolean;
   /** J5. */
   readonly plan?: string;
+  /** Plans of members in the order in which leaders have seen them, and those that were in force and could not start. */
+  readonly versions?: readonly string[];
+  readonly rejected?: readonly string[];
   /** Plain data: parallelism, checkpoints, restarts … */
   readonly options: Readonly<Record<string, unknown>>;
   readonly until: Until;
@@ -43,6 +46,8 @@ export interface Failure {
 }
 
 export type JobEnd = { readonly job: string; readonly at: number; readonly run?: string } & ({ readonly result: JobResult } | { readonly failure: Failure });
+
+const VERSIONS_KEPT = 50;
 
 export class JobStore {
   readonly #client: Client;
@@ -71,6 +76,16 @@ export class JobStore {
   /** J4, J5. @throws LEADER_DEPOSED */
   begun(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, plan: string): Promise<boolean> {
     return this.#led(term, name, run, (job) => ({ ...job, begun: true, plan }));
+  }
+
+  /** Plans that were not seen before. @throws LEADER_DEPOSED */
+  seen(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, plans: readonly string[]): Promise<boolean> {
+    return this.#led(term, name, run, (job) => ({ ...job, versions: [...new Set([...(job.versions ?? []), ...plans])].slice(-VERSIONS_KEPT) }));
+  }
+
+  /** The plan in force could not start, and another one is instead. @throws LEADER_DEPOSED */
+  rejected(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, plan: string, instead: string): Promise<boolean> {
+    return this.#led(term, name, run, (job) => ({ ...job, plan: instead, rejected: [...new Set([...(job.rejected ?? []), plan])].slice(-VERSIONS_KEPT) }));
   }
 
   /** J5. @throws LEADER_DEPOSED */
@@ -197,8 +212,17 @@ function bytesOf(value: WantedJob & { nonce: string }): Buffer {
   return Buffer.from(JSON.stringify(value));
 }
 function jobIn(value: Buffer): WantedJob {
-  const { name, options, until, run, begun, plan } = JSON.parse(value.toString()) as WantedJob;
-  return { name, options, until, ...(run === undefined ? {} : { run }), ...(begun === undefined ? {} : { begun }), ...(plan === undefined ? {} : { plan }) };
+  const { name, options, until, run, begun, plan, versions, rejected } = JSON.parse(value.toString()) as WantedJob;
+  return {
+    name,
+    options,
+    until,
+    ...(run === undefined ? {} : { run }),
+    ...(begun === undefined ? {} : { begun }),
+    ...(plan === undefined ? {} : { plan }),
+    ...(versions === undefined ? {} : { versions }),
+    ...(rejected === undefined ? {} : { rejected }),
+  };
 }
 function jobsIn(nodes: ReadonlyMap<string, Buffer>): WantedJob[] {
   return [...nodes.values()].map(jobIn);
