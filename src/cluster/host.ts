@@ -4,12 +4,16 @@
 // of the program are the host's own: it builds the plan from the module itself.
 //
 // Invariants:
-//  H1  What the leader says of a part is done in the order said. Of a part that is not there nothing is done.
+//  H1  What the leader says of a part is done in the order said. Of a part that is not there nothing is done. Questions about the host itself are answered at once, so that
+//      one whose disk takes its time is not taken for an endless loop.
 //  H2  A part is stopped when all its tasks have ended; only then is its state closed.
 //      Questions about state are the exception: they wait for the turn of a task, and nothing waits for them.
 //  H3  Without its leader a host runs nothing: when that link is gone every part is stopped.
 //  H4  The loss of a link to another host is told to the leader, which decides; no channel is opened over it any more.
+//  H5  Of a region the newest attempt counts: an older one is not opened any more, since it would take over the channels of the newer one.
+//  H6  What user code says, in a log or in a dead letter, is sent as far as it can be. That it cannot be is no failure of the code.
 
+import { inspect } from 'node:util';
 import { type ActorContext, type ActorRef, createSystem, defineActor, supervisor } from '../../actors/index.ts';
 import type { StateBackend } from '../../state-backends/index.ts';
 import { MillraceError, messageOf } from '../errors.ts';
@@ -18,7 +22,7 @@ import { SHUTDOWN_MS } from '../execution/region.ts';
 import { LocalPart } from '../execution/region-part.ts';
 import { nameOfTask } from '../execution/region-tasks.ts';
 import type { LogFn, Logger } from '../graph/context.ts';
-import type { TreeNode } from '../graph/job.ts';
+import type { DeadLetter, MetricSample, TreeNode } from '../graph/job.ts';
 import { type Node, nameOf } from '../graph/node.ts';
 import { buildGraph } from '../graph/plan.ts';
 import type { Io } from '../runtime/io.ts';
@@ -27,6 +31,7 @@ import type { SnapshotStorage } from '../runtime/snapshot.ts';
 import type { TaskReports } from '../runtime/task-contract.ts';
 import { AlignmentGroups } from '../time/alignment-group.ts';
 import { errorData, type HostMail, type LeaderMail, type PartRequest, type ReportName } from './host-mail.ts';
+import { described, plainField } from './plain.ts';
 import { type Link, linkLost } from './transport/link.ts';
 import { RemoteChannels, type RemoteEnd } from './transport/remote-channel.ts';
 
@@ -39,6 +44,8 @@ export interface HostOptions {
   readonly storage: SnapshotStorage | undefined;
   readonly io: Io;
   readonly leader: Link;
+  /** Where it goes what there is no leader any more to be told of; default a warning of the process. */
+  readonly log?: Logger | undefined;
 }
 
 interface Part {
@@ -47,6 +54,20 @@ interface Part {
   /** Of the newest checkpoint that was completed. */
   lastCheckpoint: number | undefined;
   ref: ActorRef<never> | undefined;
+  /** H2: all its tasks have ended. Undefined: none has begun. */
+  over: Promise<void> | undefined;
+}
+
+/** A part whose tasks run. */
+interface Running {
+  readonly name: string;
+  readonly part: Part;
+  readonly over: () => void;
+}
+
+interface PeerLink {
+  readonly link: Link;
+  readonly channels: RemoteChannels;
 }
 
 type Run = { readonly fn: () => void };
@@ -56,12 +77,17 @@ export class Host {
   readonly ended: Promise<void>;
   readonly #options: HostOptions;
   readonly #leader: RemoteChannels;
-  readonly #peers = new Map<number, RemoteChannels>();
+  readonly #peers = new Map<number, PeerLink>();
   readonly #metrics = new MetricRegistry();
   readonly #parts = new Map<string, Part>();
+  readonly #running = new Map<ActorRef<never>, Running>();
+  /** H5: by region, its newest attempt. */
+  readonly #newest = new Map<number, number>();
   readonly #system;
   readonly #log: Logger;
   #context!: ActorContext<Run>;
+  /** H3: the leader is gone. */
+  #alone = false;
   /** H1. */
   #order: Promise<void> = Promise.resolve();
 
@@ -82,6 +108,11 @@ export class Host {
     this.#leader = new RemoteChannels(options.leader, {
       mail: (message) => {
         const mail = message as LeaderMail;
+        // H1.
+        if (mail.kind === 'ask') {
+          this.#answer(mail);
+          return;
+        }
         this.#order = this.#order
           .then(() => this.#receive(mail))
           .catch((error) => this.#log.error({ error: messageOf(error), mail: mail.kind }, 'A host could not do what it was told.'));
@@ -92,11 +123,13 @@ export class Host {
 
   /** Channels to the host of that number go over this link from now on, the `by`-th as the leader counts. */
   join(peer: number, link: Link, by = 0): void {
-    const channels = new RemoteChannels(link);
-    this.#peers.set(peer, channels);
+    const replaced = this.#peers.get(peer);
+    const joined: PeerLink = { link, channels: new RemoteChannels(link) };
+    this.#peers.set(peer, joined);
+    replaced?.link.close();
     // H4.
-    void channels.lost.then((error) => {
-      if (this.#peers.get(peer) !== channels) return;
+    void joined.channels.lost.then((error) => {
+      if (this.#peers.get(peer) !== joined) return;
       this.#peers.delete(peer);
       this.#tell({ kind: 'unlinked', peer, by, error: errorData(error ?? linkLost(link.peer, 'the host at its other end has ended')) });
     });
@@ -106,11 +139,17 @@ export class Host {
     this.#leader.tell(mail);
   }
 
-  async #receive(mail: LeaderMail): Promise<void> {
-    if (mail.kind === 'ask') {
-      this.#tell({ kind: 'answer', ask: mail.ask, value: mail.what === 'tree' ? this.#tree() : mail.what === 'metrics' ? this.#samples() : [] });
-      return;
+  #answer({ ask, what }: LeaderMail & { kind: 'ask' }): void {
+    let value: readonly TreeNode[] | readonly MetricSample[] = [];
+    try {
+      if (what !== 'beat') value = what === 'tree' ? this.#tree() : this.#samples();
+    } catch (error) {
+      this.#log.error({ error: messageOf(error), what }, 'A host could not answer what it was asked.');
     }
+    this.#tell({ kind: 'answer', ask, value });
+  }
+
+  async #receive(mail: Exclude<LeaderMail, { kind: 'ask' }>): Promise<void> {
     const { part: name } = mail;
     if (mail.kind === 'look') {
       this.#show(mail, this.#parts.get(name));
@@ -145,6 +184,11 @@ export class Host {
     const { job, io, backend, storage, operators, number } = this.#options;
     const ends: RemoteEnd[] = [];
     try {
+      const newest = this.#newest.get(request.region) ?? 0;
+      if (request.attempt < newest) {
+        throw new MillraceError('RUNTIME_FAILED', `Host ${number} has begun attempt ${newest} of region ${request.region}, and opens none before it.`);
+      }
+      this.#newest.set(request.region, request.attempt);
       const graph = buildGraph(job.build(), { parallelism: request.parallelism, version: request.version });
       if (graph.plan.hash !== request.planHash) {
         throw new MillraceError('PLAN_INVALID', `The module makes another plan of the job '${job.name}' in host ${number} than where the job was started.`, {
@@ -153,9 +197,9 @@ export class Host {
       }
       const hostOf = (vertex: Parameters<typeof nameOfTask>[0], subtask: number): number => request.placement.get(nameOfTask(vertex, subtask))!;
       const peer = (host: number): RemoteChannels => {
-        const channels = this.#peers.get(host);
-        if (channels === undefined) throw new MillraceError('LINK_LOST', `Host ${number} has no link to host ${host}.`);
-        return channels;
+        const joined = this.#peers.get(host);
+        if (joined === undefined) throw new MillraceError('LINK_LOST', `Host ${number} has no link to host ${host}.`);
+        return joined.channels;
       };
       const { attempt, region } = request;
       const part: { current: Part | undefined } = { current: undefined };
@@ -179,7 +223,7 @@ export class Host {
         usedIds: request.usedIds,
         lastCheckpoint: () => part.current?.lastCheckpoint,
         reports: (task) => this.#reports(name, task),
-        onDeadLetter: (letter) => this.#tell({ kind: 'letter', part: name, letter }),
+        onDeadLetter: (letter) => this.#letter(name, letter),
         elsewhere: {
           here: (vertex, subtask) => hostOf(vertex, subtask) === number,
           out: (edge, from, to, wake, failed) => {
@@ -202,7 +246,7 @@ export class Host {
           tell: (task, mail) => this.#tell({ kind: 'forward', part: name, task, mail }),
         },
       });
-      part.current = { local, ends, lastCheckpoint: request.lastCheckpoint, ref: undefined };
+      part.current = { local, ends, lastCheckpoint: request.lastCheckpoint, ref: undefined, over: undefined };
       this.#parts.set(name, part.current);
       this.#tell({ kind: 'opened', part: name });
     } catch (error) {
@@ -212,14 +256,30 @@ export class Host {
   }
 
   #start(name: string, part: Part): void {
+    if (this.#parts.get(name) !== part) return;
     const children = part.local.children.map((child) => ({ ...child, restart: 'transient' as const, shutdown: SHUTDOWN_MS }));
     const behaviour = supervisor({ strategy: 'one-for-all', intensity: { max: 0, within: 1 }, children });
     part.ref = this.#context.spawn(behaviour, { name: name.replace('/', '-'), shutdown: 'infinity' });
-    this.#context.watch(part.ref);
+    const { ref } = part;
+    part.over = new Promise((over) => this.#running.set(ref, { name, part, over }));
+    this.#context.watch(ref);
   }
 
   #stopped(ref: ActorRef<never>): void {
-    for (const [name, part] of this.#parts) if (part.ref === ref) this.#tell({ kind: 'stopped', part: name });
+    const { name, part, over } = this.#running.get(ref)!;
+    this.#running.delete(ref);
+    if (this.#parts.get(name) === part) this.#tell({ kind: 'stopped', part: name });
+    over();
+  }
+
+  /** H6. */
+  #letter(part: string, letter: DeadLetter): void {
+    try {
+      this.#tell({ kind: 'letter', part, letter });
+    } catch (error) {
+      this.#log.warn({ uid: letter.uid, error: messageOf(error) }, 'The record of a dead letter cannot be sent to the leader; it is described there.');
+      this.#tell({ kind: 'letter', part, letter: { ...letter, record: described(letter.record) } });
+    }
   }
 
   #reports(part: string, task: string): Omit<TaskReports, 'deadLetter'> {
@@ -243,8 +303,11 @@ export class Host {
     };
   }
 
-  async #close({ local, ends }: Part): Promise<void> {
+  /** H2. */
+  async #close({ local, ends, ref, over }: Part): Promise<void> {
     for (const end of ends) end.close();
+    if (ref !== undefined) this.#context.self.tell({ fn: () => this.#context.stop(ref) });
+    await over;
     await local.close();
   }
 
@@ -271,20 +334,24 @@ export class Host {
       (level: 'debug' | 'info' | 'warn' | 'error'): LogFn =>
       (first: unknown, second?: unknown) => {
         const [more, text] = typeof first === 'string' ? [{}, first] : [first as object, String(second)];
-        // What cannot be sent is not worth a failure.
-        const plain = Object.fromEntries(
-          Object.entries({ ...fields, ...more }).map(([key, value]) => [key, typeof value === 'object' ? messageOf(value) : value]),
-        );
-        this.#tell({ kind: 'log', level, fields: plain, text });
+        const plain = Object.fromEntries(Object.entries({ ...fields, ...more }).map(([key, value]) => [key, plainField(value)]));
+        if (!this.#alone) this.#tell({ kind: 'log', level, fields: plain, text });
+        else if (this.#options.log !== undefined) this.#options.log[level](plain, text);
+        else if (level === 'warn' || level === 'error') process.emitWarning(`${text} ${inspect(plain)}`);
       };
     return { debug: say('debug'), info: say('info'), warn: say('warn'), error: say('error'), child: (more) => this.#logger({ ...fields, ...more }) };
   }
 
-  /** H3. */
+  /** H3. Tasks end first: what is done in order may wait for them. */
   async #end(): Promise<void> {
-    await this.#order;
+    this.#alone = true;
     await this.#system.stop();
-    for (const part of this.#parts.values()) await this.#close(part);
+    for (const { over } of this.#running.values()) over();
+    await this.#order;
+    for (const { link } of this.#peers.values()) link.close();
+    for (const [name, part] of this.#parts) {
+      await this.#close(part).catch((error) => this.#log.warn({ part: name, error: messageOf(error) }, 'State could not be closed.'));
+    }
     this.#parts.clear();
   }
 }

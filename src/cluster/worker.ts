@@ -408,7 +408,7 @@ export class Worker {
     const { definition, backend, storage, data } = job;
     const beginning =
       threads === undefined || threads.count === 0
-        ? Promise.resolve(hostHere({ job: definition, operators, number, backend, storage, io, leader }))
+        ? Promise.resolve(hostHere({ job: definition, operators, number, backend, storage, io, leader, log: this.#log }))
         : hostInThread({ number, entry: threads.entry, data: data!, leader, log: this.#log, stallMs, failed });
     this.#beginning.add(beginning);
     let host: WorkerHost;
