@@ -1,8 +1,10 @@
 // A host as its leader sees it: the link to it, its parts, and what is asked of it.
 //
-// Invariant L1: the loss of a host is told once, to each of its parts and to whoever asked it something.
+// Invariants:
+//  L1  The loss of a host is told once, to each of its parts and to whoever asked it something; a part that comes later is told at once.
+//  L2  Silence is counted in beats, never by the clock: who was held up itself has one beat behind it, and reads what has come meanwhile before the next one.
 
-import type { MillraceError } from '../errors.ts';
+import { MillraceError } from '../errors.ts';
 import type { AnswerTo, StateQuestion } from '../execution/state-questions.ts';
 import type { Logger } from '../graph/context.ts';
 import type { MetricSample, TreeNode } from '../graph/job.ts';
@@ -16,33 +18,31 @@ type Shown = AnswerTo<StateQuestion> | undefined;
 
 export class HostLink implements PartHost {
   readonly name: string;
-  /** When it was heard of last, by the clock given. */
-  heardAt: number;
   readonly #link: Link;
   readonly #channels: RemoteChannels;
   readonly #parts = new Map<string, RemotePart>();
   readonly #asked = new Map<number, (answer: Answer) => void>();
   readonly #looks = new Map<number, { resolve(answer: Shown): void; reject(error: Error): void }>();
   #asks = 0;
-  #isLost = false;
+  #unanswered = 0;
+  /** Why nothing is asked of it any more. */
+  #lostBy: MillraceError | undefined;
 
   constructor(
     name: string,
     link: Link,
     options: {
       readonly log: Logger;
-      readonly now: () => number;
       forward(part: string, mail: HostMail & { kind: 'forward' }): void;
       /** Threads of one process are not told apart from their links. */
       unlinked?(mail: HostMail & { kind: 'unlinked' }): void;
     },
   ) {
     this.name = name;
-    this.heardAt = options.now();
     this.#link = link;
     this.#channels = new RemoteChannels(link, {
       mail: (message) => {
-        this.heardAt = options.now();
+        this.#unanswered = 0;
         const mail = message as HostMail;
         if (mail.kind === 'answer') {
           this.#asked.get(mail.ask)?.(mail.value);
@@ -62,6 +62,7 @@ export class HostLink implements PartHost {
 
   add(part: RemotePart): void {
     this.#parts.set(part.name, part);
+    if (this.#lostBy !== undefined) part.hostLost(this.#lostBy);
   }
 
   forget(part: RemotePart): void {
@@ -76,9 +77,16 @@ export class HostLink implements PartHost {
     this.#channels.tell(mail);
   }
 
+  /** Asks for a sign of life; gives how often it was asked for since the last one came (L2). */
+  beat(): number {
+    this.#unanswered += 1;
+    this.tell({ kind: 'ask', ask: -1, what: 'beat' });
+    return this.#unanswered;
+  }
+
   /** Of a host that is lost meanwhile: nothing. */
   ask(what: 'metrics' | 'tree'): Promise<Answer> {
-    if (this.#isLost) return Promise.resolve([]);
+    if (this.#lostBy !== undefined) return Promise.resolve([]);
     const ask = this.#asks++;
     this.tell({ kind: 'ask', ask, what });
     return new Promise((resolve) => this.#asked.set(ask, resolve));
@@ -91,15 +99,15 @@ export class HostLink implements PartHost {
 
   /** About the state of a task; of a host that is lost meanwhile nothing, as of a task that is over. */
   look(part: string, task: string, question: StateQuestion): Promise<Shown> {
-    if (this.#isLost) return Promise.resolve(undefined);
+    if (this.#lostBy !== undefined) return Promise.resolve(undefined);
     const ask = this.#asks++;
     this.tell({ kind: 'look', ask, part, task, question });
     return new Promise((resolve, reject) => this.#looks.set(ask, { resolve, reject }));
   }
 
   lost(error: MillraceError): void {
-    if (this.#isLost) return;
-    this.#isLost = true;
+    if (this.#lostBy !== undefined) return;
+    this.#lostBy = error;
     this.#answerNothing();
     for (const part of [...this.#parts.values()]) part.hostLost(error);
     this.#link.close();
@@ -107,7 +115,7 @@ export class HostLink implements PartHost {
 
   /** In order: the host ends. */
   close(): void {
-    this.#isLost = true;
+    this.#lostBy ??= new MillraceError('HOST_LOST', `${this.name} has been ended with its job.`);
     this.#answerNothing();
     this.#link.close();
   }

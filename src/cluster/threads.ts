@@ -6,6 +6,7 @@
 //  T1  Parts are opened when every thread has answered and is linked with each other one.
 //  T2  A thread that ends, or is silent for STALL_MS, takes its parts with it; the next attempt has a new one in its place. Nothing of the process ends with it, also not
 //      where a database of keyed state is open in it with calls in flight: Node waits for those before it takes the thread down, and the binding then closes it.
+//  T3  Two threads that live and whose link is gone take down the regions that have tasks at both, and are linked anew by the next attempt.
 
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { MillraceError, messageOf } from '../errors.ts';
@@ -16,6 +17,7 @@ import type { Logger } from '../graph/context.ts';
 import type { Io } from '../runtime/io.ts';
 import { hangsIn } from './hanging.ts';
 import { HostLink } from './host-link.ts';
+import { errorOf } from './host-mail.ts';
 import { placeTasks } from './placement.ts';
 import { openParts, partRequest } from './remote-parts.ts';
 import { stalledThread } from './stalled.ts';
@@ -46,8 +48,8 @@ interface Thread {
   stalled: boolean;
   /** Why it ends, where that is known. */
   cause: unknown;
-  /** With which it is linked, or is being linked. */
-  readonly peers: Set<Thread>;
+  /** With which it is linked, or is being linked, and by the number of that link. */
+  readonly peers: Map<Thread, number>;
 }
 
 export class Threads implements Hosts {
@@ -56,6 +58,7 @@ export class Threads implements Hosts {
   #ready: Promise<void> | undefined;
   #beat: unknown;
   #closed = false;
+  #links = 0;
 
   constructor(options: ThreadsOptions) {
     this.#options = options;
@@ -99,9 +102,12 @@ export class Threads implements Hosts {
     for (const [a, one] of this.#threads.entries()) {
       for (const [b, other] of this.#threads.entries()) {
         if (a >= b || one!.peers.has(other!)) continue;
-        one!.peers.add(other!);
+        this.#links += 1;
+        const by = this.#links;
+        one!.peers.set(other!, by);
+        other!.peers.set(one!, by);
         const { port1, port2 } = new MessageChannel();
-        joined.push(joins(one!, b, port1), joins(other!, a, port2));
+        joined.push(joins(one!, b, port1, by), joins(other!, a, port2, by));
       }
     }
     await Promise.all(joined);
@@ -112,20 +118,20 @@ export class Threads implements Hosts {
 
   /** Resolves when the module is loaded there. */
   async #begin(number: number): Promise<void> {
-    const { entry, data, io, log } = this.#options;
+    const { entry, data, log } = this.#options;
     const name = `thread-${number}`;
     const { port1, port2 } = new MessageChannel();
     // The module may look at the arguments that this process was started with.
     const worker = new Worker(entry, { name, argv: process.argv.slice(2), workerData: { ...data, number, leader: port2 }, transferList: [port2] });
     const host = new HostLink(name, threadLink(port1, { peer: name }), {
       log,
-      now: () => io.elapsed(),
       forward: (part, { task, mail }) => {
         for (const thread of this.#threads) if (thread?.host.part(part)?.tell(task, mail) === true) return;
       },
+      unlinked: ({ peer, by, error }) => void this.#unlinked(thread, this.#threads[peer], by, errorOf(error)),
     });
     const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
-    const thread: Thread = { worker, host, ended, alive: true, stalled: false, cause: undefined, peers: new Set() };
+    const thread: Thread = { worker, host, ended, alive: true, stalled: false, cause: undefined, peers: new Map() };
     worker.on('error', (error) => {
       thread.cause ??= error;
     });
@@ -148,21 +154,34 @@ export class Threads implements Hosts {
     ]);
   }
 
+  /** T3. */
+  async #unlinked(one: Thread, other: Thread | undefined, by: number, cause: Error): Promise<void> {
+    if (other === undefined || one.peers.get(other) !== by) return;
+    one.peers.delete(other);
+    other.peers.delete(one);
+    // One that has ended is heard of in a moment: both answer, or are lost.
+    await Promise.all([one.host.ask('tree'), other.host.ask('tree')]);
+    if (!one.alive || !other.alive) return;
+    const error = new MillraceError('LINK_LOST', `The link between ${one.host.name} and ${other.host.name} of this process is gone: ${messageOf(cause)}`, {
+      cause,
+      retryable: true,
+      todo: 'Nothing: what went over it restarts from the newest checkpoint.',
+    });
+    one.host.unlinked(this.#threads.indexOf(other), error);
+  }
+
   /** T2. */
   #watch(): void {
     const { io, stallMs = STALL_MS } = this.#options;
+    const beatMs = Math.min(BEAT_MS, stallMs / 4);
     io.clock.clearTimeout(this.#beat);
-    this.#beat = io.clock.setTimeout(
-      () => {
-        for (const thread of this.#threads) {
-          if (thread?.alive !== true || thread.stalled) continue;
-          if (io.elapsed() - thread.host.heardAt < stallMs) thread.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
-          else void this.#end(thread);
-        }
-        this.#watch();
-      },
-      Math.min(BEAT_MS, stallMs / 4),
-    );
+    this.#beat = io.clock.setTimeout(() => {
+      for (const thread of this.#threads) {
+        if (thread?.alive !== true || thread.stalled) continue;
+        if (thread.host.beat() > stallMs / beatMs) void this.#end(thread);
+      }
+      this.#watch();
+    }, beatMs);
   }
 
   /** T2. */
@@ -176,9 +195,9 @@ export class Threads implements Hosts {
   }
 }
 
-async function joins({ worker, ended }: Thread, peer: number, port: MessagePort): Promise<void> {
+async function joins({ worker, ended }: Thread, peer: number, port: MessagePort, by: number): Promise<void> {
   const joined = said(worker, (message) => typeof message === 'object' && message !== null && (message as { joined?: number }).joined === peer);
-  worker.postMessage({ peer, port, within: true }, [port]);
+  worker.postMessage({ peer, port, by, within: true }, [port]);
   await Promise.race([joined, ended]);
 }
 

@@ -100,16 +100,18 @@ export async function hostInThread({ number, entry, data, leader, log, failed, s
       }),
     ]);
   await orEnded(said((message) => message === 'ready'));
-  // W2. While a module is loaded nobody answers; that has its own limit.
-  let heardAt = performance.now();
+  // W2: counted in beats, as a leader does (host-link.ts, L2). While a module is loaded nobody answers; that has its own limit.
+  const beatMs = Math.min(BEAT_MS, stallMs / 4);
+  let unanswered = 0;
   thread.on('message', (message) => {
-    if (message === 'beat') heardAt = performance.now();
+    if (message === 'beat') unanswered = 0;
   });
   const watch = (): void => {
     if (over) return;
-    if (performance.now() - heardAt < stallMs) {
+    unanswered += 1;
+    if (unanswered <= stallMs / beatMs) {
       thread.postMessage('beat');
-      beat = setTimeout(watch, Math.min(BEAT_MS, stallMs / 4));
+      beat = setTimeout(watch, beatMs);
     } else void end();
   };
   const end = async (): Promise<void> => {

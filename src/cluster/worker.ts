@@ -9,6 +9,7 @@
 //  K2  A host ends with the connection to its leader (host.ts, H3).
 //  K3  Who draws the number of a part of a connection: at the side that dialed odd ones, at the other one even ones. So none is used twice, whoever led when.
 //  K4  Whoever asks is answered, or told in a bounded time that there was no answer.
+//  K5  LINK_LOST says that two workers have no connection, or have lost it. One that is connected and does not answer in time is busy: it is not taken for unreachable.
 
 import { randomBytes } from 'node:crypto';
 import { MessageChannel } from 'node:worker_threads';
@@ -128,7 +129,8 @@ export class Worker {
   readonly #jobs: Map<string, WorkerJob>;
   readonly #doors = new Map<string, string>();
   readonly #hosts = new Map<string, Held>();
-  readonly #beginning = new Set<Promise<unknown>>();
+  /** With the end of the leader's link here. */
+  readonly #beginning = new Map<Promise<unknown>, Link>();
   readonly #asked = new Map<number, Asked>();
   /** By host that this worker, as a leader, has begun and that has not ended: why it is about to. */
   readonly #causes = new Map<string, Error | undefined>();
@@ -216,7 +218,7 @@ export class Worker {
     return worker === this.id || this.#mesh.standing(worker) !== undefined;
   }
 
-  /** Resolves at the next change of the members or of who is connected, and when the signal aborts. */
+  /** Resolves at the next change of the members or of who is connected, and when the signal aborts. Of a worker that has left nothing changes any more. */
   changed(signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const done = (): void => {
@@ -226,7 +228,7 @@ export class Worker {
       };
       this.#changes.add(done);
       signal.addEventListener('abort', done, { once: true });
-      if (signal.aborted || this.#ended.signal.aborted) done();
+      if (signal.aborted) done();
     });
   }
 
@@ -302,12 +304,20 @@ export class Worker {
     };
     if (worker === this.id) {
       const [ours, theirs] = localLinks(this.id, this.id);
+      let isLate = false;
+      // One that has no leader any more ends, also while it begins.
+      const late = setTimeout(() => {
+        isLate = true;
+        ours.close();
+      }, BEGIN_MS);
       try {
         const { ended } = await this.#begin(name, theirs, (error) => this.#causes.set(key, error));
         return begun(ours, ended);
       } catch (error) {
         ours.close();
-        throw error;
+        throw isLate ? notBegun(name, error) : error;
+      } finally {
+        clearTimeout(late);
       }
     }
     const connection = await this.#mesh.to(worker, JOIN_MS);
@@ -395,7 +405,7 @@ export class Worker {
         throw error;
       }
     } else if (mail.kind === 'join') await this.#join(mail);
-    else await this.#held(mail).join(mail.peer, connection.part(mail.part), mail.link);
+    else await joined(connection.part(mail.part), (link) => this.#held(mail).join(mail.peer, link, mail.link));
   }
 
   async #begin(name: HostName, leader: Link, failed: (error: MillraceError) => void): Promise<WorkerHost> {
@@ -410,7 +420,7 @@ export class Worker {
       threads === undefined || threads.count === 0
         ? Promise.resolve(hostHere({ job: definition, operators, number, backend, storage, io, leader, log: this.#log }))
         : hostInThread({ number, entry: threads.entry, data: data!, leader, log: this.#log, stallMs, failed });
-    this.#beginning.add(beginning);
+    this.#beginning.set(beginning, leader);
     let host: WorkerHost;
     try {
       host = await beginning;
@@ -419,7 +429,9 @@ export class Worker {
     }
     const key = keyOf(name);
     this.#hosts.set(key, { name, host });
-    void host.ended.then(() => this.#hosts.delete(key));
+    void host.ended.then(() => {
+      if (this.#hosts.get(key)?.host === host) this.#hosts.delete(key);
+    });
     // While its module was loaded another leader may have been elected, or this worker have been told to leave.
     if (name.epoch < this.epoch || this.#ended.signal.aborted) {
       leader.close();
@@ -440,8 +452,10 @@ export class Worker {
     const connection = await this.#mesh.to(worker, CONNECTED_MS);
     const part = this.#draw(connection);
     const { job, epoch } = mail;
-    await host.join(peer, connection.part(part), link);
-    await this.#ask(connection, { kind: 'part', job, epoch, host: peer, peer: mail.host, link, part }, PART_MS);
+    await joined(connection.part(part), async (over) => {
+      await host.join(peer, over, link);
+      await this.#ask(connection, { kind: 'part', job, epoch, host: peer, peer: mail.host, link, part }, PART_MS);
+    });
   }
 
   #end(name: HostName): void {
@@ -475,7 +489,10 @@ export class Worker {
         over();
         reject(asError(error));
       };
-      const late = setTimeout(() => failed(linkLost(worker, `it has not answered for ${withinMs} ms`)), withinMs);
+      const late = setTimeout(
+        () => failed(mail.kind === 'begin' ? linkLost(worker, `it has not answered for ${withinMs} ms`) : busy(worker, withinMs)),
+        withinMs,
+      );
       this.#asked.set(ask, {
         worker,
         resolve: () => {
@@ -510,7 +527,8 @@ export class Worker {
     this.#ended.abort();
     this.#tellChanged();
     await this.#membership?.leave().catch((error) => this.#log.warn({ error: messageOf(error) }, 'This worker could not say that it leaves.'));
-    await Promise.allSettled(this.#beginning);
+    for (const leader of this.#beginning.values()) leader.close();
+    await Promise.allSettled(this.#beginning.keys());
     const hosts = [...this.#hosts.values()];
     for (const { host } of hosts) host.leader.close();
     let late: NodeJS.Timeout | undefined;
@@ -527,6 +545,30 @@ export class Worker {
 }
 
 type DistributiveOmit<T, K extends PropertyKey> = T extends unknown ? Omit<T, K> : never;
+
+/** A link for a pair of hosts; of one that could not be joined nothing stays. */
+async function joined(link: Link, join: (link: Link) => Promise<void>): Promise<void> {
+  try {
+    await join(link);
+  } catch (error) {
+    link.close();
+    throw error;
+  }
+}
+
+/** K5. */
+function busy(worker: string, ms: number): MillraceError {
+  return new MillraceError('HOST_LOST', `Hosts of the worker ${worker} could not be joined within ${ms} ms: it is connected, and one of them gave no turn.`, {
+    todo: 'Nothing: it is tried again. Where it stays so, look for functions of the job that take long.',
+  });
+}
+
+function notBegun({ job, host }: HostName, cause: unknown): MillraceError {
+  return new MillraceError('HOST_LOST', `Host ${host} of the job '${job}' has not begun within ${BEGIN_MS / 1000} s.`, {
+    cause,
+    todo: "Look at what the job's module does while it is loaded.",
+  });
+}
 
 /** `host:port` as others reach it. */
 function addressOf({ host, port }: { readonly host: string; readonly port: number }, advertise: string | undefined): string {

@@ -8,6 +8,7 @@
 //  W2  A host is lost with its member or the connection to it, once: its parts are told, and the next attempt has another one. Nothing of a lost host is used again.
 //  W3  Two hosts whose link is gone take down the regions that have tasks at both, and are joined anew by the next attempt.
 //  W4  Whoever waits for slots waits for as long as the job runs, or until the job would do with fewer; whatever else is waited for is bounded.
+//      Hosts are watched until they are closed, also while the job ends: what ends it waits for their answers.
 //  W5  A host that gives no answer for STALL_MS is taken for an endless loop and is ended.
 //  W6  A member that is gone, or cannot be reached, is nobody's fault (restarts.ts, R1). A thread that its worker says has failed, or that hangs, is the program's.
 
@@ -45,6 +46,8 @@ const APART_MS = 30_000;
 /** A host that answers nothing for so long is taken for an endless loop. A worker that sees that one of its threads hangs says where, which is worth a moment more. */
 const STALL_MS = 35_000;
 const BEAT_MS = 1000;
+/** Longer than a worker waits before it ends a thread itself. */
+const END_MS = 15_000;
 /** How often hosts are begun and joined for one attempt, where workers go meanwhile. */
 const TRIES = 3;
 
@@ -56,6 +59,9 @@ interface Begun {
   readonly ended: Promise<unknown>;
   alive: boolean;
 }
+
+/** Drawn by all leaders of this process: one that is tried again in the same term names other hosts than before. */
+let hostNumbers = 0;
 
 /** A joined pair of hosts. */
 interface Pair {
@@ -77,8 +83,9 @@ export class Workers implements Hosts {
   readonly #missedSince = new Map<string, number>();
   /** W6. */
   readonly #losses = new WeakSet<Error>();
+  /** The job ends: nobody waits for hosts any more. */
   readonly #closing = new AbortController();
-  #hostNumbers = 0;
+  readonly #closed = new AbortController();
   #links = 0;
   #beat: unknown;
   #watching: Promise<void> | undefined;
@@ -125,12 +132,14 @@ export class Workers implements Hosts {
 
   cease(): void {
     this.#closing.abort();
-    this.#options.io.clock.clearTimeout(this.#beat);
   }
 
-  /** Every host ends. */
+  /** Every host ends; one that does not in END_MS is left to its worker. */
   async close(): Promise<void> {
     this.cease();
+    const { clock } = this.#options.io;
+    this.#closed.abort();
+    clock.clearTimeout(this.#beat);
     const hosts = [...this.#hosts.values()];
     for (const begun of hosts) {
       begun.alive = false;
@@ -138,7 +147,12 @@ export class Workers implements Hosts {
     }
     this.#hosts.clear();
     this.#at.clear();
-    await Promise.all(hosts.map(({ ended }) => ended));
+    let late: unknown;
+    const given = new Promise<void>((resolve) => {
+      late = clock.setTimeout(resolve, END_MS);
+    });
+    await Promise.race([Promise.all(hosts.map(({ ended }) => ended)), given]);
+    clock.clearTimeout(late);
     await this.#watching;
   }
 
@@ -280,19 +294,18 @@ export class Workers implements Hosts {
   }
 
   async #begin({ worker: id, index }: Spot, key: string): Promise<Begun> {
-    const { worker, job, epoch, io, log } = this.#options;
+    const { worker, job, epoch, log } = this.#options;
     const member = worker.members().find((each) => each.id === id);
     if (member === undefined) {
       const error = new MillraceError('HOST_LOST', `The worker ${id} is no member any more.`);
       this.#losses.add(error);
       throw error;
     }
-    this.#hostNumbers += 1;
-    const number = this.#hostNumbers;
+    hostNumbers += 1;
+    const number = hostNumbers;
     const { link, ended, cause }: BegunHost = await worker.beginHost(id, { job, epoch, host: number });
     const host = new HostLink(`worker-${id.slice(0, 8)}-${index}`, link, {
       log,
-      now: () => io.elapsed(),
       forward: (part, { task, mail }) => {
         for (const { host: each } of this.#hosts.values()) if (each.part(part)?.tell(task, mail) === true) return;
       },
@@ -351,6 +364,8 @@ export class Workers implements Hosts {
     } catch (cause) {
       if (!one.alive) throw this.#lossOf(a, cause);
       if (!other.alive) throw this.#lossOf(b, cause);
+      // One that was busy (worker.ts, K5) is joined by the next try; a thread that hangs is told of otherwise.
+      if (codeOf(cause) === 'HOST_LOST') this.#losses.add(asError(cause));
       if (codeOf(cause) !== 'LINK_LOST' || a.id === b.id) throw cause;
       const pair = [a.id, b.id] as const;
       this.#apart.set(pair.join(), { pair, at: io.elapsed() });
@@ -381,7 +396,7 @@ export class Workers implements Hosts {
 
   async #watch(): Promise<void> {
     const { worker } = this.#options;
-    const { signal } = this.#closing;
+    const { signal } = this.#closed;
     this.#beats();
     while (!signal.aborted) {
       this.#graceLeft();
@@ -396,22 +411,16 @@ export class Workers implements Hosts {
   /** W5. */
   #beats(): void {
     const { worker, io, log, job, epoch, stallMs = STALL_MS } = this.#options;
-    this.#beat = io.clock.setTimeout(
-      () => {
-        for (const begun of [...this.#hosts.values()]) {
-          const silentMs = io.elapsed() - begun.host.heardAt;
-          if (silentMs < stallMs) {
-            begun.host.tell({ kind: 'ask', ask: -1, what: 'beat' });
-            continue;
-          }
-          log.error({ worker: begun.member.address, silentMs: Math.round(silentMs) }, 'A host gives no answer any more, and is ended.');
-          worker.endHost(begun.member.id, { job, epoch, host: begun.number });
-          this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), stalled(begun.member, stallMs));
-        }
-        if (!this.#closing.signal.aborted) this.#beats();
-      },
-      Math.min(BEAT_MS, stallMs / 4),
-    );
+    const beatMs = Math.min(BEAT_MS, stallMs / 4);
+    this.#beat = io.clock.setTimeout(() => {
+      for (const begun of [...this.#hosts.values()]) {
+        if (begun.host.beat() <= stallMs / beatMs) continue;
+        log.error({ worker: begun.member.address, stallMs }, 'A host gives no answer any more, and is ended.');
+        worker.endHost(begun.member.id, { job, epoch, host: begun.number });
+        this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), stalled(begun.member, stallMs));
+      }
+      this.#beats();
+    }, beatMs);
   }
 }
 

@@ -1,0 +1,156 @@
+import { job } from 'millrace';
+import { describe, expect, it } from 'vitest';
+import { definitionOf } from '../../src/api/job.ts';
+import type { HostMail, LeaderMail } from '../../src/cluster/host-mail.ts';
+import { localLinks } from '../../src/cluster/transport/local-link.ts';
+import { RemoteChannels } from '../../src/cluster/transport/remote-channel.ts';
+import { Workers, type WorkersOptions } from '../../src/cluster/workers.ts';
+import { MillraceError } from '../../src/errors.ts';
+import type { PartOptions } from '../../src/execution/region-part.ts';
+import { SILENT } from '../../src/graph/context.ts';
+import { buildGraph } from '../../src/graph/plan.ts';
+import { systemIo } from '../../src/runtime/io.ts';
+import { Feed, rejection } from '../protocols/lab.ts';
+
+const definition = definitionOf(
+  job('watched', (env) => {
+    env.source('in', new Feed()).forEach('out', () => {});
+  }),
+);
+
+/** Of its only region. */
+function part(parallelism: number, attempt = 1): PartOptions {
+  return {
+    job: 'watched',
+    graph: buildGraph(definition.build(), { parallelism, version: undefined }),
+    number: 0,
+    attempt,
+    lastCheckpoint: () => undefined,
+    usedIds: { after: undefined, to: 0 },
+    log: SILENT,
+    reports: () => ({}),
+  } as unknown as PartOptions;
+}
+
+interface Settings {
+  readonly workers: number;
+  readonly stallMs?: number;
+  /** What a host does with what it is told; by default it opens whatever it is to. */
+  readonly hear?: (mail: LeaderMail, tell: (mail: HostMail) => void) => void;
+  readonly join?: (tried: number) => void;
+}
+
+const opens: NonNullable<Settings['hear']> = (mail, tell) => {
+  if (mail.kind === 'open') tell({ kind: 'opened', part: mail.part });
+  else if (mail.kind === 'close') tell({ kind: 'closed', part: mail.part });
+  else if (mail.kind === 'ask') tell({ kind: 'answer', ask: mail.ask, value: [] });
+};
+
+/** Members whose hosts do what the test says, and end when the leader does not want them any more. */
+function workers({ workers: count, stallMs, hear = opens, join = () => {} }: Settings) {
+  const members = Array.from({ length: count }, (_, i) => ({
+    id: String(i),
+    address: `worker ${i}`,
+    slots: 1,
+    version: '',
+    plans: { watched: 'p' },
+    needs: {},
+    doors: {},
+  }));
+  const begun: { readonly worker: string; readonly host: number }[] = [];
+  const ended: number[] = [];
+  let joins = 0;
+  const worker = {
+    id: '0',
+    members: () => members,
+    reaches: () => true,
+    changed: (signal: AbortSignal) => new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true })),
+    beginHost: async (to: string, { host }: { readonly host: number }) => {
+      begun.push({ worker: to, host });
+      const [ours, theirs] = localLinks('leader', `host ${host}`);
+      const channels = new RemoteChannels(theirs, { mail: (mail) => hear(mail as LeaderMail, (answer) => channels.tell(answer)) });
+      return { link: ours, ended: theirs.closed, cause: () => undefined };
+    },
+    joinHosts: async () => join(++joins),
+    endHost: (_: string, { host }: { readonly host: number }) => void ended.push(host),
+  } as unknown as WorkersOptions['worker'];
+  return { begun, ended, hosts: new Workers({ worker, job: 'watched', planHash: 'p', epoch: 1, io: systemIo(), log: SILENT, stallMs }) };
+}
+
+describe('hosts as their leader watches them', () => {
+  it('are ended when they answer nothing any more, also while the job ends: whoever waits for them then is answered', async () => {
+    const { hosts, begun, ended } = workers({
+      workers: 1,
+      stallMs: 200,
+      hear: (mail, tell) => {
+        if (mail.kind === 'open') tell({ kind: 'opened', part: mail.part });
+      },
+    });
+    const [only] = await hosts.parts(part(1));
+    hosts.cease();
+    await only!.close();
+    expect(ended).toEqual([begun[0]!.host]);
+    await hosts.close();
+  });
+
+  it('are not ended when it was held up itself for longer than they may be silent', async () => {
+    const { hosts, ended } = workers({ workers: 1, stallMs: 400 });
+    const [only] = await hosts.parts(part(1));
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+    await only!.samples();
+    expect(ended).toEqual([]);
+    await only!.close();
+    expect(ended).toEqual([]);
+    await hosts.close();
+  });
+
+  it('have numbers of their own, also where the leader starts the job again in the same term', async () => {
+    const numbers: number[] = [];
+    for (let tried = 1; tried <= 2; tried += 1) {
+      const { hosts, begun } = workers({ workers: 2 });
+      const parts = await hosts.parts(part(2));
+      numbers.push(...begun.map(({ host }) => host));
+      await Promise.all(parts.map((each) => each.close()));
+      await hosts.close();
+    }
+    expect(new Set(numbers).size).toBe(4);
+  });
+
+  it('that are busy when they are to be joined are joined by the next try, and their workers are not kept apart', async () => {
+    const busy = new MillraceError('HOST_LOST', 'One of them gave no turn.');
+    const { hosts, begun } = workers({
+      workers: 3,
+      join: (tried) => {
+        if (tried === 1) throw busy;
+      },
+    });
+    const first = await hosts.parts(part(2));
+    // The same two have been asked again: a third one would have done.
+    expect(begun).toHaveLength(2);
+    expect(hosts.lost(busy)).toBe(true);
+    await Promise.all(first.map((each) => each.close()));
+    await hosts.close();
+  });
+
+  it('that cannot reach each other are on workers that are kept apart, where others have slots', async () => {
+    const { hosts, begun } = workers({
+      workers: 3,
+      join: (tried) => {
+        if (tried === 1) throw new MillraceError('LINK_LOST', 'There is no connection.');
+      },
+    });
+    const parts = await hosts.parts(part(2));
+    expect(begun).toHaveLength(3);
+    await Promise.all(parts.map((each) => each.close()));
+    await hosts.close();
+  });
+});
+
+describe('a leader whose job has ended', () => {
+  it('gets no hosts any more', async () => {
+    const { hosts } = workers({ workers: 1 });
+    hosts.cease();
+    expect(await rejection(hosts.parts(part(1)))).toMatchObject({ code: 'JOB_ENDED' });
+    await hosts.close();
+  });
+});
