@@ -2,6 +2,7 @@
 
 import { request } from 'node:http';
 import { request as requestTls } from 'node:https';
+import type { MemberDoor } from '../cluster/zookeeper/membership.ts';
 import { CODES, type ErrorCode, MillraceError, messageOf } from '../errors.ts';
 import { announced } from '../observe/discovery.ts';
 import { doorsOfCluster, isNamed, type Where } from './where.ts';
@@ -14,12 +15,16 @@ export interface JobSummary {
   readonly pid: number;
 }
 
+/** How long a door of another machine may take to say which jobs it has. */
+const FOUND_MS = 5000;
+
 export interface FoundJob extends JobSummary {
   readonly url: string;
 }
 
 /** Jobs that answer; what is announced and does not answer has ended this moment. */
 export async function runningJobs(where: Where): Promise<FoundJob[]> {
+  isNamed(where);
   const { url, zookeeper } = where;
   if (url !== undefined) return (await ask<JobSummary[]>(url, 'GET', '/jobs')).map((job) => ({ ...job, url }));
   if (zookeeper !== undefined) return jobsOfCluster(await doorsOfCluster(where));
@@ -40,9 +45,15 @@ export async function runningJobs(where: Where): Promise<FoundJob[]> {
   return onceEach(answers.flat());
 }
 
-/** By any door that answers. @throws what the first one says, where none does */
-async function jobsOfCluster(doors: readonly string[]): Promise<FoundJob[]> {
-  const answers = await Promise.allSettled(doors.map(async (url) => (await ask<JobSummary[]>(url, 'GET', '/jobs')).map((job) => ({ ...job, url }))));
+/** By any door that answers. An address of this machine may be another job's door here: each has to answer for the job that was announced. @throws what the first one says, where none does */
+async function jobsOfCluster(doors: readonly MemberDoor[]): Promise<FoundJob[]> {
+  const answers = await Promise.allSettled(
+    doors.map(async ({ url, id }) => {
+      const jobs = (await ask<JobSummary[]>(url, 'GET', '/jobs', {}, FOUND_MS)).filter((job) => job.id === id);
+      if (jobs.length === 0) throw new MillraceError('JOB_NOT_FOUND', `The door at ${url} is another job's, as seen from this machine.`);
+      return jobs.map((job) => ({ ...job, url }));
+    }),
+  );
   const jobs = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []));
   const refused = answers.find((answer) => answer.status === 'rejected');
   if (jobs.length === 0 && refused !== undefined) throw refused.reason;
@@ -75,8 +86,8 @@ export function choose(name: string | undefined, jobs: readonly FoundJob[], plac
   throw new MillraceError('JOB_NOT_FOUND', `No job '${name}' runs ${place}; there is ${list}.`, { todo: 'Correct the name.' });
 }
 
-/** Without a timeout: a stop answers when the job has ended. */
-export function ask<T>(url: string, method: 'GET' | 'POST', path: string, body: object = {}): Promise<T> {
+/** Without a timeout by default: a stop answers when the job has ended. */
+export function ask<T>(url: string, method: 'GET' | 'POST', path: string, body: object = {}, timeoutMs?: number): Promise<T> {
   let target: URL;
   try {
     target = new URL(url.replace(/\/+$/, '') + path);
@@ -94,6 +105,7 @@ export function ask<T>(url: string, method: 'GET' | 'POST', path: string, body: 
         method,
         // No connection outlives its question, so that the command ends when it has its answer.
         agent: false,
+        ...(timeoutMs === undefined ? {} : { signal: AbortSignal.timeout(timeoutMs) }),
         headers: { ...(method === 'POST' ? { 'content-type': 'application/json' } : {}), ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) },
       },
       (response) => {

@@ -1,6 +1,7 @@
 // Which door a command asks: the one at an address, those of a cluster's members, or whichever jobs of this machine have.
 
 import type { Command } from 'commander';
+import type { MemberDoor } from '../cluster/zookeeper/membership.ts';
 import { MillraceError, messageOf } from '../errors.ts';
 
 export interface Where {
@@ -19,8 +20,10 @@ export function withWhere(command: Command): Command {
     .option('--auth <variable>', 'the variable of the environment that holds user:password for ZooKeeper');
 }
 
-/** Whether a door was named at all. */
-export function isNamed({ url, zookeeper }: Where): boolean {
+/** Whether a door was named at all. @throws OPTION_INVALID */
+export function isNamed({ url, zookeeper, root, auth }: Where): boolean {
+  if (zookeeper === undefined && (root !== undefined || auth !== undefined))
+    throw new MillraceError('OPTION_INVALID', `${root === undefined ? '--auth' : '--root'} is of a cluster.`, { todo: 'Name its servers with --zookeeper.' });
   return url !== undefined || zookeeper !== undefined;
 }
 
@@ -33,8 +36,8 @@ export function authOf(variable: string | undefined): { auth?: { scheme: string;
   return { auth: { scheme: 'digest', credentials } };
 }
 
-/** Addresses of the doors that members of a cluster say they have. ZooKeeper's client is loaded here alone. */
-export async function doorsOfCluster({ zookeeper: connect, root, auth }: Where): Promise<string[]> {
+/** The doors that members of a cluster say they have. ZooKeeper's client is loaded here alone. */
+export async function doorsOfCluster({ zookeeper: connect, root, auth }: Where): Promise<MemberDoor[]> {
   const [{ clientOf, zookeeper }, { membersNow }] = await Promise.all([
     import('../cluster/zookeeper/zookeeper.ts'),
     import('../cluster/zookeeper/membership.ts'),
@@ -44,7 +47,7 @@ export async function doorsOfCluster({ zookeeper: connect, root, auth }: Where):
     const client = clientOf(cluster)!;
     await client.connect();
     const members = await membersNow(client);
-    const doors = [...new Set(members.flatMap((member) => Object.values(member.doors ?? {})))];
+    const doors = members.flatMap((member) => Object.values(member.doors ?? {}));
     if (doors.length > 0) return doors;
     const there = members.length === 0 ? 'There is no member of a cluster' : `None of ${members.length} members of the cluster has a control door`;
     throw new MillraceError('JOB_NOT_FOUND', `${there} below ${root ?? '/'} at ${connect}.`, {

@@ -133,7 +133,9 @@ export class ClusterJob {
 
   /** Resolves when every task runs, in whatever process; rejects with what prevents it. `door`: where this process answers for the job. */
   async start(door: string | undefined): Promise<void> {
-    if (door !== undefined && !this.#over.signal.aborted) await this.#replica!.announce(this.name, door);
+    const { control } = this.#options;
+    const everywhere = typeof control === 'object' && (control.host === '0.0.0.0' || control.host === '::');
+    if (door !== undefined && !this.#over.signal.aborted) await this.#replica!.announce(this.name, { url: door, id: this.#id }, everywhere);
     const slow = setTimeout(
       () => this.#log.warn({ job: this.name }, `'${this.name}' does not run yet: no process of the cluster that leads has it, or there are too few slots.`),
       SAY_MS,

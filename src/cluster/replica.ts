@@ -25,6 +25,7 @@ import { Workers } from './workers.ts';
 import type { Client } from './zookeeper/client.ts';
 import { type Leader as Elected, followedLeader, type Term } from './zookeeper/election.ts';
 import { JobStore } from './zookeeper/job-store.ts';
+import type { MemberDoor } from './zookeeper/membership.ts';
 
 export interface ReplicaOptions {
   readonly client: Client;
@@ -272,9 +273,9 @@ export class Replica {
   }
 
   /** By which the commands of another machine find the job. */
-  async announce(job: string, url: string): Promise<void> {
+  async announce(job: string, door: MemberDoor, everywhere: boolean): Promise<void> {
     await this.#worker
-      .announce(job, url)
+      .announce(job, door, everywhere)
       .catch((error) => this.#options.log.warn({ error: messageOf(error) }, `The door of '${job}' in this process is not found by way of ZooKeeper.`));
   }
 

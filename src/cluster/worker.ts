@@ -32,7 +32,7 @@ import { hostHere, hostInThread, type WorkerHost } from './worker-host.ts';
 import { type HostName, isWorkerMail, keyOf, type WorkerAsk, type WorkerMail } from './worker-mail.ts';
 import type { Client } from './zookeeper/client.ts';
 import { deposed } from './zookeeper/election.ts';
-import { join, type Member, type Membership } from './zookeeper/membership.ts';
+import { join, type Member, type MemberDoor, type Membership } from './zookeeper/membership.ts';
 
 /** What a host of a job is made from. */
 export interface WorkerJob {
@@ -127,7 +127,7 @@ export class Worker {
   readonly #mesh: Mesh;
   readonly #ended = new AbortController();
   readonly #jobs: Map<string, WorkerJob>;
-  readonly #doors = new Map<string, string>();
+  readonly #doors = new Map<string, MemberDoor>();
   readonly #hosts = new Map<string, Held>();
   /** With the end of the leader's link here. */
   readonly #beginning = new Map<Promise<unknown>, Link>();
@@ -238,11 +238,11 @@ export class Worker {
     await this.#update();
   }
 
-  /** Where that job's control door is; one that listens at every address is reached as the worker is. */
-  async announce(name: string, url: string): Promise<void> {
+  /** Where that job's control door is. `everywhere`: it listens at every address, and is reached as the worker is. */
+  async announce(name: string, { url, id }: MemberDoor, everywhere: boolean): Promise<void> {
     const door = new URL(url);
-    if (door.hostname === '0.0.0.0' || door.hostname === '[::]') door.hostname = new URL(`http://${this.#member.address}`).hostname;
-    this.#doors.set(name, door.origin);
+    if (everywhere) door.hostname = new URL(`http://${this.#member.address}`).hostname;
+    this.#doors.set(name, { url: door.origin, id });
     await this.#update();
   }
 

@@ -124,6 +124,7 @@ describe('which job is meant', () => {
     [['tree'], /^JOB_NOT_FOUND: No job runs on this machine\. Start one with millrace run, or name a door with --url, or a cluster with --zookeeper\.$/, 1],
     [['stop', 'x'], /^JOB_NOT_FOUND: No job 'x' runs on this machine/, 1],
     [['tree', '--url', 'http://127.0.0.1:1'], /^JOB_NOT_FOUND: Nothing answers at http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/, 1],
+    [['jobs', '--root', '/shop'], /^OPTION_INVALID: --root is of a cluster\. Name its servers with --zookeeper\.$/, 2],
     [['tree', '--url', 'nonsense'], /^OPTION_INVALID: 'nonsense' is no address of a door/, 2],
     [['fly'], /^OPTION_INVALID: Unknown command 'fly'/, 2],
     [['stop', '--hard'], /^OPTION_INVALID: Unknown option '--hard'/, 2],

@@ -11,6 +11,11 @@ import { folderOf, followedFolder } from './follow.ts';
 import { KeptNode } from './kept-node.ts';
 import { MEMBERS, nodeName } from './paths.ts';
 
+export interface MemberDoor {
+  readonly url: string;
+  readonly id: string;
+}
+
 /** What a worker says of itself. */
 export interface Member {
   /** Drawn at random when its process starts. */
@@ -27,8 +32,8 @@ export interface Member {
   readonly plans: Readonly<Record<string, string>>;
   /** By job: how many slots it takes at least; 1 where it does not say. */
   readonly needs?: Readonly<Record<string, number>>;
-  /** By job: the address of its control door here. */
-  readonly doors?: Readonly<Record<string, string>>;
+  /** By job: its control door here, and the id by which that answers for it. */
+  readonly doors?: Readonly<Record<string, MemberDoor>>;
   /** M4; said a moment after it has joined. */
   readonly born?: number;
 }
