@@ -143,6 +143,7 @@ export class Threads implements Hosts {
     };
     void ended.then(() => {
       thread.alive = false;
+      for (const other of thread.peers.keys()) other.peers.delete(thread);
       host.lost(lost());
     });
     await Promise.race([
