@@ -139,6 +139,7 @@ export class Store<T> implements TransactionalSink<T, T> {
   readonly transactional = true as const;
   readonly commits: Commit<T>[] = [];
   readonly opened: string[] = [];
+  readonly closed: string[] = [];
   readonly fences = new Map<string, number>();
   readonly #markers = new Map<string, number>();
   readonly #conditions = new Conditions();
@@ -164,8 +165,16 @@ export class Store<T> implements TransactionalSink<T, T> {
         await this.after(context, checkpoint);
       },
       lastCommitted: async (): Promise<number> => this.#markers.get(identity) ?? 0,
-      close: async (): Promise<void> => {},
+      close: async (): Promise<void> => {
+        this.closed.push(identity);
+        this.#conditions.changed();
+      },
     };
+  }
+
+  /** Resolves when so many writers have been closed. */
+  closes(count: number): Promise<void> {
+    return this.#conditions.until(() => this.closed.length >= count);
   }
 
   get records(): T[] {
