@@ -11,7 +11,7 @@
 //  A5  At-least-once mode counts and never blocks.
 //  A6  Once a barrier is hurried, the whole task waits for `forced` channels only: records of those could not be placed after a rescale.
 //  A7  What is recorded belongs to one id. Each channel is recorded from the snapshot to its own barrier or its end, whichever enters first; a larger id that
-//      enters, or an abort, drops the recording.
+//      enters or is recorded, or an abort, drops the recording. Where a larger one has entered before, nothing is: its own barriers may be behind us.
 
 export interface Alignment {
   readonly current: number;
@@ -128,6 +128,11 @@ function complete(state: Alignment, open: ReadonlySet<number>, forced: ReadonlyS
     actions.push({ kind: 'snapshot', id }, { kind: 'unblock' });
     return { state: taken, actions };
   }
+  if (entered.id > id) {
+    actions.push({ kind: 'abort', id }, { kind: 'unblock' });
+    return { state: taken, actions };
+  }
+  if (state.recording !== undefined) actions.push({ kind: 'drop', id: state.recording.id });
   const until = new Set(entered.id === id ? [...missing].filter((channel) => entered.channels.has(channel)) : []);
   actions.push({ kind: 'record', id, channels: missing, until }, { kind: 'unblock' });
   const channels = new Set([...missing].filter((channel) => !until.has(channel) && !ending.has(channel)));

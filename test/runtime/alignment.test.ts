@@ -171,6 +171,15 @@ describe('unaligned (semantics 2)', () => {
       [entered(0, 5), hurry(5), entered(0, 6), hurry(6), entered(1, 6)],
       ['', 'r5(0,1+) u', '-5', 'r6(0,1+) u', 'x1 d6'],
     ],
+    [
+      'what is hurried when a larger id has entered is over: its own barriers may have gone by',
+      2,
+      [],
+      [entered(1, 5), entered(1, 6), hurry(5), hurry(6), entered(0, 6)],
+      ['', '', 'a5 u', 'r6(0+,1) u', 'x0 d6'],
+    ],
+    ['one that waits for a forced channel is over likewise', 2, [1], [entered(0, 5), hurry(5), entered(0, 6), barrier(1, 5)], ['', '', '', 'b1 a5 u']],
+    ['a larger id that is hurried before it has entered anywhere drops what is recorded', 2, [], [hurry(5), hurry(6)], ['r5(0+,1+) u', '-5 r6(0+,1+) u']],
     ['what is hurried aborts an older one that is pending', 2, [], [barrier(0, 5), entered(1, 6), hurry(6)], ['b0', '', 'a5 u r6(0+,1) u']],
     ['what is over is not hurried', 2, [], [barrier(0, 5), barrier(1, 5), hurry(5), hurry(4)], ['b0', 'b1 s5 u', '', '']],
     ['nor what was cancelled', 2, [], [cancel(5), hurry(5)], ['a5', '']],
@@ -178,7 +187,10 @@ describe('unaligned (semantics 2)', () => {
   for (const [name, channels, forced, arrivals, wanted] of table) it(name, () => expect(play(channels, arrivals, true, forced)).toEqual(wanted));
 
   it('records each channel from one snapshot to its own barrier, and leaves nothing open behind the last', () => {
-    const ids = fc.array(fc.record({ channel: fc.integer({ min: 0, max: 2 }), act: fc.constantFrom('send', 'take', 'hurry', 'abort') }), { maxLength: 60 });
+    const ids = fc.array(
+      fc.record({ channel: fc.integer({ min: 0, max: 2 }), act: fc.constantFrom('send', 'take', 'hurry', 'abort'), ahead: fc.integer({ min: 0, max: 1 }) }),
+      { maxLength: 60 },
+    );
     fc.assert(
       fc.property(ids, (all) => {
         let state: Alignment = UNALIGNED;
@@ -205,16 +217,16 @@ describe('unaligned (semantics 2)', () => {
           }
           expect(recorded).toEqual(new Set(state.recording?.channels));
         };
-        for (const { channel, act } of all) {
+        for (const { channel, act, ahead } of all) {
           if (act === 'send') {
             sent[channel]! += 1;
             queues[channel]!.push(sent[channel]!);
             apply(entered(channel, sent[channel]!));
           } else if (act === 'take' && !blocked.has(channel) && queues[channel]!.length > 0) apply(barrier(channel, queues[channel]!.shift()!));
-          else if (act === 'hurry') apply(hurry(sent[channel]!));
+          else if (act === 'hurry') apply(hurry(sent[channel]! + ahead));
           else if (act === 'abort') apply(cancelEntered(sent[channel]!));
         }
-        const newest = Math.max(...sent) + 1;
+        const newest = Math.max(...sent) + 2;
         for (const channel of open) apply(entered(channel, newest));
         apply(hurry(newest));
         expect(state.recording).toBeUndefined();
