@@ -16,12 +16,12 @@ afterAll(() => {
   for (const input of inputs.values()) input.remove();
 });
 
-describe.each(NEXMARK.map((query, turn) => ({ query, turn })).filter(({ turn }) => LONG || turn % 2 === 0))('$query', ({ query, turn }) => {
+describe.each(NEXMARK.map((query, turn) => ({ query, turn })).filter(({ turn }) => LONG || turn % 4 === 0))('$query', ({ query, turn }) => {
   const ways = [
     { backend: 'memory', course: NEXMARK_COURSES[turn % 3]! },
     { backend: 'level', course: NEXMARK_COURSES[(turn + 1) % 3]! },
   ] as const;
-  it.each(LONG ? ways : [ways[(turn / 2) % 2]!])(
+  it.each(LONG ? ways : [ways[(turn / 4) % 2]!])(
     'gives the reference output with $backend() when a function throws, and the job then stops and goes on, at parallelism $course',
     async ({ backend, course: [before, after] }) => {
       const trial = new Trial(inputs.get(query)!, { backend, every: 20 });

@@ -47,23 +47,25 @@ describe.each(WORKLOADS)('%s', (workload) => {
       },
     );
 
-    it.each(
-      [
-        [1, 2],
-        [4, 1],
-        [2, 4],
-        [2, 3],
-      ].slice(0, LONG ? 4 : 2) as [number, number][],
-    )('gives the same output when it is stopped at parallelism %i and goes on at %i', async (before, after) => {
-      const trial = new Trial(input, { backend, every: 20 });
-      const stopped = await stoppedBehind(3, trial, before);
-      expect(stopped.status).toBe('stopped');
-      const again = await startHere(trial, { parallelism: after });
-      expect(again.restoredFrom?.id).toBe(stopped.checkpoint?.id);
-      expect((await again.finished).status).toBe('finished');
-      expect(await trial.complaints()).toEqual([]);
-      trial.remove();
-    });
+    const courses: [number, number][] = [
+      [1, 2],
+      [4, 1],
+      [2, 4],
+      [2, 3],
+    ];
+    it.each(LONG ? courses : [courses[workload === 'wc' ? 0 : 1]!])(
+      'gives the same output when it is stopped at parallelism %i and goes on at %i',
+      async (before, after) => {
+        const trial = new Trial(input, { backend, every: 20 });
+        const stopped = await stoppedBehind(3, trial, before);
+        expect(stopped.status).toBe('stopped');
+        const again = await startHere(trial, { parallelism: after });
+        expect(again.restoredFrom?.id).toBe(stopped.checkpoint?.id);
+        expect((await again.finished).status).toBe('finished');
+        expect(await trial.complaints()).toEqual([]);
+        trial.remove();
+      },
+    );
   });
 });
 

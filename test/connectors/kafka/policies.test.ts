@@ -9,6 +9,7 @@ import type { KafkaAdapter } from '../../../src/connectors/kafka/client.ts';
 import { kafkaSource } from '../../../src/connectors/kafka/source.ts';
 import { type Io, systemIo } from '../../../src/runtime/io.ts';
 import { readCommitted } from '../../e2e/kafka-trial.ts';
+import { LONG } from '../../long.ts';
 import { Conditions, checkpointsIn, ends, RESTARTS, rejection, Seen, temporaryFolder, Watch } from '../../protocols/lab.ts';
 import { KAFKA_LIMITED, KAFKA_USER, KafkaBroker, kafkaForTests, NO_KAFKA, NO_OWN_KAFKA, securedKafkaForTests } from '../../services/kafka.ts';
 import { freePorts } from '../../services/ports.ts';
@@ -453,7 +454,7 @@ describe.skipIf(NO_KAFKA)('from Kafka to Kafka:', () => {
   });
 });
 
-it.skipIf(NO_OWN_KAFKA)('a broker that is killed in the middle and comes back costs neither records nor a restart, and is said once', async () => {
+it.skipIf(NO_OWN_KAFKA || !LONG)('a broker that is killed in the middle and comes back costs neither records nor a restart, and is said once', async () => {
   const broker = await KafkaBroker.start();
   onTestFinished(() => broker.close());
   const { brokers } = broker;
