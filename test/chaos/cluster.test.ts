@@ -1,13 +1,15 @@
 // Not in npm test. npm run test:chaos: three replicas and an ensemble of three, and faults drawn from a seed while the job runs: processes killed and stopped, networks parted.
 // In the end every row must be there once. Writes docs/chaos-cluster.md.
 //
-// MILLRACE_CLUSTER_CHAOS='5' runs so many faults, and writes nothing; MILLRACE_CHAOS_SEED repeats what is drawn.
+// MILLRACE_CLUSTER_CHAOS='5' runs so many faults, and writes nothing; MILLRACE_CHAOS_SEED repeats what is drawn; MILLRACE_CHAOS_DOORS has networks
+// parted by doors and proxies where they could be parted by taking links down.
 
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem, type } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
-import { ChaosCluster, FAULTS, type Fault } from '../cluster/chaos-cluster.ts';
+import { ChaosCluster, FAULTS, type Fault, REPLICAS } from '../cluster/chaos-cluster.ts';
+import { networksOf } from '../cluster/networks.ts';
 import { ensureBuilt, FOUR, Input } from '../e2e/trial.ts';
 import type { Workload } from '../e2e/workloads.ts';
 import { NO_ZOOKEEPER, ZooKeeperEnsemble } from '../services/zookeeper.ts';
@@ -42,13 +44,15 @@ it.runIf(ASKED_FOR && !NO_ZOOKEEPER)('killed, stopped and parted anywhere, a clu
   const wrong: string[] = [];
   const done: Done[] = [];
   let registered = 0;
-  const ensemble = await ZooKeeperEnsemble.start();
+  const networks = await networksOf(REPLICAS, { doors: process.env.MILLRACE_CHAOS_DOORS !== undefined });
+  let ensemble: ZooKeeperEnsemble | undefined;
   try {
+    ensemble = await ZooKeeperEnsemble.start({ host: networks.zookeeperHost });
     for (let trial = 0; done.length < COUNT; trial++) {
       const workload = WORKLOADS[trial % WORKLOADS.length]!;
       const input = inputs.get(workload) ?? new Input(workload, { records: 100_000, files: FOUR });
       inputs.set(workload, input);
-      const cluster = await ChaosCluster.start(input, ensemble);
+      const cluster = await ChaosCluster.start(input, ensemble, networks);
       try {
         const count = Math.min(A_TRIAL, COUNT - done.length);
         for (let i = 0; i < count; i++) {
@@ -73,10 +77,10 @@ it.runIf(ASKED_FOR && !NO_ZOOKEEPER)('killed, stopped and parted anywhere, a clu
       if (wrong.length > 0) break;
     }
   } finally {
-    await ensemble.close();
     for (const input of inputs.values()) input.remove();
+    await Promise.resolve(ensemble?.close()).finally(() => networks.close());
   }
-  const log = page(done, registered, wrong, (Date.now() - begun) / 60_000);
+  const log = page(done, networks.how, registered, wrong, (Date.now() - begun) / 60_000);
   console.log(log);
   if (BY_SCRIPT && process.env.MILLRACE_CLUSTER_CHAOS === undefined) writeFileSync(LOG, log);
   expect(wrong).toEqual([]);
@@ -85,7 +89,7 @@ it.runIf(ASKED_FOR && !NO_ZOOKEEPER)('killed, stopped and parted anywhere, a clu
   expect(workers.filter(({ hadTasks }) => hadTasks).length).toBeGreaterThanOrEqual(workers.length / 2);
 });
 
-function page(done: readonly Done[], registered: number, wrong: readonly string[], minutes: number): string {
+function page(done: readonly Done[], how: string, registered: number, wrong: readonly string[], minutes: number): string {
   const rows = FAULTS.flatMap((fault) => {
     const these = done.filter((each) => each.fault === fault);
     if (these.length === 0) return [];
@@ -101,6 +105,7 @@ function page(done: readonly Done[], registered: number, wrong: readonly string[
 
 Written by \`npm run test:chaos\` (test/chaos/cluster.test.ts). Three replicas of a service with two slots each run one job at parallelism 3, with an ensemble of three ZooKeeper servers and sessions of 4 s, while faults
 drawn from a seed befall them. After ${A_TRIAL} faults the job runs to its end, and what its files sinks have published is compared row by row.
+The replicas ran ${how}.
 Of each checkpoint that was seen to be registered, by ZooKeeper's order, its leader must not have been succeeded, and epochs must not go back; ${registered} were looked at. Of ${done.filter(({ fault }) => fault === 'SIGKILL of a worker').length} workers that were killed ${done.filter(({ fault, hadTasks }) => fault === 'SIGKILL of a worker' && hadTasks).length} had tasks.
 
 ${wrong.length === 0 ? 'Nothing was wrong.' : wrong.map((sentence) => `- ${sentence.split('\n')[0]}`).join('\n')}

@@ -1,6 +1,6 @@
-// Three replicas behind doors and proxies, the faults that befall them, and what is seen of the job from outside: in ZooKeeper, and in what replicas say.
+// Three replicas with networks between them (networks.ts), the faults that befall them, and what is seen of the job from outside: in ZooKeeper, and in what replicas say.
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,13 +12,11 @@ import { nodeName, registryOf } from '../../src/cluster/zookeeper/paths.ts';
 import { Session } from '../../src/cluster/zookeeper/session.ts';
 import { bundled } from '../bundled.ts';
 import { type Input, Trial } from '../e2e/trial.ts';
-import { freePorts } from '../services/ports.ts';
 import type { ZooKeeperEnsemble } from '../services/zookeeper.ts';
 import type { ReplicaSettings } from './chaos-replica.ts';
-import { Doors } from './doors.ts';
+import type { Networks, Place } from './networks.ts';
 import { deposedRegistrations, type Registration } from './registrations.ts';
 import { freshRoot } from './zookeeper/clients.ts';
-import { TcpProxy } from './zookeeper/proxy.ts';
 
 export const FAULTS = [
   'SIGKILL of a worker',
@@ -38,11 +36,11 @@ const LASTING_MS = SESSION_MS * 1.75;
 const RECOVERY_MS = 120_000;
 const program = fileURLToPath(new URL('./chaos-replica.ts', import.meta.url));
 
+export const REPLICAS = ['replica-0', 'replica-1', 'replica-2'];
+
 interface Replica {
   readonly name: string;
-  readonly port: number;
-  /** To each server of the ensemble. */
-  readonly proxies: readonly TcpProxy[];
+  readonly place: Place;
   process: ChildProcess;
   ended: Promise<void>;
   errors: string;
@@ -57,8 +55,8 @@ interface Told {
 export class ChaosCluster {
   readonly #trial: Trial;
   readonly #ensemble: ZooKeeperEnsemble;
+  readonly #networks: Networks;
   readonly #root = freshRoot();
-  readonly #doors = new Doors();
   readonly #replicas: Replica[] = [];
   readonly #told: Told[] = [];
   readonly #client: Session;
@@ -70,8 +68,9 @@ export class ChaosCluster {
   /** The transaction that was the newest when that epoch was heard of: the epoch is older. */
   readonly #epochs = new Map<number, bigint>();
 
-  static async start(input: Input, ensemble: ZooKeeperEnsemble): Promise<ChaosCluster> {
-    const cluster = new ChaosCluster(new Trial(input, { every: 200, parallelism: 3, pace: 1500 }), ensemble);
+  /** The networks are those of REPLICAS, with the ensemble in them; they are the caller's to close. */
+  static async start(input: Input, ensemble: ZooKeeperEnsemble, networks: Networks): Promise<ChaosCluster> {
+    const cluster = new ChaosCluster(new Trial(input, { every: 200, parallelism: 3, pace: 1500 }), ensemble, networks);
     try {
       await cluster.#start();
     } catch (error) {
@@ -81,19 +80,18 @@ export class ChaosCluster {
     return cluster;
   }
 
-  private constructor(trial: Trial, ensemble: ZooKeeperEnsemble) {
+  private constructor(trial: Trial, ensemble: ZooKeeperEnsemble, networks: Networks) {
     this.#trial = trial;
     this.#ensemble = ensemble;
+    this.#networks = networks;
     this.#client = new Session({ connect: ensemble.connect, root: this.#root, sessionTimeoutMs: 10_000, connectTimeoutMs: 30_000 });
   }
 
   async #start(): Promise<void> {
-    const ports = await freePorts(3);
-    for (const [index, port] of ports.entries()) {
-      const name = `replica-${index}`;
-      await this.#doors.open(name, port);
-      const proxies = await Promise.all(this.#ensemble.nodes.map((node) => TcpProxy.start(node.connect)));
-      const replica: Replica = { name, port, proxies, process: undefined as never, ended: Promise.resolve(), errors: '' };
+    const servers = this.#ensemble.nodes.map(({ connect }) => connect);
+    for (const name of REPLICAS) {
+      const place = await this.#networks.place(name, servers);
+      const replica: Replica = { name, place, process: undefined as never, ended: Promise.resolve(), errors: '' };
       this.#replicas.push(replica);
       this.#begin(replica);
     }
@@ -108,8 +106,8 @@ export class ChaosCluster {
       for await (const now of followedMembers(this.#client, signal)) {
         this.#members = now;
         for (const { id, address } of now) {
-          const owner = this.#replicas.find(({ name }) => this.#doors.address(name) === address);
-          if (owner !== undefined) this.#doors.known(id, owner.name);
+          const owner = this.#replicas.find(({ place }) => place.advertise === address);
+          if (owner !== undefined) this.#networks.known(id, owner.name);
         }
       }
     };
@@ -166,23 +164,21 @@ export class ChaosCluster {
     const said = this.#told.filter(({ what }) => what.startsWith('hosts ')).sort((a, b) => b.at - a.at)[0];
     const ids = said?.what.split(' ').slice(1) ?? [];
     const addresses = this.#members.filter(({ id }) => ids.some((each) => id.startsWith(each))).map(({ address }) => address);
-    return this.#replicas.filter(({ name }) => addresses.includes(this.#doors.address(name)));
+    return this.#replicas.filter(({ place }) => addresses.includes(place.advertise));
   }
 
   #begin(replica: Replica): void {
     const settings: ReplicaSettings = {
       ...this.#trial.settings,
-      connect: replica.proxies.map(({ connect }) => connect).join(','),
+      ...replica.place,
       root: this.#root,
       sessionMs: SESSION_MS,
-      port: replica.port,
-      advertise: this.#doors.address(replica.name),
       slots: 2,
       gate: join(this.#trial.folder, 'gate'),
     };
-    const child = spawn(process.execPath, [bundled(program), JSON.stringify(settings)], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = this.#networks.spawn(replica.name, [bundled(program), JSON.stringify(settings)]);
     let rest = '';
-    child.stdout.on('data', (data: Buffer) => {
+    child.stdout!.on('data', (data: Buffer) => {
       const lines = (rest + data.toString()).split('\n');
       rest = lines.pop()!;
       for (const line of lines) {
@@ -190,7 +186,7 @@ export class ChaosCluster {
         if (what !== undefined) this.#told.push({ at: Number(at), what });
       }
     });
-    child.stderr.on('data', (data: Buffer) => {
+    child.stderr!.on('data', (data: Buffer) => {
       replica.errors = (replica.errors + data.toString()).slice(-4000);
     });
     replica.process = child;
@@ -199,7 +195,7 @@ export class ChaosCluster {
 
   /** Does it, and resolves when the job goes on and the cluster is whole again. */
   async suffer(fault: Fault, random: () => number): Promise<{ detectedMs: number | undefined; recoveredMs: number | undefined; hadTasks: boolean }> {
-    const leader = this.#replicas.find(({ name }) => this.#doors.address(name) === this.#leader) ?? this.#replicas[0]!;
+    const leader = this.#replicas.find(({ place }) => place.advertise === this.#leader) ?? this.#replicas[0]!;
     const others = this.#replicas.filter((replica) => replica !== leader);
     // One that has come back gets tasks with the next restart, not before.
     const busy = others.filter((replica) => this.#busy().includes(replica));
@@ -209,6 +205,7 @@ export class ChaosCluster {
     // Any moment between two checkpoints.
     await sleep(random() * 400);
     const at = Date.now();
+    this.#told.push({ at, what: `${fault}: ${victim.name} of leader ${leader.name}` });
     switch (fault) {
       case 'SIGKILL of a worker':
       case 'SIGKILL of the leader':
@@ -233,18 +230,18 @@ export class ChaosCluster {
         break;
       case 'partition between two workers': {
         const [one, other] = random() < 0.5 ? [others[0]!, others[1]!] : [leader, worker];
-        if (this.#doors.part(one.name, other.name) === 0) throw new Error(`${one.name} and ${other.name} are not connected.`);
+        await this.#networks.part(one.name, other.name, random);
         await sleep(LASTING_MS);
         await this.#checkpointSince(at + LASTING_MS);
-        this.#doors.mend();
+        await this.#networks.mend();
         break;
       }
       case 'partition of a worker and ZooKeeper':
       case 'partition of the leader and ZooKeeper':
-        for (const proxy of victim.proxies) proxy.stall();
+        await this.#networks.partFromZooKeeper(victim.name, random);
         await sleep(LASTING_MS);
         await this.#checkpointSince(at + LASTING_MS);
-        for (const proxy of victim.proxies) proxy.mend();
+        await this.#networks.mend();
         break;
     }
     await this.#whole();
@@ -279,19 +276,16 @@ export class ChaosCluster {
 
   async close(): Promise<void> {
     this.#ending.abort();
-    for (const { process, proxies } of this.#replicas) {
-      process.kill('SIGKILL');
-      for (const proxy of proxies) proxy.close();
-    }
+    for (const { process } of this.#replicas) process.kill('SIGKILL');
     await Promise.all(this.#replicas.map(({ ended }) => ended));
-    this.#doors.close();
+    await this.#networks.mend();
     await this.#client.close();
   }
 
   /** Every replica is a member. */
   async #whole(): Promise<void> {
     await this.#waits('not all replicas are members', async () =>
-      this.#replicas.every(({ name }) => this.#members.some(({ address }) => address === this.#doors.address(name))),
+      this.#replicas.every(({ place }) => this.#members.some(({ address }) => address === place.advertise)),
     );
   }
 

@@ -12,6 +12,7 @@ export interface ReplicaSettings extends Settings {
   readonly connect: string;
   readonly root: string;
   readonly sessionMs: number;
+  readonly host: string;
   readonly port: number;
   readonly advertise: string;
   readonly slots: number;
@@ -20,7 +21,7 @@ export interface ReplicaSettings extends Settings {
 }
 
 const settings = JSON.parse(process.argv[2]!) as ReplicaSettings;
-const { workload, connect, root, sessionMs, port, advertise, slots, gate, parallelism, checkpoints, every } = settings;
+const { workload, connect, root, sessionMs, host, port, advertise, slots, gate, parallelism, checkpoints, every } = settings;
 const say = (line: string): void => void process.stdout.write(`at ${Date.now()} ${line}\n`);
 
 async function pace(signal: AbortSignal): Promise<void> {
@@ -40,7 +41,7 @@ const zk = zookeeper({ connect, root, sessionTimeout: sessionMs });
 const running = await jobOf(workload, { ...settings, pace }).start({
   cluster: zk,
   module: import.meta.url,
-  worker: { slots, port, advertise, secret: 'open sesame' },
+  worker: { slots, host, port, advertise, secret: 'open sesame' },
   parallelism,
   checkpoints: { directory: checkpoints, every },
   restarts: { max: 1000, within: 600_000, backoff: { initial: 50, max: 1000 } },

@@ -34,6 +34,8 @@ export async function startShared(): Promise<Held<string>> {
 }
 
 export interface ZooKeeperOptions {
+  /** Where clients reach it; default 127.0.0.1. Servers of an ensemble reach each other on loopback wherever that is. */
+  readonly host?: string;
   /** Lines of zoo.cfg, over the others. */
   readonly config?: Readonly<Record<string, string | number>>;
 }
@@ -42,12 +44,14 @@ export interface ZooKeeperOptions {
 export class ZooKeeperServer extends Service {
   /** `host:port`. */
   readonly connect: string;
+  readonly #host: string;
   readonly #port: number;
 
-  private constructor(server: Server, port: number) {
+  private constructor(server: Server, host: string, port: number) {
     super(server);
+    this.#host = host;
     this.#port = port;
-    this.connect = `127.0.0.1:${port}`;
+    this.connect = `${host}:${port}`;
   }
 
   /** Resolves when it answers. */
@@ -61,6 +65,7 @@ export class ZooKeeperServer extends Service {
   /** As a member of an ensemble, whose lines are `members`. */
   static async configured(options: ZooKeeperOptions, id: number, port: number, members: readonly string[]): Promise<ZooKeeperServer> {
     if ('missing' in found) throw new Error(`There is no ZooKeeper ${VERSION}: ${found.missing}.`);
+    const { host = '127.0.0.1' } = options;
     const folder = await serverFolder('zookeeper');
     const data = join(folder, 'data');
     await mkdir(data);
@@ -71,7 +76,7 @@ export class ZooKeeperServer extends Service {
       syncLimit: 10,
       dataDir: data,
       clientPort: port,
-      clientPortAddress: '127.0.0.1',
+      clientPortAddress: host,
       maxClientCnxns: 0,
       'admin.enableServer': 'false',
       '4lw.commands.whitelist': 'ruok,srvr,stat,mntr,conf,cons,wchs',
@@ -96,14 +101,14 @@ export class ZooKeeperServer extends Service {
         'org.apache.zookeeper.server.quorum.QuorumPeerMain',
         path,
       ],
-      answers: async () => (await word(port, 'srvr')).includes('\nMode: '),
+      answers: async () => (await word(host, port, 'srvr')).includes('\nMode: '),
     });
-    return new ZooKeeperServer(server, port);
+    return new ZooKeeperServer(server, host, port);
   }
 
   /** What it is at present; undefined while it is not part of a working ensemble. */
   async mode(): Promise<'standalone' | 'leader' | 'follower' | undefined> {
-    const said = /\nMode: (\w+)/.exec(await word(this.#port, 'srvr'));
+    const said = /\nMode: (\w+)/.exec(await word(this.#host, this.#port, 'srvr'));
     return said?.[1] as 'standalone' | 'leader' | 'follower' | undefined;
   }
 }
@@ -144,9 +149,9 @@ export class ZooKeeperEnsemble {
 }
 
 /** What a four-letter word is answered. */
-function word(port: number, said: string): Promise<string> {
+function word(host: string, port: number, said: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1', () => socket.end(said));
+    const socket = connect(port, host, () => socket.end(said));
     socket.setTimeout(2000, () => socket.destroy(new Error('no answer')));
     socket.setEncoding('utf8');
     let got = '';
