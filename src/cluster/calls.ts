@@ -5,6 +5,7 @@
 // Invariants:
 //  K1  A question settles once: with the answer, with the error that the other one answers (its code, sentence and cause cross), or with LEADER_UNREACHABLE where no
 //      answer comes. What became of it over there is not known then; whether it may be asked again is for the asker to say.
+//      A question goes down with the connection that it went over: what replaces that has neither it nor its answer.
 //  K2  An answer that nobody waits for any more is dropped.
 
 import { asError, codeOf, MillraceError } from '../errors.ts';
@@ -20,10 +21,10 @@ export type CallMail =
   | { readonly kind: 'refused'; readonly call: number; readonly error: ErrorData };
 
 export interface CallsOptions {
-  /** To that worker, also to this one; rejects where it cannot be reached. */
-  readonly tell: (worker: string, message: CallMail) => Promise<void>;
-  /** Resolves when there is no connection to it, and when the signal aborts. */
-  readonly lost: (worker: string, signal: AbortSignal) => Promise<void>;
+  /** To that worker, also to this one; gives the connection that it went over, and rejects where it cannot be reached. */
+  readonly tell: (worker: string, message: CallMail) => Promise<unknown>;
+  /** Resolves when that connection to it stands no more, also where another one does, and when the signal aborts. */
+  readonly lost: (worker: string, over: unknown, signal: AbortSignal) => Promise<void>;
   readonly answer: (method: string, args: unknown, worker: string) => Promise<unknown>;
 }
 
@@ -85,13 +86,14 @@ export class Calls {
   }
 
   async #send(to: Callee, mail: CallMail & { kind: 'call' }, signal: AbortSignal, lost: (why: string, cause?: unknown) => void): Promise<void> {
+    let over: unknown;
     try {
-      await this.#options.tell(to.id, mail);
+      over = await this.#options.tell(to.id, mail);
     } catch (error) {
       return lost(asError(error).message, error);
     }
     if (signal.aborted) return;
-    await this.#options.lost(to.id, signal);
+    await this.#options.lost(to.id, over, signal);
     if (!signal.aborted) lost('the connection is lost');
   }
 

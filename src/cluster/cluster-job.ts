@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { memory } from '../../state-backends/index.ts';
 import { absolute } from '../checkpoint/addresses.ts';
+import { checkOptions, patienceOf } from '../checkpoint/decisions.ts';
 import type { SnapshotFiles } from '../checkpoint/storage.ts';
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import { filesOf } from '../execution/snapshots.ts';
@@ -74,6 +75,11 @@ export class ClusterJob {
     this.#cluster = cluster;
     this.#log = options.logger ?? SILENT;
     rangeOf(options.parallelism);
+    // What means nothing is refused here: a leader that finds it out has the job in its store by then.
+    if (typeof options.checkpoints === 'object') {
+      checkOptions(options.checkpoints);
+      patienceOf(options.checkpoints);
+    }
     this.#files = typeof options.checkpoints === 'object' ? filesOf(this.name, options.checkpoints, cluster.replica.io) : undefined;
     this.plan = buildGraph(definition.build(), { parallelism: leastOf(options.parallelism), version: options.version }).plan;
     this.finished = new Promise<JobResult>((resolve, reject) => {
@@ -114,6 +120,7 @@ export class ClusterJob {
       const planHash = planHashOf(this.#definition, version ?? (await codeVersionOf(module!)));
       const needs = Math.max(...this.plan.vertices.map(({ parallelism }) => parallelism));
       await replica.offer(
+        this,
         { definition: this.#definition, options: this.#options, planHash },
         { definition: this.#definition, planHash, needs, backend: this.#options.state ?? memory(), storage: this.#files, data },
       );

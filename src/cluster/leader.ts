@@ -25,6 +25,7 @@ import { LedJob, type OfferedJob } from './led-job.ts';
 import { heirOf, type Led, type Reason, type Version, yields } from './versions.ts';
 import type { Client } from './zookeeper/client.ts';
 import { deposed, type Term, terms } from './zookeeper/election.ts';
+import { isPassing } from './zookeeper/errors.ts';
 import type { JobStore, WantedJob } from './zookeeper/job-store.ts';
 import type { Member } from './zookeeper/membership.ts';
 import { ZooKeeperRegistry } from './zookeeper/registry.ts';
@@ -135,7 +136,8 @@ export class Leader {
       }
     } catch (error) {
       log.error({ error: messageOf(error) }, 'What the cluster should run cannot be read: this process leads no more.');
-      throw error;
+      // What passes by itself costs the term, and not the process its place.
+      if (!isPassing(error)) throw error;
     } finally {
       this.#term = undefined;
       this.#looks = new Looks();
@@ -159,11 +161,15 @@ export class Leader {
   #sync(): void {
     const { client, store, offered, internals, answerState, hosts, slots, unfit, io, log } = this.#options;
     const term = this.#term;
-    if (term === undefined || this.#leaving || this.#passing || !term.isLeader()) return;
+    if (term === undefined || this.#leaving || !term.isLeader()) return;
+    // Also while the lead is being given up: a hand-over may have to wait for slots, and whoever ends the job does not.
+    for (const { name, run, until } of this.#wanted) {
+      const led = this.#led.get(name);
+      if (led?.run === run) led?.until(until);
+    }
+    if (this.#passing) return;
     for (const wanted of this.#wanted) {
-      const led = this.#led.get(wanted.name);
-      if (led !== undefined) {
-        if (led.run === wanted.run) led.until(wanted.until);
+      if (this.#led.has(wanted.name)) {
         this.#see(term, wanted);
         continue;
       }

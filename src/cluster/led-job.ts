@@ -69,6 +69,8 @@ export interface LedJobOptions {
 }
 
 const AGAIN_MS = 200;
+/** What a run answers that has ended: with nothing. */
+const LOOKS: ReadonlySet<string> = new Set(['tree', 'metrics', 'checkpoints']);
 
 /** What of a start is kept in ZooKeeper, as plain data: from where it begins, and for looking at the rest. */
 export function storedOptions({ parallelism, maxParallelism, restarts, restore, version, checkpoints }: RunOptions): Record<string, unknown> {
@@ -198,6 +200,8 @@ export class LedJob {
   #obey(): void {
     const job = this.#job;
     const until = this.#until;
+    // Who waits to try again looks first.
+    if (job === undefined) for (const wake of [...this.#waiting]) wake();
     if (job === undefined || until.kind === 'end' || this.#told?.kind === until.kind) return;
     this.#told = until;
     const { log } = this.#options;
@@ -250,14 +254,21 @@ export class LedJob {
   async ask(method: string, args: unknown): Promise<unknown> {
     const job = this.#running();
     try {
-      return await this.#asked(job, method, args);
+      const answer = await this.#asked(job, method, args);
+      // A run that is being left shows nothing of itself any more, as one that is over; the job is not.
+      if (!LOOKS.has(method) || !this.#isLeft(job)) return answer;
+      throw new MillraceError('JOB_ENDED', `What ran of '${this.name}' under this leader has ended.`);
     } catch (error) {
-      if (this.#abandoned === undefined || !isDeposed(this.#abandoned)) throw error;
+      if (!this.#isLeft(job) && (this.#abandoned === undefined || !isDeposed(this.#abandoned))) throw error;
       throw new MillraceError('LEADER_UNREACHABLE', `Who led the job '${this.name}' has stood back while it was asked.`, {
         todo: 'Try again: another replica leads by now.',
         cause: error,
       });
     }
+  }
+
+  #isLeft(job: JobRun): boolean {
+    return this.#left.signal.aborted && job.ending;
   }
 
   async #asked(job: JobRun, method: string, args: unknown): Promise<unknown> {
@@ -387,28 +398,39 @@ export class LedJob {
 
   /** Undefined: it is another leader's. */
   async #ran(): Promise<JobResult | Error | undefined> {
-    const over = await this.#overBefore();
-    if (over !== undefined) return over;
     const { offered, wanted, store, term, log, gaveUp } = this.#options;
     const { restarts } = offered.options;
     const policy = restarts === false ? false : { ...DEFAULT_RESTARTS, ...restarts, backoff: { ...DEFAULT_RESTARTS.backoff, ...restarts?.backoff } };
     let stamps: readonly number[] = [];
+    let looked = false;
     for (;;) {
-      if (this.#left.signal.aborted) return undefined;
       const begun = this.#begun;
-      // With checkpoints it is said when the lineage begins.
-      if (typeof offered.options.checkpoints !== 'object' && !this.#planned) {
-        await store.planned(term, this.name, this.run, offered.planHash);
-        this.#planned = true;
-      }
-      const job = this.#made(optionsFor(wanted, offered.options, begun));
+      let job: JobRun;
       try {
+        // A start of ours that has failed is not over; it may have been cancelled since.
+        const over = looked ? await this.#cancelledBefore() : await this.#overBefore();
+        if (over !== undefined) return over;
+        looked = true;
+        // With checkpoints it is said when the lineage begins.
+        if (typeof offered.options.checkpoints !== 'object' && !this.#planned) {
+          await store.planned(term, this.name, this.run, offered.planHash);
+          this.#planned = true;
+        }
+        // Whoever leaves has not seen a run that is made behind its back.
+        if (this.#left.signal.aborted) return undefined;
+        job = this.#made(optionsFor(wanted, offered.options, begun));
         const started = job.start();
         this.#obey();
         await started;
       } catch (error) {
-        if (isDeposed(error) || this.#abandoned !== undefined) return undefined;
+        if (isDeposed(error) || this.#left.signal.aborted) return undefined;
         if (codeOf(error) === 'STORAGE_NOT_SHARED') throw error;
+        // ZooKeeper was away, which is no fault of the job.
+        if (isPassing(error)) {
+          this.#job = undefined;
+          await this.#pause(AGAIN_MS);
+          continue;
+        }
         // The first start is refused as in one process. What has run, somebody relies on.
         const { retryable } = error as { retryable?: boolean };
         const decision = decideRestart(policy, { now: this.#io.clock.now(), stamps, retryable: begun && retryable !== false, random: this.#io.random() });
@@ -419,10 +441,7 @@ export class LedJob {
         stamps = decision.stamps;
         log.warn({ error: messageOf(error), inMs: Math.round(decision.afterMs) }, `'${this.name}' could not be started; it is tried again.`);
         this.#job = undefined;
-        await Promise.race([
-          new Promise<void>((resolve) => void this.#io.clock.setTimeout(resolve, decision.afterMs)),
-          new Promise<void>((resolve) => this.#left.signal.addEventListener('abort', () => resolve(), { once: true })),
-        ]);
+        await this.#pause(decision.afterMs);
         continue;
       }
       this.resized();
@@ -434,12 +453,30 @@ export class LedJob {
     }
   }
 
+  /** Until the next try; no longer where there is to be none. */
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const over = (): void => {
+        this.#io.clock.clearTimeout(timer);
+        this.#left.signal.removeEventListener('abort', over);
+        this.#waiting.delete(look);
+        resolve();
+      };
+      const look = (): void => {
+        if (this.#until.kind === 'cancel') over();
+      };
+      const timer = this.#io.clock.setTimeout(over, ms);
+      this.#left.signal.addEventListener('abort', over, { once: true });
+      this.#waiting.add(look);
+      if (this.#left.signal.aborted) over();
+    });
+  }
+
   /** D3. */
   async #overBefore(): Promise<JobResult | Error | undefined> {
     const { offered, ends = false } = this.#options;
     if (typeof offered.options.checkpoints !== 'object') {
-      if (ends && this.#until.kind === 'stop') return { status: 'stopped', restarts: 0 };
-      return this.#until.kind === 'cancel' ? { status: 'cancelled', restarts: 0 } : undefined;
+      return ends && this.#until.kind === 'stop' ? { status: 'stopped', restarts: 0 } : this.#cancelledBefore();
     }
     const registry = await this.#registry(undefined);
     if (this.#begun) {
@@ -455,8 +492,13 @@ export class LedJob {
       await registry.setOutcome('stopped');
       return { status: 'stopped', restarts: 0, ...(newest === undefined ? {} : { checkpoint: bare(newest) }) };
     }
+    return this.#cancelledBefore();
+  }
+
+  /** D4: nothing of it has to be started for that. */
+  async #cancelledBefore(): Promise<JobResult | undefined> {
     if (this.#until.kind !== 'cancel') return undefined;
-    await registry.setOutcome('cancelled');
+    if (typeof this.#options.offered.options.checkpoints === 'object') await (await this.#registry(undefined)).setOutcome('cancelled');
     return { status: 'cancelled', restarts: 0 };
   }
 

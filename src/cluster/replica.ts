@@ -56,7 +56,7 @@ export class Replica {
   readonly store: JobStore;
   readonly client: Client;
   readonly #options: ReplicaOptions;
-  readonly #offered = new Map<string, OfferedJob>();
+  readonly #offered = new Map<string, OfferedJob & { readonly holder: Holder }>();
   readonly #holders = new Set<Holder>();
   readonly #moved = new Set<() => void>();
   readonly #ended = new AbortController();
@@ -99,8 +99,8 @@ export class Replica {
     this.store = new JobStore(options.client);
     this.#calls = new Calls({
       tell: (worker, message) => this.#worker.tell(worker, message),
-      lost: async (worker, signal) => {
-        while (!signal.aborted && this.#worker.reaches(worker)) await this.#worker.changed(signal);
+      lost: async (worker, over, signal) => {
+        while (!signal.aborted && this.#worker.over(worker) === over) await this.#worker.changed(signal);
       },
       answer: (method, args) => (method === 'verify' ? this.#verify(args as VerifyQuestion) : this.#leader.answer(method, args)),
     });
@@ -203,7 +203,7 @@ export class Replica {
         signal.removeEventListener('abort', done);
         resolve();
       };
-      const timer = setTimeout(done, withinMs);
+      const timer = withinMs === Number.POSITIVE_INFINITY ? undefined : setTimeout(done, withinMs);
       this.#moved.add(look);
       signal.addEventListener('abort', done, { once: true });
       look();
@@ -255,14 +255,14 @@ export class Replica {
   // ── jobs ──
 
   /** This process can run that job from now on, and lead it. */
-  async offer(job: OfferedJob, worker: WorkerJob): Promise<void> {
+  async offer(holder: Holder, job: OfferedJob, worker: WorkerJob): Promise<void> {
     const { name } = job.definition;
     if (this.#offered.has(name))
       throw new MillraceError('JOB_ALREADY_RUNNING', `This process runs the job '${name}' in that cluster already.`, {
         todo: 'Use the handle that its start has given.',
         retryable: false,
       });
-    this.#offered.set(name, job);
+    this.#offered.set(name, { ...job, holder });
     try {
       await this.#worker.add(name, worker);
     } catch (error) {
@@ -292,10 +292,11 @@ export class Replica {
   // ── the end ──
 
   /** Of a job that is over. The last one ends the replica. */
-  async release(holder: Holder, job: string | undefined): Promise<void> {
+  async release(holder: Holder, job: string): Promise<void> {
     this.#holders.delete(holder);
     if (this.#holders.size === 0) return this.#leave(left(), false);
-    if (job === undefined) return;
+    // Another start of the same name, which was refused, has offered nothing.
+    if (this.#offered.get(job)?.holder !== holder) return;
     this.#offered.delete(job);
     await this.#worker
       .remove(job)

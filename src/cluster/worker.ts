@@ -282,10 +282,23 @@ export class Worker {
     return { tell: (message) => channels.tell(message), lost };
   }
 
-  /** Mail to `heard` of that worker, this one included. @throws LINK_LOST where it is not connected in time; what was sent may be lost with the connection. */
-  async tell(worker: string, message: unknown, { withinMs = TELL_MS }: { readonly withinMs?: number } = {}): Promise<void> {
-    if (worker !== this.id) return (await this.#mesh.to(worker, withinMs)).channels.tell(message);
-    setImmediate(() => this.#options.heard(this.id, message));
+  /**
+   * Mail to `heard` of that worker, this one included; gives what `over` does for as long as the connection stands that it went over.
+   * @throws LINK_LOST where it is not connected in time; what was sent may be lost with the connection.
+   */
+  async tell(worker: string, message: unknown, { withinMs = TELL_MS }: { readonly withinMs?: number } = {}): Promise<object> {
+    if (worker === this.id) {
+      setImmediate(() => this.#options.heard(this.id, message));
+      return this;
+    }
+    const connection = await this.#mesh.to(worker, withinMs);
+    connection.channels.tell(message);
+    return connection;
+  }
+
+  /** What mail to that worker goes over now: another object where the connection is another one; undefined: there is none. */
+  over(worker: string): object | undefined {
+    return worker === this.id ? this : this.#mesh.standing(worker);
   }
 
   // ── as a leader ──

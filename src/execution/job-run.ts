@@ -270,7 +270,7 @@ export class JobRun {
     const aborted = (): void => void this.cancel().catch(() => {});
     signal?.addEventListener('abort', aborted, { once: true });
     this.finished.catch(() => {}).finally(() => signal?.removeEventListener('abort', aborted));
-    if (signal?.aborted === true) aborted();
+    if (signal?.aborted === true || this.#cancelled) aborted();
     await this.#started.promise;
   }
 
@@ -1014,11 +1014,13 @@ export class JobRun {
 
   /** Ends at once; a commit that runs is awaited for 5 s. */
   cancel(): Promise<JobResult> {
-    // Before the launch it waits for that; a job that had finished before is never launched.
-    if (this.#system === undefined) return this.#started.promise.then(() => (this.#system === undefined ? this.finished : this.cancel()));
-    this.#end('cancelled', undefined);
+    // Before the launch the start itself sees it; a job that had finished before is never launched. That every task runs is not waited for: they may have no room.
+    if (this.#system === undefined) this.#cancelled = true;
+    else this.#end('cancelled', undefined);
     return this.finished;
   }
+
+  #cancelled = false;
 
   /** Takes a checkpoint now. */
   async checkpoint(): Promise<CheckpointInfo> {

@@ -5,7 +5,7 @@ import { MillraceError } from '../../src/errors.ts';
 /** Two workers and what is between them. */
 function pair(answer: (method: string, args: unknown) => Promise<unknown>) {
   const cut = new AbortController();
-  const lost = (_: string, signal: AbortSignal): Promise<void> =>
+  const lost = (_: string, _over: unknown, signal: AbortSignal): Promise<void> =>
     new Promise((resolve) => {
       for (const each of [signal, cut.signal]) {
         each.addEventListener('abort', () => resolve());

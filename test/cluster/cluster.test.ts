@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { job, type Logger, type RunningJob, type RunOptions } from 'millrace';
 import { type ZooKeeper, zookeeper } from 'millrace/zookeeper';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { membersNow } from '../../src/cluster/zookeeper/membership.ts';
+import { clientOf } from '../../src/cluster/zookeeper/zookeeper.ts';
 import { LONG } from '../long.ts';
 import { Conditions, Feed, rejection, Store, temporaryFolder, Watch } from '../protocols/lab.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../services/zookeeper.ts';
@@ -248,6 +250,8 @@ describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
     const zk = cluster.zookeeper();
     const first = await cluster.start({ cluster: zk });
     expect(await rejection(cluster.start({ cluster: zk }))).toMatchObject({ code: 'JOB_ALREADY_RUNNING' });
+    // The first one stays as it was: tasks are placed here.
+    expect((await membersNow(clientOf(zk)!)).map(({ plans }) => Object.keys(plans))).toEqual([['counting']]);
     await first.cancel();
     for (const [options, said] of [
       [{ module: undefined as unknown as string, cluster: zk }, /module is not named/],
@@ -255,6 +259,7 @@ describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
       [{ cluster: zk, wait: true }, /waits for nobody/],
       [{ cluster: zk, worker: { slots: -1 } }, /worker.slots -1/],
       [{ cluster: zk, parallelism: { min: 3, max: 2 } }, /min: 3, max: 2/],
+      [{ cluster: zk, checkpoints: { directory: 'none', retain: 0 } }, /retain: 0/],
     ] as const)
       expect(await rejection(cluster.job.start({ module: import.meta.url, ...options }))).toMatchObject({
         code: 'OPTION_INVALID',

@@ -5,8 +5,10 @@
 //      Values in between may be. The same value may be given again.
 //  F2  While there is no connection it waits; what does not pass by itself is thrown. So is the failure of the first read, where nothing was ever answered.
 //  F3  It ends at once when the signal aborts, also within a read.
+//  F4  Nothing of what was read is held once the next has been: also where a value changes for months, and the signal never aborts.
 
 import { setMaxListeners } from 'node:events';
+import { pause } from '../transport/pause.ts';
 import { Bell } from './bell.ts';
 import type { Client } from './client.ts';
 import { closed, isPassing } from './errors.ts';
@@ -27,12 +29,6 @@ export async function* followed<T>(client: Client, read: (wake: () => void) => P
       bell.ring();
     }),
   ];
-  const aborted = new Promise<undefined>((resolve) => {
-    if (signal.aborted) resolve(undefined);
-    const done = (): void => resolve(undefined);
-    signal.addEventListener('abort', done, { once: true });
-    off.push(() => signal.removeEventListener('abort', done));
-  });
   let first = true;
   try {
     while (!signal.aborted) {
@@ -41,10 +37,13 @@ export async function* followed<T>(client: Client, read: (wake: () => void) => P
       let found: { readonly value: T } | undefined;
       try {
         // F3. What is read then is of no interest.
-        found = await Promise.race([read(bell.ring).then((value) => ({ value })), aborted]);
+        found = await unlessAborted(
+          read(bell.ring).then((value) => ({ value })),
+          signal,
+        );
       } catch (error) {
         if (first || !isPassing(error)) throw error;
-        await Promise.race([pause(AGAIN_MS), aborted]);
+        await pause(AGAIN_MS, signal);
         continue;
       }
       if (signal.aborted || found === undefined) return;
@@ -71,6 +70,12 @@ export async function folderOf(client: Client, folder: string, wake?: () => void
   return new Map(nodes.flatMap(([name, node]) => (node === undefined ? [] : [[name, node.value] as const])));
 }
 
-function pause(ms: number): Promise<undefined> {
-  return new Promise((resolve) => void setTimeout(() => resolve(undefined), ms));
+/** F4: a promise that lived as long as the signal would hold whatever it was raced with. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const done = (): void => resolve(undefined);
+    signal.addEventListener('abort', done, { once: true });
+    if (signal.aborted) done();
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', done));
+  });
 }

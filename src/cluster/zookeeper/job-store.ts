@@ -3,7 +3,8 @@
 // Invariants:
 //  J1  Any replica may submit a job or say when it is to end; the leader alone takes one from the store, together with its result, in one transaction that checks its
 //      epoch: so no job is both wanted and over, and a deposed leader ends nothing.
-//  J2  A change names the version that it was made from; of two at once one is refused, reads again and decides again.
+//  J2  A change names the version that it was made from; of two at once one is refused, reads again and decides again. So does one whose answer was lost and that is not
+//      found: each says how a job should be, and says the same when it is said twice.
 //  J4  A submission has an id, `run`, of its own, which its end carries: so whoever waits for one is not told the end of an older or later one. That it has begun is noted
 //      behind the beginning of its lineage in the registry, and before its first task opens: from then on it goes on from its newest checkpoint, whatever it was to be
 //      restored from.
@@ -60,12 +61,21 @@ export class JobStore {
   async submit(job: WantedJob): Promise<boolean> {
     const client = this.#client;
     await client.make(JOBS);
-    return this.#write(
-      (nonce) => client.create(pathOf(job.name), bytesOf({ ...job, nonce })),
-      job.name,
-      () => true,
-      'node-exists',
-    );
+    const nonce = crypto.randomUUID();
+    for (let doubt = false; ; doubt = true) {
+      try {
+        await client.create(pathOf(job.name), bytesOf({ ...job, nonce }));
+        return true;
+      } catch (error) {
+        if (refusalOf(error) === 'node-exists' && !doubt) return false;
+        if (refusalOf(error) !== 'node-exists' && !isUnknown(error)) throw error;
+      }
+      // Ours may have been changed since, by whoever leads.
+      const found = await this.#settled(job.name);
+      if (found !== undefined) return found.nonce === nonce || (job.run !== undefined && found.run === job.run);
+      // Or be over.
+      if (job.run !== undefined && (await this.end(job.name))?.run === job.run) return true;
+    }
   }
 
   /** Says until when a job is to run; false where there is no such job, or where it is another run than that one. */
@@ -113,14 +123,20 @@ export class JobStore {
       const job = jobIn(found.value);
       if (run !== undefined && job.run !== run) return false;
       const { version } = found.stat;
-      const write = async (nonce: string): Promise<void> => {
-        const value = bytesOf({ ...change(job), nonce });
+      const nonce = crypto.randomUUID();
+      const value = bytesOf({ ...change(job), nonce });
+      try {
         if (checks.length === 0) await client.set(path, value, version);
         else await client.multi([...checks, { kind: 'set', path, value, version }]);
-      };
-      // J2. Of a check that fails the caller is told.
-      const refusable = (error: unknown): boolean => !(error instanceof ZooKeeperError && error.operation === 0 && checks.length > 0);
-      if (await this.#write(write, name, refusable, 'bad-version', 'no-node')) return true;
+        return true;
+      } catch (error) {
+        // Of a check that fails the caller is told.
+        const checked = error instanceof ZooKeeperError && error.operation === 0 && checks.length > 0;
+        const refusal = checked ? undefined : refusalOf(error);
+        if (refusal !== 'bad-version' && refusal !== 'no-node' && !isUnknown(error)) throw error;
+        // J2.
+        if (isUnknown(error) && (await this.#settled(name))?.nonce === nonce) return true;
+      }
     }
   }
 
@@ -180,26 +196,16 @@ export class JobStore {
     return found === undefined ? undefined : (JSON.parse(found.value.toString()) as JobEnd);
   }
 
-  /** True where it was written by this call, false where it was refused for one of those reasons. */
-  async #write(
-    work: (nonce: string) => Promise<unknown>,
-    name: string,
-    refusable: (error: unknown) => boolean,
-    ...expected: readonly string[]
-  ): Promise<boolean> {
-    const nonce = crypto.randomUUID();
-    try {
-      await work(nonce);
-      return true;
-    } catch (error) {
-      if (expected.includes(refusalOf(error) ?? '') && refusable(error)) return false;
-      if (!(error instanceof ZooKeeperError) || !error.unknown) throw error;
-      await this.#client.settle();
-      const found = await this.#client.get(pathOf(name));
-      if (found !== undefined && (JSON.parse(found.value.toString()) as { nonce?: string }).nonce === nonce) return true;
-      throw new ZooKeeperError('ZOOKEEPER_CONNECTION_LOST', `The connection to ZooKeeper was lost, and the job '${name}' was not written.`, { cause: error });
-    }
+  /** What is there behind whatever was asked before. */
+  async #settled(name: string): Promise<{ readonly nonce?: string; readonly run?: string } | undefined> {
+    await this.#client.settle();
+    const found = await this.#client.get(pathOf(name));
+    return found === undefined ? undefined : (JSON.parse(found.value.toString()) as { nonce?: string; run?: string });
   }
+}
+
+function isUnknown(error: unknown): boolean {
+  return error instanceof ZooKeeperError && error.unknown;
 }
 
 function pathOf(name: string): string {

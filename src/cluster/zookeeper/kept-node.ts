@@ -106,7 +106,10 @@ export class KeptNode {
   }
 }
 
-/** Removes a node that lives with the session `epoch`: gone when it resolves, or gone with that session. */
+/**
+ * Removes a node that lives with the session `epoch`: gone when it resolves, or gone with that session. Where no server answers it rejects, and the node goes with the next
+ * connection: a session that outlives the absence of all servers would hold it for ever, and with it up whoever waits for that.
+ */
 export async function removeOwn(client: Client, path: string, epoch: number): Promise<void> {
   while (client.epoch === epoch) {
     try {
@@ -116,7 +119,27 @@ export async function removeOwn(client: Client, path: string, epoch: number): Pr
       if (refusalOf(error) === 'no-node') return;
       // It may be asked again whatever became of it; the client waits for a connection by itself.
       if (!isPassing(error)) throw error;
-      if ((error as { code?: unknown }).code === 'ZOOKEEPER_UNREACHABLE') throw error;
+      if ((error as { code?: unknown }).code !== 'ZOOKEEPER_UNREACHABLE') continue;
+      removeLater(client, path, epoch);
+      throw error;
     }
   }
+}
+
+/** What goes with the next connection. */
+const leaving = new WeakMap<Client, Set<string>>();
+
+/** Keeps no process alive. */
+function removeLater(client: Client, path: string, epoch: number): void {
+  const paths = leaving.get(client) ?? new Set();
+  leaving.set(client, paths);
+  if (paths.has(path)) return;
+  paths.add(path);
+  const off = client.on('connected', () => {
+    off();
+    paths.delete(path);
+    removeOwn(client, path, epoch).catch(() => {
+      // Away again, which brings the next try; or refused for good, and gone with its session.
+    });
+  });
 }

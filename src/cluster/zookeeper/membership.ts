@@ -48,9 +48,18 @@ export async function join(client: Client, member: Member): Promise<Membership> 
   const { id } = member;
   const path = `${MEMBERS}/${nodeName(id)}`;
   const kept = await KeptNode.open(client, path, bytesOf(member));
-  // M4.
-  const born = Number((await client.get(path))?.stat.czxid ?? 0n);
-  await kept.set(bytesOf({ ...member, born }));
+  let born: number;
+  try {
+    // M4.
+    born = Number((await client.get(path))?.stat.czxid ?? 0n);
+    await kept.set(bytesOf({ ...member, born }));
+  } catch (error) {
+    // Nobody else would end it: a member that nobody is.
+    await kept.close().catch(() => {
+      // With the next connection, or the session.
+    });
+    throw error;
+  }
   return {
     update: (changed) => kept.set(bytesOf({ ...changed, id, born })),
     leave: () => kept.close(),

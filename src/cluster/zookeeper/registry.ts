@@ -4,7 +4,8 @@
 //  R1  Everything is written by `multi(check epoch, …)`: a deposed leader writes nothing, however late it learns that it is one (LEADER_DEPOSED).
 //  R2  What is written carries a random id. Where the connection is lost in a write, what became of it is read behind `settle()`: with our id in the node it was done, else
 //      it was not, and it is done then. Nobody else writes (R1), so there is no third case. Where not even that can be found out, the error says `unknown`: nothing may be
-//      deleted, announced or restored from it (protocols 17).
+//      deleted, announced or restored from it (protocols 17). While the term lasts nobody else can do better, so servers that are away are waited for: what fails here
+//      would fail the job for what passes by itself.
 //  R3  NODE_EXISTS with our own random id in the node is success.
 //  R4  Small values that change together are one node, `state`: a start changes five of them at once.
 //  R5  One call at a time.
@@ -17,7 +18,7 @@ import type { JobResult } from '../../graph/job.ts';
 import type { Io } from '../../runtime/io.ts';
 import type { Client, Operation } from './client.ts';
 import { deposed, type Term } from './election.ts';
-import { refusalOf, ZooKeeperError } from './errors.ts';
+import { isPassing, refusalOf, ZooKeeperError } from './errors.ts';
 import { folderOf } from './follow.ts';
 import { nodeName, registryOf } from './paths.ts';
 
@@ -59,7 +60,7 @@ export class ZooKeeperRegistry implements Registry {
   static async open(options: ZooKeeperRegistryOptions): Promise<ZooKeeperRegistry> {
     const registry = new ZooKeeperRegistry(options);
     const { state, counter, checkpoints } = registry.#paths;
-    for (const path of [state, counter, checkpoints]) await options.client.make(path);
+    for (const path of [state, counter, checkpoints]) await registry.#patiently(() => options.client.make(path));
     return registry;
   }
 
@@ -134,7 +135,7 @@ export class ZooKeeperRegistry implements Registry {
         () => [],
         async () => false,
       );
-      const nodes = await folderOf(this.#options.client, this.#paths.checkpoints);
+      const nodes = await this.#patiently(() => folderOf(this.#options.client, this.#paths.checkpoints));
       return [...nodes.values()].map((bytes) => {
         const { value } = JSON.parse(bytes.toString()) as { value: Registered };
         return folder === undefined ? value : { ...value, path: below(folder, nameIn(value.path)) };
@@ -196,7 +197,7 @@ export class ZooKeeperRegistry implements Registry {
   }
 
   async #read<T>(path: string): Promise<{ readonly there: boolean; readonly stamp?: string; readonly value?: T; readonly version: number }> {
-    const found = await this.#options.client.get(path);
+    const found = await this.#patiently(() => this.#options.client.get(path));
     if (found === undefined) return { there: false, version: -1 };
     const { version } = found.stat;
     // As it was made.
@@ -237,13 +238,32 @@ export class ZooKeeperRegistry implements Registry {
           throw deposed(term.epoch, error);
         }
         if (error.unknown) doubt = error;
-        else if (error.reason === undefined) throw doubt ?? error;
+        else if (error.reason === undefined) {
+          if (this.#waits(error)) continue;
+          throw doubt ?? error;
+        }
         try {
-          if (error.unknown) await client.settle();
+          if (error.unknown) await this.#patiently(() => client.settle());
           if (await was(error.reason)) return;
         } catch (next) {
           throw error.unknown ? new ZooKeeperError('ZOOKEEPER_CONNECTION_LOST', error.sentence, { unknown: true, cause: next }) : next;
         }
+      }
+    }
+  }
+
+  /** R2. No term by which it could be told when to have enough: no patience. */
+  #waits(error: unknown): boolean {
+    return isPassing(error) && this.#options.term.isLeader?.() === true;
+  }
+
+  /** What may be asked twice. */
+  async #patiently<R>(ask: () => Promise<R>): Promise<R> {
+    for (;;) {
+      try {
+        return await ask();
+      } catch (error) {
+        if (!this.#waits(error)) throw error;
       }
     }
   }

@@ -67,6 +67,20 @@ export class TcpProxy {
   }
   #lost: (() => void) | undefined;
 
+  /** The next request that holds those bytes does not get to the server: the line is cut instead, and stays so until `mend`. Resolves then. */
+  loseRequest(bytes: string): Promise<void> {
+    return new Promise((resolve) => {
+      this.#dropping = (chunk) => {
+        if (!chunk.includes(bytes)) return false;
+        this.#dropping = undefined;
+        this.cut();
+        resolve();
+        return true;
+      };
+    });
+  }
+  #dropping: ((bytes: Buffer) => boolean) | undefined;
+
   close(): void {
     this.cut();
     this.#server.close();
@@ -90,6 +104,7 @@ export class TcpProxy {
     near.on('close', end);
     far.on('close', end);
     near.on('data', (bytes) => {
+      if (this.#dropping?.(bytes) === true) return;
       this.#losing?.(bytes);
       far.write(bytes);
     });

@@ -8,7 +8,7 @@ import { type Term, terms } from '../../../src/cluster/zookeeper/election.ts';
 import { JobStore } from '../../../src/cluster/zookeeper/job-store.ts';
 import { lock } from '../../../src/cluster/zookeeper/lock.ts';
 import { followedMembers, join, type Member } from '../../../src/cluster/zookeeper/membership.ts';
-import { BARRIERS, LOCKS, MEMBERS, SERVICES } from '../../../src/cluster/zookeeper/paths.ts';
+import { BARRIERS, JOBS, LOCKS, MEMBERS, SERVICES } from '../../../src/cluster/zookeeper/paths.ts';
 import { lookup, register, watch } from '../../../src/cluster/zookeeper/services.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../../services/zookeeper.ts';
 import { clientsForTests, freshRoot, text, told, until } from './clients.ts';
@@ -168,6 +168,45 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
       await Promise.all(leaving);
       expect(await clients[2]!.children(`${BARRIERS}/b`)).toEqual([]);
     }
+  });
+
+  it('a submission whose answer was lost, and that was changed since, is known by its run; a change that was lost is made again', async () => {
+    const root = freshRoot();
+    const proxy = await TcpProxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const [far, near] = [await client({ root, connect: proxy.connect }), await client({ root })];
+    await near.make(JOBS);
+    const [store, other] = [new JobStore(far), new JobStore(near)];
+    const job = { name: 'wc', run: 'r', options: {}, until: { kind: 'end' } } as const;
+    await far.settle();
+    const answer = proxy.loseAnswerTo('"run":"r"').then(() => proxy.cut());
+    const submitted = store.submit(job);
+    await answer;
+    expect(await other.until('wc', { kind: 'stop', drain: true }, 'r')).toBe(true);
+    proxy.mend();
+    expect(await submitted).toBe(true);
+    const request = proxy.loseRequest('"kind":"cancel"');
+    const cancelled = store.until('wc', { kind: 'cancel' }, 'r');
+    await request;
+    expect((await other.jobs())[0]?.until.kind).toBe('stop');
+    proxy.mend();
+    expect(await cancelled).toBe(true);
+    expect((await other.jobs())[0]?.until.kind).toBe('cancel');
+    expect(await other.submit(job)).toBe(false);
+  });
+
+  it('a lock that is given up while nobody answers is free when somebody does, though its session lives', async () => {
+    const root = freshRoot();
+    const proxy = await TcpProxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const far = await client({ root, connect: proxy.connect, connectTimeoutMs: 100, sessionTimeoutMs: 40_000 });
+    const held = await lock(far, 'l');
+    const next = lock(await client({ root }), 'l');
+    proxy.cut();
+    await expect(held.release()).rejects.toMatchObject({ code: 'ZOOKEEPER_UNREACHABLE' });
+    proxy.mend();
+    const got = await next;
+    expect([far.epoch, got.token > held.token]).toEqual([1, true]);
   });
 
   it('jobs are submitted once, told until when, and ended by the leader alone, with their result', async () => {

@@ -105,7 +105,7 @@ describe.skipIf(NO_ZOOKEEPER)('the registry in ZooKeeper', () => {
     const root = freshRoot();
     const proxy = await TcpProxy.start(await zookeeperForTests());
     onTestFinished(() => proxy.close());
-    const zk = await client({ root, connect: proxy.connect, connectTimeoutMs: 300 });
+    const zk = await client({ root, connect: proxy.connect, connectTimeoutMs: 300, sessionTimeoutMs: 1000 });
     const registry = await opened(zk, await lead(zk));
     const lost = proxy.loseAnswerTo('chk-7-a1').then(() => proxy.cut());
     const adding = registry.add(pointer(7), 'one');
@@ -113,6 +113,25 @@ describe.skipIf(NO_ZOOKEEPER)('the registry in ZooKeeper', () => {
     await expect(adding).rejects.toMatchObject({ code: 'ZOOKEEPER_CONNECTION_LOST', unknown: true });
     const other = await client({ root });
     expect(await other.children(registryOf('job').checkpoints)).toEqual(['0000000000000000007']);
+  });
+
+  it('waits for servers that are away for as long as its term lasts', async () => {
+    const root = freshRoot();
+    const proxy = await TcpProxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const zk = await client({ root, connect: proxy.connect, connectTimeoutMs: 50, sessionTimeoutMs: 40_000 });
+    const term = await lead(zk);
+    const registry = await opened(zk, term);
+    proxy.cut();
+    let answered = 0;
+    const asked = [registry.add(pointer(7), 'one'), registry.lineage(), opened(zk, term)].map((each) => each.finally(() => answered++));
+    // Longer than a request waits for a connection.
+    await expect(zk.settle()).rejects.toMatchObject({ code: 'ZOOKEEPER_UNREACHABLE' });
+    await expect(zk.settle()).rejects.toMatchObject({ code: 'ZOOKEEPER_UNREACHABLE' });
+    expect([answered, term.isLeader()]).toEqual([0, true]);
+    proxy.mend();
+    await Promise.all(asked);
+    expect((await registry.checkpoints()).map(({ id }) => id)).toEqual([7]);
   });
 
   it('keeps pointers under names that sort as their ids do', async () => {
