@@ -229,7 +229,9 @@ export class ChaosCluster {
         victim.process.kill('SIGCONT');
         break;
       case 'partition between two workers': {
-        const [one, other] = random() < 0.5 ? [others[0]!, others[1]!] : [leader, worker];
+        // Of two of which one does nothing, nothing is lost.
+        const [one, other] = busy.length === 2 && random() < 0.5 ? [busy[0]!, busy[1]!] : [leader, worker];
+        this.#told.push({ at, what: `between ${one.name} and ${other.name}` });
         await this.#networks.part(one.name, other.name, random);
         await sleep(LASTING_MS);
         await this.#checkpointSince(at + LASTING_MS);
