@@ -1,5 +1,5 @@
 // Networks of network namespaces: each replica in one of its own, a link from each to each, and one from each to where this process and ZooKeeper are. A partition takes a
-// link down, as a switch that fails or a cable that is drawn would.
+// link down, as a switch that fails or a cable that is drawn would, or makes one of the two mute, as a wrong route would: it hears the other one and cannot answer.
 //
 //      this process, ZooKeeper (R)
 //        /         |          \
@@ -36,6 +36,8 @@ let opened = 0;
 interface End {
   readonly namespace: string | undefined;
   readonly device: string;
+  /** Whom it leads to. */
+  readonly address: string;
 }
 
 interface NetworkLink {
@@ -44,14 +46,15 @@ interface NetworkLink {
 }
 
 export class NamespaceNetworks implements Networks {
-  readonly how = 'in network namespaces, with links that are taken down';
+  readonly how = 'in network namespaces; of two that were parted the link was taken down at either end, or one could not send to the other any more';
   readonly zookeeperHost: string;
   readonly #prefix: string;
   readonly #names: readonly string[];
   readonly #block: number;
   /** By the replicas that it joins, `pairOf`; that to R by its one replica. */
   readonly #links = new Map<string, NetworkLink>();
-  readonly #down = new Set<End>();
+  /** What brings back what was parted: arguments of `ip`. */
+  readonly #mending: (readonly string[])[] = [];
   readonly #children = new Set<ChildProcess>();
 
   /** Throws `NamespacesRefused` where the system does not allow it. */
@@ -84,21 +87,21 @@ export class NamespaceNetworks implements Networks {
     const commands = new Map<string | undefined, string[]>([[undefined, []]]);
     for (const name of this.#names) commands.set(this.#namespace(name), ['link set lo up', `addr add ${this.#address(name)}/32 dev lo`]);
     const made: string[] = [];
-    const link = (one: End, oneAddress: string, other: End, otherAddress: string): NetworkLink => {
+    const link = (one: End, other: End): NetworkLink => {
       const within = (end: End): string => (end.namespace === undefined ? '' : ` netns ${end.namespace}`);
       made.push(`link add name ${one.device}${within(one)} type veth peer name ${other.device}${within(other)}`);
-      commands.get(one.namespace)!.push(`addr add ${oneAddress} peer ${otherAddress}/32 dev ${one.device}`, `link set ${one.device} up`);
-      commands.get(other.namespace)!.push(`addr add ${otherAddress} peer ${oneAddress}/32 dev ${other.device}`, `link set ${other.device} up`);
+      commands.get(one.namespace)!.push(`addr add ${other.address} peer ${one.address}/32 dev ${one.device}`, `link set ${one.device} up`);
+      commands.get(other.namespace)!.push(`addr add ${one.address} peer ${other.address}/32 dev ${other.device}`, `link set ${other.device} up`);
       return { one, other };
     };
     for (const [i, name] of this.#names.entries()) {
-      const at = (to: string): End => ({ namespace: this.#namespace(name), device: to });
+      const [namespace, address] = [this.#namespace(name), this.#address(name)];
       // At most 15 characters.
-      const here = { namespace: undefined, device: `mr${this.#prefix}-${i}` };
-      this.#links.set(name, link(at('zookeeper'), this.#address(name), here, this.zookeeperHost));
+      const here = { namespace: undefined, device: `mr${this.#prefix}-${i}`, address };
+      this.#links.set(name, link({ namespace, device: 'zookeeper', address: this.zookeeperHost }, here));
       for (const [j, other] of this.#names.slice(0, i).entries()) {
-        const there = { namespace: this.#namespace(other), device: `to-${i}` };
-        this.#links.set(pairOf(name, other), link(at(`to-${j}`), this.#address(name), there, this.#address(other)));
+        const there = { namespace: this.#namespace(other), device: `to-${i}`, address };
+        this.#links.set(pairOf(name, other), link({ namespace, device: `to-${j}`, address: this.#address(other) }, there));
       }
     }
     await ip([], made);
@@ -140,18 +143,18 @@ export class NamespaceNetworks implements Networks {
     await this.#take(this.#links.get(name)!, random);
   }
 
-  /** At one end there is no way to the other any more; at that one there is, and nothing comes over it. Which is which is drawn. */
+  /** Where a link is down there is no way to the other end any more; at the other end there is, and nothing comes over it. What happens at which end is drawn. */
   async #take({ one, other }: NetworkLink, random: () => number): Promise<void> {
-    const end = random() < 0.5 ? one : other;
-    this.#down.add(end);
-    await ip([...inside(end.namespace), 'link', 'set', end.device, 'down']);
+    const { namespace, device, address } = random() < 0.5 ? one : other;
+    const mute = ['to', address, 'blackhole', 'priority', '10'];
+    // Where ZooKeeper is there are no rules of ours (N1).
+    const isMute = random() < 0.5 && namespace !== undefined;
+    this.#mending.push([...inside(namespace), ...(isMute ? ['rule', 'del', ...mute] : ['link', 'set', device, 'up'])]);
+    await ip([...inside(namespace), ...(isMute ? ['rule', 'add', ...mute] : ['link', 'set', device, 'down'])]);
   }
 
   async mend(): Promise<void> {
-    for (const end of this.#down) {
-      await ip([...inside(end.namespace), 'link', 'set', end.device, 'up']);
-      this.#down.delete(end);
-    }
+    for (const command of this.#mending.splice(0)) await ip(command);
   }
 
   async close(): Promise<void> {

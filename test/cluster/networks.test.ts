@@ -82,7 +82,7 @@ describe.each(['namespaces', 'doors'] as const)('networks of %s', (kind) => {
       'one zookeeper': [one, await placeOf('one')],
       'two zookeeper': [two, await placeOf('two')],
     } as const;
-    let asked = 0;
+    let [asked, drawn] = [0, 0];
     const all = async (word: 'dial' | 'ask', except?: keyof typeof lines): Promise<void> => {
       asked += 1;
       // The one that shall get no answer asks first: the answers of the others are later.
@@ -95,11 +95,17 @@ describe.each(['namespaces', 'doors'] as const)('networks of %s', (kind) => {
       if (except !== undefined) expect(lines[except][0].count(`answered ${lines[except][1]}`)).toBe(asked - 1);
     };
     await all('dial');
-    // By either end of the link.
-    for (const drawn of [0, 0.9]) {
+    // All that can be drawn.
+    for (const draws of [
+      [0, 0],
+      [0, 0.9],
+      [0.9, 0],
+      [0.9, 0.9],
+    ]) {
+      const random = (): number => draws[drawn++ % 2]!;
       for (const [line, part] of [
-        ['one two', () => networks.part('two', 'one', () => drawn)],
-        ['one zookeeper', () => networks.partFromZooKeeper('one', () => drawn)],
+        ['one two', () => networks.part('two', 'one', random)],
+        ['one zookeeper', () => networks.partFromZooKeeper('one', random)],
       ] as const) {
         await part();
         await all('ask', line);

@@ -31,7 +31,7 @@ export interface Networks {
   spawn(name: string, args: readonly string[]): ChildProcess;
   /** The worker with that id is in the process of that replica. */
   known(id: string, name: string): void;
-  /** Nothing gets from one to the other any more, and nobody is told, until `mend`. `random` decides how, where there are several ways. */
+  /** From neither to the other there is an answer any more, and nobody is told, until `mend`. `random` decides how, where there are several ways. */
   part(one: string, other: string, random: () => number): Promise<void>;
   partFromZooKeeper(name: string, random: () => number): Promise<void>;
   /** All that was parted. What still waits to be sent then is. */
