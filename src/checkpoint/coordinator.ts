@@ -128,7 +128,7 @@ export interface CoordinatorOptions {
   readonly retain: number;
   /** Whether the files of savepoints are read back; undefined: as their storage needs. */
   readonly verify: boolean | undefined;
-  /** After each completed checkpoint, behind the pointer: what is not needed any more goes. */
+  /** After completed checkpoints, behind the pointer: what is not needed any more goes. */
   readonly release: () => Promise<void>;
   readonly tolerate: number;
   /** Milliseconds after its trigger from which a checkpoint waits for no slow input any more; undefined: it always does. */
@@ -642,7 +642,10 @@ export class Coordinator {
 
   /** One removal at a time. */
   #removeSuperseded(): void {
-    this.#removing(() => this.#options.release());
+    // What the job was forked from may be what somebody reads.
+    this.#removing(async () => {
+      if (this.#read.size === 0) await this.#options.release();
+    });
     this.#removing(() => this.#prune());
   }
 

@@ -4,7 +4,7 @@
 // of the program are the host's own: it builds the plan from the module itself.
 //
 // Invariants:
-//  H1  What the leader says of a part is done in the order said. Of a part that is not there nothing is done. Questions about the host itself are answered at once, so that
+//  H1  What the leader says of a part is done in the order said, but that nothing waits until one is closed. Of a part that is not there nothing is done. Questions about the host itself are answered at once, so that
 //      one whose disk takes its time is not taken for an endless loop.
 //  H2  A part is stopped when all its tasks have ended; only then is its state closed.
 //      Questions about state are the exception: they wait for the turn of a task, and nothing waits for them.
@@ -88,6 +88,8 @@ export class Host {
   #context!: ActorContext<Run>;
   /** H3: the leader is gone. */
   #alone = false;
+  /** Parts that are being closed. */
+  readonly #closing = new Set<Promise<void>>();
   /** H1. */
   #order: Promise<void> = Promise.resolve();
 
@@ -171,12 +173,7 @@ export class Host {
         break;
       case 'close':
         this.#parts.delete(name);
-        try {
-          await this.#close(part);
-          this.#tell({ kind: 'closed', part: name });
-        } catch (error) {
-          this.#tell({ kind: 'closed', part: name, error: errorData(error) });
-        }
+        this.#closes(name, part);
     }
   }
 
@@ -303,6 +300,17 @@ export class Host {
     };
   }
 
+  #closes(name: string, part: Part): void {
+    const closed = this.#close(part).then(
+      () => this.#tell({ kind: 'closed', part: name }),
+      (error) => this.#tell({ kind: 'closed', part: name, error: errorData(error) }),
+    );
+    const told = closed
+      .catch((error) => this.#log.error({ error: messageOf(error), part: name }, 'A host could not say that a part is closed.'))
+      .finally(() => this.#closing.delete(told));
+    this.#closing.add(told);
+  }
+
   /** H2. */
   async #close({ local, ends, ref, over }: Part): Promise<void> {
     for (const end of ends) end.close();
@@ -349,9 +357,11 @@ export class Host {
     for (const { over } of this.#running.values()) over();
     await this.#order;
     for (const { link } of this.#peers.values()) link.close();
-    for (const [name, part] of this.#parts) {
-      await this.#close(part).catch((error) => this.#log.warn({ part: name, error: messageOf(error) }, 'State could not be closed.'));
-    }
+    // None waits for another one, whose disk may not answer.
+    const closing = [...this.#parts].map(([name, part]) =>
+      this.#close(part).catch((error) => this.#log.warn({ part: name, error: messageOf(error) }, 'State could not be closed.')),
+    );
     this.#parts.clear();
+    await Promise.all([...closing, ...this.#closing]);
   }
 }

@@ -10,7 +10,7 @@
 //  A3  Which regions could keep running is decided in one place, where a job is opened (led-job.ts). As it is every one restarts, which is always right.
 //  A4  A job whose plan in force is another one than this process has is led only where nobody stands for that one, and only from a checkpoint that this program can go on
 //      from (protocols 21). Who cannot, or where others can, stands back, or waits and says why. To stop or to cancel a job no program is needed.
-//  A5  Leadership goes to another version behind a last checkpoint of every job, and the store says which plans are in force before it is given up. A version that could
+//  A5  Leadership goes to another version behind a last checkpoint of every job, and the store says which plans are in force, all at once, before it is given up. A version that could
 //      not start what it was given gives it back.
 
 import { asError, codeOf, isDeposed, MillraceError, messageOf } from '../errors.ts';
@@ -159,7 +159,7 @@ export class Leader {
   }
 
   #sync(): void {
-    const { client, store, offered, internals, answerState, hosts, slots, unfit, io, log } = this.#options;
+    const { client, store, self, offered, internals, answerState, hosts, slots, members, reaches, unfit, io, log } = this.#options;
     const term = this.#term;
     if (term === undefined || this.#leaving || !term.isLeader()) return;
     // Also while the lead is being given up: a hand-over may have to wait for slots, and whoever ends the job does not.
@@ -197,6 +197,9 @@ export class Leader {
         internals,
         hosts: () => hosts(mine, term, io),
         slots: () => slots(mine),
+        self: self.id,
+        workers: () => members().filter(({ id, plans }) => plans[wanted.name] === mine.planHash && (id === self.id || reaches(id))).length,
+        reaches,
         changed: () => this.#pass(),
         ends: !fits,
         gaveUp: (error, revived) => this.#givesBack(term, wanted, mine, error, revived),
@@ -449,7 +452,8 @@ export class Leader {
   }
 
   async #enforce(term: Term, { plans }: Version): Promise<void> {
-    for (const { name, run } of this.#wanted) if (plans[name] !== undefined) await this.#options.store.planned(term, name, run, plans[name]);
+    const inForce = this.#wanted.flatMap(({ name, run }) => (plans[name] === undefined ? [] : [{ name, run, plan: plans[name] }]));
+    await this.#options.store.planned(term, inForce);
   }
 
   async #resign(term: Term): Promise<void> {

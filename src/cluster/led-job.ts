@@ -11,8 +11,9 @@
 
 import { asError, codeOf, isDeposed, MillraceError, messageOf } from '../errors.ts';
 import { type Internals, JobRun } from '../execution/job-run.ts';
+import { hopeless, type LossFacts, type LossRow, lossLimits, NO_LOSSES, rowNow, withLoss } from '../execution/losses.ts';
 import type { Hosts } from '../execution/region.ts';
-import { DEFAULT_RESTARTS, decideRestart } from '../execution/restarts.ts';
+import { decideRestart, policyOf } from '../execution/restarts.ts';
 import { bare } from '../execution/snapshots.ts';
 import type { StateQueries } from '../execution/state-queries.ts';
 import type { Logger } from '../graph/context.ts';
@@ -57,6 +58,10 @@ export interface LedJobOptions {
   readonly hosts: () => Hosts | undefined;
   /** Of the members that can run it. */
   readonly slots: () => number;
+  /** This process, how many can run the job, and whether mail goes to that one. */
+  readonly self: string;
+  readonly workers: () => number;
+  readonly reaches: (worker: string) => boolean;
   /** How it stands is another thing than before. */
   readonly changed: () => void;
   /** This program may not run it, and only ends it as the store says. */
@@ -129,6 +134,7 @@ export class LedJob {
   /** How many instances it ran with last. */
   #scaled: number | undefined;
   #scaling: unknown;
+  #losses: LossRow = NO_LOSSES;
 
   constructor(options: LedJobOptions) {
     const { wanted, term, io } = options;
@@ -376,15 +382,7 @@ export class LedJob {
     try {
       const outcome = await this.#ran();
       if (outcome === undefined) return;
-      for (;;) {
-        try {
-          await store.ended(term, endOf({ name: this.name, run: this.run }, io.clock.now(), outcome));
-          break;
-        } catch (error) {
-          if (!isPassing(error) || term.ended.aborted) throw error;
-          await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, AGAIN_MS));
-        }
-      }
+      await this.#insists(() => store.ended(term, endOf({ name: this.name, run: this.run }, io.clock.now(), outcome)));
       this.#changed(outcome instanceof Error ? 'failed' : outcome.status);
     } catch (error) {
       // D1.
@@ -399,8 +397,7 @@ export class LedJob {
   /** Undefined: it is another leader's. */
   async #ran(): Promise<JobResult | Error | undefined> {
     const { offered, wanted, store, term, log, gaveUp } = this.#options;
-    const { restarts } = offered.options;
-    const policy = restarts === false ? false : { ...DEFAULT_RESTARTS, ...restarts, backoff: { ...DEFAULT_RESTARTS.backoff, ...restarts?.backoff } };
+    const policy = policyOf(offered.options.restarts);
     let stamps: readonly number[] = [];
     let looked = false;
     for (;;) {
@@ -410,10 +407,12 @@ export class LedJob {
         // A start of ours that has failed is not over; it may have been cancelled since.
         const over = looked ? await this.#cancelledBefore() : await this.#overBefore();
         if (over !== undefined) return over;
+        const lost = looked ? undefined : await this.#tooManyLost();
+        if (lost !== undefined) return lost;
         looked = true;
         // With checkpoints it is said when the lineage begins.
         if (typeof offered.options.checkpoints !== 'object' && !this.#planned) {
-          await store.planned(term, this.name, this.run, offered.planHash);
+          await store.planned(term, [{ name: this.name, run: this.run, plan: offered.planHash }]);
           this.#planned = true;
         }
         // Whoever leaves has not seen a run that is made behind its back.
@@ -487,8 +486,7 @@ export class LedJob {
       if (outcome === 'finished') return registry.result();
     }
     if (ends && this.#until.kind === 'stop') {
-      const lineage = await registry.lineage();
-      const newest = (await registry.checkpoints()).findLast((checkpoint) => checkpoint.lineage === lineage);
+      const newest = await this.#newest(registry);
       await registry.setOutcome('stopped');
       return { status: 'stopped', restarts: 0, ...(newest === undefined ? {} : { checkpoint: bare(newest) }) };
     }
@@ -500,6 +498,44 @@ export class LedJob {
     if (this.#until.kind !== 'cancel') return undefined;
     if (typeof this.#options.offered.options.checkpoints === 'object') await (await this.#registry(undefined)).setOutcome('cancelled');
     return { status: 'cancelled', restarts: 0 };
+  }
+
+  // Who led it before and is gone has taken what it ran of it along, and nobody else could count that.
+  async #tooManyLost(): Promise<MillraceError | undefined> {
+    const { wanted, offered, self, reaches, workers } = this.#options;
+    const { by, ...before } = wanted.losses ?? { by: self, ...NO_LOSSES };
+    const { max, breaksAfter } = lossLimits(offered.options);
+    const newest = this.#begun && typeof offered.options.checkpoints === 'object' ? await this.#newest(await this.#registry(undefined)) : undefined;
+    const facts: LossFacts = { checkpoint: newest?.id ?? 0, now: this.#io.clock.now(), breaksAfter };
+    const row = by === self || reaches(by) ? rowNow(before, facts) : withLoss(before, by, facts);
+    const error = hopeless(this.name, row, max, workers());
+    if (error === undefined) await this.#keep(row);
+    return error;
+  }
+
+  async #keep(row: LossRow): Promise<void> {
+    const { store, term, self } = this.#options;
+    this.#losses = row;
+    await this.#insists(() => store.lost(term, this.name, this.run, { by: self, ...row }));
+  }
+
+  async #newest(registry: ZooKeeperRegistry): Promise<CheckpointInfo | undefined> {
+    const lineage = await registry.lineage();
+    return (await registry.checkpoints()).findLast((checkpoint) => checkpoint.lineage === lineage);
+  }
+
+  /** Until it is written, or the term is over. */
+  async #insists(write: () => Promise<unknown>): Promise<void> {
+    const { term, io } = this.#options;
+    for (;;) {
+      try {
+        await write();
+        return;
+      } catch (error) {
+        if (!isPassing(error) || term.ended.aborted) throw error;
+        await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, AGAIN_MS));
+      }
+    }
   }
 
   /** D3: it goes on under another leader, though a start of it here has failed. */
@@ -545,6 +581,7 @@ export class LedJob {
         ...internals,
         io: this.#io,
         hosts: hosts(),
+        losses: { row: this.#losses, keep: (row) => this.#keep(row) },
         reaches: range.max,
         // A number is asked for, whatever there is room for.
         room: () => (this.#range.min === this.#range.max ? Number.POSITIVE_INFINITY : (targetOf(this.#range, slots()) ?? this.#range.min)),

@@ -1,7 +1,8 @@
 // What another host runs of a region's attempt, as the leader sees it: one child of the region's supervisor, which lives as long as the tasks over there.
 //
 // Invariants:
-//  P1  Whoever waits for something of a part is answered: by its host, or by the loss of that.
+//  P1  Whoever waits for something of a part is answered: by its host, or by the loss of that. Its close is waited for no longer than CLOSE_MS: a disk may never answer, and
+//      the job is to end all the same.
 //  P2  A part that ends without being asked fails its child, and so the region.
 //  P3  What breaks a part is told to the region once, whenever it comes: to whoever opens it, when its child starts, or at once.
 
@@ -23,6 +24,8 @@ export interface PartHost {
   /** That part is closed, or was never opened. */
   forget(part: RemotePart): void;
 }
+
+const CLOSE_MS = 15_000;
 
 /** Answers that a part waits for. */
 type Awaited = 'opened' | 'stopped' | 'closed';
@@ -112,9 +115,15 @@ export class RemotePart implements RegionPart {
 
   async close(): Promise<void> {
     if (this.#lost === undefined) {
+      const { io, log } = this.#options;
       const closed = this.#until('closed');
+      const late = io.clock.setTimeout(
+        () => this.#settle('closed', new Error(`${this.#host.name} has not closed what it ran of region ${this.name} within ${CLOSE_MS / 1000} s`)),
+        CLOSE_MS,
+      );
       this.#host.tell({ kind: 'close', part: this.name });
-      await closed.catch((error) => this.#options.log.warn({ error: asError(error).message }, 'State could not be closed.'));
+      await closed.catch((error) => log.warn({ error: asError(error).message }, 'State could not be closed.'));
+      io.clock.clearTimeout(late);
     }
     this.#host.forget(this);
   }

@@ -10,7 +10,8 @@
 //  W4  Whoever waits for slots waits for as long as the job runs, or until the job would do with fewer; whatever else is waited for is bounded.
 //      Hosts are watched until they are closed, also while the job ends: what ends it waits for their answers.
 //  W5  A host that gives no answer for STALL_MS is taken for an endless loop and is ended.
-//  W6  A member that is gone, or cannot be reached, is nobody's fault (restarts.ts, R1). A thread that its worker says has failed, or that hangs, is the program's.
+//  W6  A member that is gone, or cannot be reached, is nobody's fault (restarts.ts, R1), and counts as a process that is lost (losses.ts). A thread that its worker says
+//      has failed, or that hangs, is the program's.
 
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
 import type { Hosts } from '../execution/region.ts';
@@ -86,6 +87,7 @@ export class Workers implements Hosts {
   /** The job ends: nobody waits for hosts any more. */
   readonly #closing = new AbortController();
   readonly #closed = new AbortController();
+  #gone: ((worker: string) => void) | undefined;
   #links = 0;
   #beat: unknown;
   #watching: Promise<void> | undefined;
@@ -104,10 +106,12 @@ export class Workers implements Hosts {
     const gone = used.find(({ alive }) => !alive);
     if (gone !== undefined) throw this.#lossOf(gone.member);
     const request = partRequest(options, new Map([...hosts].map(([task, { number }]) => [task, number])));
-    const parts = await openParts(
-      used.map(({ host, number }) => ({ host, number })),
-      request,
-      options,
+    const parts = await this.#unlessCeased(
+      openParts(
+        used.map(({ host, number }) => ({ host, number })),
+        request,
+        options,
+      ),
     );
     for (const [task, { member }] of hosts) this.#last.set(task, member.id);
     return parts;
@@ -116,6 +120,14 @@ export class Workers implements Hosts {
   /** W6. What a task has seen of it comes as an error of its own, from where it ran. */
   lost(error: Error): boolean {
     return this.#losses.has(error) || codeOf(error) === 'LINK_LOST';
+  }
+
+  onGone(told: (worker: string) => void): void {
+    this.#gone = told;
+  }
+
+  workers(): number {
+    return this.#rooms().length;
   }
 
   #lossOf(member: Member, cause?: unknown): MillraceError {
@@ -262,7 +274,7 @@ export class Workers implements Hosts {
     const { signal } = this.#closing;
     let cease: (() => void) | undefined;
     const ceased = new Promise<never>((_, reject) => {
-      cease = () => reject(new MillraceError('JOB_ENDED', `The job '${this.#options.job}' ended while hosts were begun.`));
+      cease = () => reject(new MillraceError('JOB_ENDED', `The job '${this.#options.job}' ended while what runs it was begun.`));
       signal.addEventListener('abort', cease, { once: true });
       if (signal.aborted) cease();
     });
@@ -315,19 +327,21 @@ export class Workers implements Hosts {
     this.#hosts.set(number, begun);
     void link.closed.then((error) => {
       const known = cause();
-      this.#lose(begun, key, known === undefined ? this.#lossOf(member, error) : lostHost(member, known));
+      this.#lose(begun, key, known === undefined ? this.#lossOf(member, error) : lostHost(member, known), known === undefined);
     });
     // Meanwhile the job may have ended, or the member have gone.
     if (this.#closing.signal.aborted) link.close();
-    if (!worker.members().some((each) => each.id === id)) this.#lose(begun, key, this.#goneMember(member));
+    if (!worker.members().some((each) => each.id === id)) this.#lose(begun, key, this.#goneMember(member), true);
     if (!begun.alive) throw this.#goneMember(member);
     return begun;
   }
 
   /** W2. */
-  #lose(begun: Begun, key: string, error: MillraceError): void {
+  #lose(begun: Begun, key: string, error: MillraceError, gone: boolean): void {
     if (!begun.alive) return;
     begun.alive = false;
+    // Before its parts can make the job open anything anew.
+    if (gone) this.#gone?.(begun.member.id);
     this.#hosts.delete(begun.number);
     this.#at.delete(key);
     for (const pair of [...this.#pairs.keys()]) if (pair.split('-').includes(String(begun.number))) this.#pairs.delete(pair);
@@ -402,7 +416,7 @@ export class Workers implements Hosts {
       this.#graceLeft();
       const listed = new Set(worker.members().map(({ id }) => id));
       for (const begun of [...this.#hosts.values()]) {
-        if (!listed.has(begun.member.id)) this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), this.#goneMember(begun.member));
+        if (!listed.has(begun.member.id)) this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), this.#goneMember(begun.member), true);
       }
       await worker.changed(signal);
     }
@@ -417,7 +431,7 @@ export class Workers implements Hosts {
         if (begun.host.beat() <= stallMs / beatMs) continue;
         log.error({ worker: begun.member.address, stallMs }, 'A host gives no answer any more, and is ended.');
         worker.endHost(begun.member.id, { job, epoch, host: begun.number });
-        this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), stalled(begun.member, stallMs));
+        this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), stalled(begun.member, stallMs), false);
       }
       this.#beats();
     }, beatMs);

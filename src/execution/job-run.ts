@@ -51,9 +51,10 @@ import type { Queryable } from '../runtime/queryable.ts';
 import type { TaskFailure } from '../runtime/units.ts';
 import { AlignmentGroups } from '../time/alignment-group.ts';
 import { type JobStep, jobLifecycle } from './lifecycle.ts';
+import { hopeless, type LossFacts, type LossRow, lossLimits, NO_LOSSES, rowNow, withLoss } from './losses.ts';
 import { MetricRegistry } from './metrics.ts';
 import { type Hosts, RegionAttempt } from './region.ts';
-import { DEFAULT_RESTARTS, decideRestart, type RestartPolicy } from './restarts.ts';
+import { decideRestart, policyOf, type RestartPolicy } from './restarts.ts';
 import { bare, type Chosen, Snapshots } from './snapshots.ts';
 import { StateQueries } from './state-queries.ts';
 
@@ -80,6 +81,8 @@ export interface Internals {
   readonly reaches?: number | undefined;
   /** How many instances there is room for now; asked before a restart, which then has no more. As many as are wanted by default. */
   readonly room?: (() => number) | undefined;
+  /** Worker processes that were lost in a row, and where that is kept before anything is opened anew. In this run alone by default. */
+  readonly losses?: { readonly row: LossRow; keep(row: LossRow): Promise<void> } | undefined;
   readonly watermarkEachBatch?: boolean;
   /** Asked about each notice of a checkpoint's completion or abort to a task: true where it gets lost on its way. None does by default. */
   readonly loses?: () => boolean;
@@ -151,6 +154,9 @@ export class JobRun {
   #attempt = 0;
   #stamps: readonly number[] = [];
   #losses: readonly number[] = [];
+  /** Worker processes that were lost in a row, and what of that was kept. */
+  #row: LossRow;
+  #rowKept: LossRow;
   #restarts = 0;
   #ending: Promise<void> | undefined;
   #abandoned: MillraceError | undefined;
@@ -179,6 +185,11 @@ export class JobRun {
     if (typeof options.checkpoints === 'object') checkOptions(options.checkpoints);
     this.#patience = typeof options.checkpoints === 'object' ? patienceOf(options.checkpoints) : undefined;
     this.#graph = this.#build();
+    this.#row = internals.losses?.row ?? NO_LOSSES;
+    this.#rowKept = this.#row;
+    internals.hosts?.onGone?.((worker) => {
+      this.#row = withLoss(this.#row, worker, this.#lossFacts);
+    });
     const ended = (): boolean => this.#ending !== undefined || ['finished', 'stopped', 'cancelled', 'failed'].includes(this.status);
     this.state = new StateQueries({
       job: definition.name,
@@ -660,12 +671,27 @@ export class JobRun {
       );
   }
 
+  get #lossFacts(): LossFacts {
+    return { checkpoint: this.#coordinator?.completed?.id ?? 0, now: this.#io.clock.now(), breaksAfter: lossLimits(this.#options).breaksAfter };
+  }
+
+  /** Before what has killed them is opened anew. @throws HOST_LOST where that is hopeless */
+  async #countLosses(): Promise<void> {
+    this.#row = rowNow(this.#row, this.#lossFacts);
+    const error = hopeless(this.name, this.#row, lossLimits(this.#options).max, this.#internals.hosts?.workers?.() ?? 1);
+    if (error !== undefined) throw error;
+    if (this.#row === this.#rowKept) return;
+    await this.#internals.losses?.keep(this.#row);
+    this.#rowKept = this.#row;
+  }
+
   #reopening: Promise<void> = Promise.resolve();
 
   async #reopen(slot: RegionSlot): Promise<void> {
     if (this.#ending !== undefined) return;
     await this.#coordinator!.settled();
     if (this.#ending !== undefined) return;
+    await this.#countLosses();
     const room = this.#roomFor();
     if (room < this.#parallelism && this.#slots.every((each) => this.#restarting.has(each))) {
       this.#log.warn({ from: this.#parallelism, to: room }, `There is room for ${room} instances only: '${this.name}' goes on with so many.`);
@@ -689,9 +715,8 @@ export class JobRun {
 
   #policy(): RestartPolicy | false {
     const { restarts, checkpoints } = this.#options;
-    if (restarts === false) return false;
-    if (restarts === undefined) return checkpoints === undefined || checkpoints === false ? false : DEFAULT_RESTARTS;
-    return { max: restarts.max, within: restarts.within, backoff: { ...DEFAULT_RESTARTS.backoff, ...restarts.backoff } };
+    if (restarts === undefined && (checkpoints === undefined || checkpoints === false)) return false;
+    return policyOf(restarts);
   }
 
   // ── the end ──

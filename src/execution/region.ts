@@ -16,6 +16,10 @@ export interface Hosts {
   parts(options: PartOptions): Promise<readonly RegionPart[]>;
   /** Whether that failure is the loss of a machine or of a network, for which no program is to blame. None is by default. */
   lost?(error: Error): boolean;
+  /** Calls it with the id of each worker process that goes, for which no program is known to be to blame. Processes do not go by default. */
+  onGone?(told: (worker: string) => void): void;
+  /** How many worker processes there are that tasks can be placed on. */
+  workers?(): number;
   /** The job ends: whoever waits for hosts is refused, and so is whoever asks for some. Parts that there are stay until they are closed. */
   cease?(): void;
   /** With the job. */

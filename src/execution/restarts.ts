@@ -2,16 +2,22 @@
 //
 // Invariants:
 //  R1  What a program does wrong counts against its budget. A machine or a network that is lost is no fault of the program's: such a restart never uses up the budget,
-//      and is not held up by restarts that do.
+//      and is not held up by restarts that do. How many in a row may be is another question (losses.ts).
 //  R2  Losses wait too, by how many there were of late, so that a worker that comes and goes does not keep all others busy with opening.
 
-import type { Backoff } from '../graph/job.ts';
+import type { Backoff, RunOptions } from '../graph/job.ts';
 import { DEFAULT_WAITS, waitBefore } from '../time/backoff.ts';
 
 export interface RestartPolicy {
   readonly max: number;
   readonly within: number;
   readonly backoff: Required<Backoff>;
+}
+
+/** What is said of restarts, with what is meant where nothing is. */
+export function policyOf(restarts: RunOptions['restarts']): RestartPolicy | false {
+  if (restarts === false) return false;
+  return { ...DEFAULT_RESTARTS, ...restarts, backoff: { ...DEFAULT_RESTARTS.backoff, ...restarts?.backoff } };
 }
 
 export const DEFAULT_RESTARTS: RestartPolicy = { max: 5, within: 600_000, backoff: DEFAULT_WAITS };

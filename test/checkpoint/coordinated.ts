@@ -15,7 +15,7 @@ import { DirectoryStorage } from '../../src/storage/directory.ts';
 import { MemoryDisk, MemoryStore } from '../../src/testing/memory-disk.ts';
 import type { FileRef } from '../../state-backends/index.ts';
 
-type Settings = Partial<Pick<CoordinatorOptions, 'every' | 'timeout' | 'minPause' | 'retain' | 'tolerate'>>;
+type Settings = Partial<Pick<CoordinatorOptions, 'every' | 'timeout' | 'minPause' | 'retain' | 'tolerate' | 'restored' | 'release'>>;
 
 const ROOT = '/checkpoints';
 

@@ -516,6 +516,60 @@ describe('retention', () => {
       expect(stored.filter((name) => name.startsWith('chk') && !name.endsWith('copy'))).toEqual(left.map((id) => `chk-${id}-a1`));
     });
 
+  it('waits until the newest one has been read that somebody reads, however many follow it', async () => {
+    const c = await Coordinated.start(['a'], { retain: 1 });
+    let read!: () => void;
+    const until = new Promise<void>((resolve) => {
+      read = resolve;
+    });
+    c.request('first');
+    await c.settle();
+    await c.completes(1);
+    const reading = c.coordinator.reading(async (newest) => {
+      await until;
+      return newest!.id;
+    });
+    for (const id of [2, 3]) {
+      c.request(`another ${id}`);
+      await c.settle();
+      await c.completes(id);
+      await c.stored();
+    }
+    expect(await c.retained()).toEqual([1, 3]);
+    read();
+    expect(await reading).toBe(1);
+    c.request('last');
+    await c.settle();
+    await c.completes(4);
+    await c.stored();
+    expect(await c.retained()).toEqual([4]);
+  });
+
+  it('leaves a savepoint that was claimed alone while it is read', async () => {
+    const released: number[] = [];
+    const restored = { id: 0, path: '/savepoints/s', bytes: 1, startedAt: 0, durationMs: 0 };
+    const c = await Coordinated.start(['a'], { restored, release: async () => void released.push(1) });
+    let read!: () => void;
+    const reading = c.coordinator.reading(
+      () =>
+        new Promise<void>((resolve) => {
+          read = resolve;
+        }),
+    );
+    c.request('first');
+    await c.settle();
+    await c.completes(1);
+    await c.stored();
+    expect(released).toEqual([]);
+    read();
+    await reading;
+    c.request('second');
+    await c.settle();
+    await c.completes(2);
+    await c.stored();
+    expect(released).toEqual([1]);
+  });
+
   it('a savepoint takes the place of no checkpoint', async () => {
     const c = await Coordinated.start(['a'], { retain: 1 });
     c.request('r');

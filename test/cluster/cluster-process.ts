@@ -18,6 +18,10 @@ export interface ReplicaSettings {
   readonly pause: number;
   readonly sessionTimeout?: number;
   readonly backend?: 'memory' | 'level';
+  /** Milliseconds between checkpoints. */
+  readonly every?: number;
+  /** Whoever meets this record is killed. */
+  readonly poison?: number;
   readonly options?: RunOptions;
   /** Of the operator that counts: another version of the program may call it otherwise. */
   readonly uid?: string;
@@ -42,6 +46,8 @@ const {
   pause,
   sessionTimeout = 4000,
   backend = 'memory',
+  every = 20,
+  poison,
   options = {},
   uid = 'counts',
   output = 'out',
@@ -72,7 +78,10 @@ const numbers: Source<number, string, number> = {
 const counting = job('counting', (env) => {
   env
     .source('in', numbers)
-    .map((v) => ({ key: `k${v % 7}`, n: 1 }))
+    .map((v) => {
+      if (v === poison) process.kill(process.pid, 'SIGKILL');
+      return { key: `k${v % 7}`, n: 1 };
+    })
     .keyBy((v) => v.key)
     .reduce(uid, (left, right) => {
       left.n += right.n;
@@ -100,7 +109,7 @@ try {
     worker: { slots: 1 },
     module: import.meta.url,
     state: backend === 'level' ? level({ directory: join(folder, `state-${process.pid}`) }) : memory(),
-    checkpoints: { directory: join(folder, 'checkpoints'), every: 20, retain: 3 },
+    checkpoints: { directory: join(folder, 'checkpoints'), every, retain: 3 },
     restarts: { max: 20, within: 60_000, backoff: { initial: 10, max: 100 } },
     ...options,
     signal: leaving.signal,

@@ -187,6 +187,34 @@ describe('a host', () => {
     expect(order).toEqual(['open', 'written', 'close']);
   });
 
+  it('lets no part wait for one that does not close: it opens, closes and ends others meanwhile', async () => {
+    const { host, open, until, backend, tell, leave, heard } = hostOf(regions(new Feed(), new Feed(), new Feed()));
+    const disk = deferred<void>();
+    const others = deferred<void>();
+    let closing = 0;
+    backend.before = (what, region) => {
+      if (what === 'close' && region !== '0' && ++closing === 3) others.resolve();
+      return what === 'close' && region === '0' ? disk.promise : undefined;
+    };
+    open(0, 1);
+    open(1, 1);
+    await until(opened('1/1'));
+    tell({ kind: 'close', part: '0/1' });
+    open(0, 2);
+    await until(opened('0/2'));
+    tell({ kind: 'close', part: '1/1' });
+    await until(closed('1/1'));
+    expect(heard.some(closed('0/1'))).toBe(false);
+    open(1, 2);
+    open(2, 1);
+    await until(opened('2/1'));
+    leave();
+    await others.promise;
+    disk.resolve();
+    await host.ended;
+    expect(backend.closed.toSorted()).toEqual(['0', '0', '1', '1', '2']);
+  });
+
   it('closes a link to another host that is replaced, and all of them when its leader is gone', async () => {
     const { host, leave } = hostOf(regions(new Feed()));
     const [[one, first], [two, second]] = [localLinks('a', 'b'), localLinks('a', 'b')];

@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { onTestFailed, onTestFinished } from 'vitest';
+import { expect, onTestFailed, onTestFinished } from 'vitest';
 import { bundled } from '../bundled.ts';
 import { Conditions, temporaryFolder } from '../protocols/lab.ts';
 import { published } from '../protocols/processes.ts';
@@ -136,6 +136,17 @@ export class Service {
   async elected(after: number): Promise<Replica> {
     await this.conditions.until(() => this.leader().epoch > after);
     return this.leader();
+  }
+
+  /** Those that were not killed and have not left. */
+  get stayed(): Replica[] {
+    return this.replicas.filter((each) => each.process.signalCode === null && each.of('ended').every(({ code }) => code !== 'CLUSTER_LEFT'));
+  }
+  /** Goes on to the end: those are told that it has finished, and every record is published once. */
+  async finishes(replicas: readonly Replica[]): Promise<void> {
+    this.release();
+    for (const replica of replicas) expect((await replica.told('ended')).result, replica.errors).toMatchObject({ status: 'finished' });
+    expect(await this.complaints()).toEqual([]);
   }
 
   /** What is wrong with what was published: nothing, where every key was counted once to its end. */

@@ -2,6 +2,7 @@ import { job } from 'millrace';
 import { describe, expect, it } from 'vitest';
 import { definitionOf } from '../../src/api/job.ts';
 import type { HostMail, LeaderMail } from '../../src/cluster/host-mail.ts';
+import type { Link } from '../../src/cluster/transport/link.ts';
 import { localLinks } from '../../src/cluster/transport/local-link.ts';
 import { RemoteChannels } from '../../src/cluster/transport/remote-channel.ts';
 import { Workers, type WorkersOptions } from '../../src/cluster/workers.ts';
@@ -27,8 +28,9 @@ function part(parallelism: number, attempt = 1): PartOptions {
     attempt,
     lastCheckpoint: () => undefined,
     usedIds: { after: undefined, to: 0 },
+    io: systemIo(),
     log: SILENT,
-    reports: () => ({}),
+    reports: () => ({ failed: () => {} }),
   } as unknown as PartOptions;
 }
 
@@ -38,6 +40,8 @@ interface Settings {
   /** What a host does with what it is told; by default it opens whatever it is to. */
   readonly hear?: (mail: LeaderMail, tell: (mail: HostMail) => void) => void;
   readonly join?: (tried: number) => void;
+  /** What a worker says of a host that has ended. */
+  readonly cause?: Error;
 }
 
 const opens: NonNullable<Settings['hear']> = (mail, tell) => {
@@ -47,7 +51,7 @@ const opens: NonNullable<Settings['hear']> = (mail, tell) => {
 };
 
 /** Members whose hosts do what the test says, and end when the leader does not want them any more. */
-function workers({ workers: count, stallMs, hear = opens, join = () => {} }: Settings) {
+function workers({ workers: count, stallMs, hear = opens, join = () => {}, cause }: Settings) {
   const members = Array.from({ length: count }, (_, i) => ({
     id: String(i),
     address: `worker ${i}`,
@@ -59,6 +63,7 @@ function workers({ workers: count, stallMs, hear = opens, join = () => {} }: Set
   }));
   const begun: { readonly worker: string; readonly host: number }[] = [];
   const ended: number[] = [];
+  const links: Link[] = [];
   let joins = 0;
   const worker = {
     id: '0',
@@ -69,12 +74,13 @@ function workers({ workers: count, stallMs, hear = opens, join = () => {} }: Set
       begun.push({ worker: to, host });
       const [ours, theirs] = localLinks('leader', `host ${host}`);
       const channels = new RemoteChannels(theirs, { mail: (mail) => hear(mail as LeaderMail, (answer) => channels.tell(answer)) });
-      return { link: ours, ended: theirs.closed, cause: () => undefined };
+      links.push(theirs);
+      return { link: ours, ended: theirs.closed, cause: () => cause };
     },
     joinHosts: async () => join(++joins),
     endHost: (_: string, { host }: { readonly host: number }) => void ended.push(host),
   } as unknown as WorkersOptions['worker'];
-  return { begun, ended, hosts: new Workers({ worker, job: 'watched', planHash: 'p', epoch: 1, io: systemIo(), log: SILENT, stallMs }) };
+  return { begun, ended, links, hosts: new Workers({ worker, job: 'watched', planHash: 'p', epoch: 1, io: systemIo(), log: SILENT, stallMs }) };
 }
 
 describe('hosts as their leader watches them', () => {
@@ -146,11 +152,62 @@ describe('hosts as their leader watches them', () => {
   });
 });
 
+describe('workers', () => {
+  const gone = async (settings: Partial<Settings>): Promise<readonly string[]> => {
+    const { hosts, links } = workers({ workers: 2, ...settings });
+    const told: string[] = [];
+    hosts.onGone((worker) => told.push(worker));
+    expect(hosts.workers()).toBe(2);
+    const [one, other] = await hosts.parts(part(2));
+    links[1]!.close();
+    // Resolves when the loss is known.
+    await other!.close();
+    await one!.close();
+    await hosts.close();
+    return told;
+  };
+
+  it('that go are told of, each process once; those whose worker says that a thread has failed, and those that end with the job, are not', async () => {
+    expect(await gone({})).toEqual(['1']);
+    expect(await gone({ cause: new MillraceError('HOST_LOST', 'The thread of host-2 has ended.') })).toEqual([]);
+  });
+
+  it('that never say that a part is closed are waited for no longer than a while, and that is said', async () => {
+    const timers: (() => void)[] = [];
+    const clock = { now: () => 0, setTimeout: (fn: () => void) => timers.push(fn), clearTimeout() {} };
+    const said: string[] = [];
+    const log = { ...SILENT, warn: (fields: object | string) => void said.push(JSON.stringify(fields)) };
+    const { hosts } = workers({
+      workers: 1,
+      hear: (mail, tell) => {
+        if (mail.kind !== 'close') opens(mail, tell);
+      },
+    });
+    const [only] = await hosts.parts({ ...part(1), io: { ...systemIo(), clock }, log });
+    const closing = only!.close();
+    expect(said).toEqual([]);
+    timers.at(-1)!();
+    await closing;
+    expect(said.join()).toContain('has not closed what it ran of region 0/1 within 15 s');
+    await hosts.close();
+  });
+});
+
 describe('a leader whose job has ended', () => {
   it('gets no hosts any more', async () => {
     const { hosts } = workers({ workers: 1 });
     hosts.cease();
     expect(await rejection(hosts.parts(part(1)))).toMatchObject({ code: 'JOB_ENDED' });
     await hosts.close();
+  });
+
+  it('waits for no host that is opening, which ends with the job', async () => {
+    const { hosts, links } = workers({ workers: 1, hear: () => {} });
+    const opening = rejection(hosts.parts(part(1)));
+    while (links.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    hosts.cease();
+    expect(await opening).toMatchObject({ code: 'JOB_ENDED' });
+    await hosts.close();
+    await links[0]!.closed;
   });
 });

@@ -8,12 +8,11 @@ import { ensureBuilt } from '../e2e/trial.ts';
 import { LONG } from '../long.ts';
 import { NO_ZOOKEEPER, ZooKeeperServer } from '../services/zookeeper.ts';
 
+/** Of that many that are left. */
 async function finished(service: Service, count: number): Promise<void> {
-  service.release();
-  const stayed = service.replicas.filter((each) => each.process.signalCode === null && each.of('ended').every(({ code }) => code !== 'CLUSTER_LEFT'));
+  const { stayed } = service;
   expect(stayed.length).toBe(count);
-  for (const replica of stayed) expect((await replica.told('ended')).result, replica.errors).toMatchObject({ status: 'finished' });
-  expect(await service.complaints()).toEqual([]);
+  await service.finishes(stayed);
 }
 
 beforeAll(ensureBuilt, 180_000);

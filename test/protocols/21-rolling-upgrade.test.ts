@@ -20,10 +20,13 @@ function said(replica: Replica, text: RegExp): boolean {
   return replica.of('log').some((line) => text.test(line.text));
 }
 
-async function finished(service: Service, replicas: readonly Replica[]): Promise<void> {
-  service.release();
-  for (const replica of replicas) expect((await replica.told('ended')).result, replica.errors).toMatchObject({ status: 'finished' });
-  expect(await service.complaints()).toEqual([]);
+/** The old version runs the job, and has stored something of it. */
+async function incompatibleJoins(service: Service): Promise<{ readonly old: Replica; readonly other: Replica }> {
+  const old = service.start(OLD);
+  await old.told('checkpoint', 3);
+  const other = service.start(INCOMPATIBLE);
+  await other.told('running');
+  return { old, other };
 }
 
 beforeAll(ensureBuilt, 180_000);
@@ -46,35 +49,31 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 21 A: a rolling upgrade waits for nobod
     const last = old.of('checkpoint').length;
     await next.told('checkpoint', 2);
     // The old one stands by: told how the job goes on, and no part of it.
-    await finished(service, [old, first, second]);
+    await service.finishes([old, first, second]);
     expect(old.of('checkpoint').length).toBe(last);
     expect(next.of('checkpoint')[0]!.id).toBeGreaterThan(old.of('checkpoint').at(-1)!.id);
   });
 
   it('a version that cannot go on from the checkpoint does not take over, and both say why', async () => {
     const service = await Service.held();
-    const old = service.start(OLD);
-    await old.told('checkpoint', 3);
-    const other = service.start(INCOMPATIBLE);
-    await other.told('running');
+    const { old, other } = await incompatibleJoins(service);
     await service.conditions.until(
       () => said(old, /cannot take over, and this one goes on: counts: /) && said(other, /cannot take over, and stands by: counts: /),
     );
     await old.told('checkpoint', old.of('checkpoint').length + 3);
     expect(other.of('checkpoint')).toEqual([]);
-    await finished(service, [old, other]);
+    await service.finishes([old, other]);
   });
 
   it.skipIf(!LONG)('before there is a checkpoint one is taken, which the other version then cannot go on from', async () => {
     const service = await Service.held();
-    const never = { checkpoints: { directory: join(service.settings.folder, 'checkpoints'), every: 1e9 } };
-    const old = service.start({ options: { ...OLD.options, ...never } });
+    const old = service.start({ ...OLD, every: 1e9 });
     await old.told('running');
-    const other = service.start({ ...INCOMPATIBLE, options: { ...NEW.options, ...never } });
+    const other = service.start({ ...INCOMPATIBLE, every: 1e9 });
     await other.told('running');
     await service.conditions.until(() => said(old, /cannot take over, and this one goes on/));
     expect([old.of('checkpoint').length, other.of('checkpoint').length]).toEqual([1, 0]);
-    await finished(service, [old, other]);
+    await service.finishes([old, other]);
   });
 
   it.skipIf(!LONG)('a version that cannot start where the old one ended gives the job back, says why, and is not given it again', async () => {
@@ -89,7 +88,7 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 21 A: a rolling upgrade waits for nobod
     await old.told('checkpoint', old.of('checkpoint').length + 5);
     expect(service.leader()).toBe(old);
     expect(other.of('leads').length).toBe(1);
-    await finished(service, [old, other]);
+    await service.finishes([old, other]);
   });
 
   it.skipIf(!LONG)('a leader that is told to end hands the job to the other version where its own has no room without it', async () => {
@@ -109,7 +108,7 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 21 A: a rolling upgrade waits for nobod
     expect(await older.ended).toBe(0);
     const next = await service.elected(leader.epoch);
     expect([waiting, second]).toContain(next);
-    await finished(service, [waiting, second]);
+    await service.finishes([waiting, second]);
   });
 
   it.skipIf(!LONG)('a leader that is killed is followed by one of its version, whoever stands first; the last of them by the other version', async () => {
@@ -128,33 +127,27 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 21 A: a rolling upgrade waits for nobod
     await service.conditions.until(() => said(other, /goes on with this one/));
     const another = service.start(NEW_AND_WIDE);
     await another.told('running');
-    await finished(service, [other, another]);
+    await service.finishes([other, another]);
   });
 
   it.skipIf(!LONG)(
     'where nobody has the old version any more and the new one cannot go on, the job stands still, says why, and goes on when the old one is back',
     async () => {
       const service = await Service.held();
-      const old = service.start(OLD);
-      await old.told('checkpoint', 3);
-      const other = service.start(INCOMPATIBLE);
-      await other.told('running');
+      const { old, other } = await incompatibleJoins(service);
       old.process.kill('SIGKILL');
       await service.conditions.until(() => said(other, /stands still/));
       expect(other.of('checkpoint')).toEqual([]);
       const back = service.start(OLD);
       await back.told('running');
       expect(service.leader()).toBe(back);
-      await finished(service, [back, other]);
+      await service.finishes([back, other]);
     },
   );
 
   it.skipIf(!LONG)('a job that stands still goes on with a version that can, and can be cancelled', async () => {
     const service = await Service.held();
-    const old = service.start(OLD);
-    await old.told('checkpoint', 3);
-    const other = service.start(INCOMPATIBLE);
-    await other.told('running');
+    const { old, other } = await incompatibleJoins(service);
     old.process.kill('SIGKILL');
     await service.conditions.until(() => said(other, /stands still/));
     const third = service.start({ options: { version: '3' } });
@@ -185,6 +178,6 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 21 B: equal plans, other code', () => {
     const third = service.start(wide(leader === first ? 1 : 2));
     await Promise.all([first, second, third].map((each) => each.told('running')));
     expect(service.leader()).toBe(leader);
-    await finished(service, [first, second, third]);
+    await service.finishes([first, second, third]);
   });
 });

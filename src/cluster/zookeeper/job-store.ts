@@ -11,6 +11,7 @@
 //  J3  What is stored says how to run a job, and never what it is: programs travel as modules of the replicas.
 //  J5  `plan` is the plan that is in force: of whoever ran the job last, or is to run it next. Replicas with another one stand by (versions.ts).
 
+import type { LossRow } from '../../execution/losses.ts';
 import type { JobResult } from '../../graph/job.ts';
 import type { Client, Operation } from './client.ts';
 import { deposed, type Term } from './election.ts';
@@ -31,6 +32,8 @@ export interface WantedJob {
   /** Plans of members in the order in which leaders have seen them, and those that were in force and could not start. */
   readonly versions?: readonly string[];
   readonly rejected?: readonly string[];
+  /** Worker processes that were lost in a row, as the leader of that id has counted. */
+  readonly losses?: LossRow & { readonly by: string };
   /** Plain data: parallelism, checkpoints, restarts … */
   readonly options: Readonly<Record<string, unknown>>;
   readonly until: Until;
@@ -47,6 +50,13 @@ export interface Failure {
 }
 
 export type JobEnd = { readonly job: string; readonly at: number; readonly run?: string } & ({ readonly result: JobResult } | { readonly failure: Failure });
+
+/** Of one job; `run`: of that run alone. */
+interface Change {
+  readonly name: string;
+  readonly run: string | undefined;
+  readonly change: (job: WantedJob) => WantedJob;
+}
 
 const VERSIONS_KEPT = 50;
 
@@ -80,7 +90,7 @@ export class JobStore {
 
   /** Says until when a job is to run; false where there is no such job, or where it is another run than that one. */
   until(name: string, until: Until, run?: string): Promise<boolean> {
-    return this.#change(name, run, (job) => ({ ...job, until }), []);
+    return this.#change([{ name, run, change: (job) => ({ ...job, until }) }], []);
   }
 
   /** J4, J5. @throws LEADER_DEPOSED */
@@ -98,9 +108,15 @@ export class JobStore {
     return this.#led(term, name, run, (job) => ({ ...job, plan: instead, rejected: [...new Set([...(job.rejected ?? []), plan])].slice(-VERSIONS_KEPT) }));
   }
 
-  /** J5. @throws LEADER_DEPOSED */
-  planned(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, plan: string): Promise<boolean> {
-    return this.#led(term, name, run, (job) => ({ ...job, plan }));
+  /** J5: of all of these jobs, or of none. @throws LEADER_DEPOSED */
+  planned(
+    term: Pick<Term, 'check' | 'epoch'>,
+    plans: readonly { readonly name: string; readonly run: string | undefined; readonly plan: string }[],
+  ): Promise<boolean> {
+    return this.#ledAll(
+      term,
+      plans.map(({ name, run, plan }) => ({ name, run, change: (job) => ({ ...job, plan }) })),
+    );
   }
 
   /** Other options, by the leader. @throws LEADER_DEPOSED */
@@ -108,26 +124,37 @@ export class JobStore {
     return this.#led(term, name, run, (job) => ({ ...job, options }));
   }
 
-  #led(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, change: (job: WantedJob) => WantedJob): Promise<boolean> {
-    return this.#change(name, run, change, [term.check]).catch((error) => {
+  /** Worker processes that it has lost in a row. @throws LEADER_DEPOSED */
+  lost(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, losses: WantedJob['losses'] & object): Promise<boolean> {
+    return this.#led(term, name, run, (job) => ({ ...job, losses }));
+  }
+
+  #led(term: Pick<Term, 'check' | 'epoch'>, name: string, run: string | undefined, change: Change['change']): Promise<boolean> {
+    return this.#ledAll(term, [{ name, run, change }]);
+  }
+
+  #ledAll(term: Pick<Term, 'check' | 'epoch'>, changes: readonly Change[]): Promise<boolean> {
+    return this.#change(changes, [term.check]).catch((error) => {
       throw error instanceof ZooKeeperError && error.operation === 0 && error.reason === 'bad-version' ? deposed(term.epoch, error) : error;
     });
   }
 
-  async #change(name: string, run: string | undefined, change: (job: WantedJob) => WantedJob, checks: readonly Operation[]): Promise<boolean> {
+  /** All in one transaction; jobs that are not there, or are other runs, are left out. False: all of them are. */
+  async #change(changes: readonly Change[], checks: readonly Operation[]): Promise<boolean> {
     const client = this.#client;
-    const path = pathOf(name);
     for (;;) {
-      const found = await client.get(path);
-      if (found === undefined) return false;
-      const job = jobIn(found.value);
-      if (run !== undefined && job.run !== run) return false;
-      const { version } = found.stat;
+      const found = await Promise.all(changes.map(async (each) => ({ ...each, node: await client.get(pathOf(each.name)) })));
+      const there = found.flatMap(({ name, run, change, node }) => {
+        if (node === undefined) return [];
+        const job = jobIn(node.value);
+        return run !== undefined && job.run !== run ? [] : [{ path: pathOf(name), version: node.stat.version, job: change(job) }];
+      });
+      const [first] = there;
+      if (first === undefined) return false;
       const nonce = crypto.randomUUID();
-      const value = bytesOf({ ...change(job), nonce });
+      const sets = there.map(({ path, version, job }) => ({ kind: 'set' as const, path, value: bytesOf({ ...job, nonce }), version }));
       try {
-        if (checks.length === 0) await client.set(path, value, version);
-        else await client.multi([...checks, { kind: 'set', path, value, version }]);
+        await client.multi([...checks, ...sets]);
         return true;
       } catch (error) {
         // Of a check that fails the caller is told.
@@ -135,7 +162,7 @@ export class JobStore {
         const refusal = checked ? undefined : refusalOf(error);
         if (refusal !== 'bad-version' && refusal !== 'no-node' && !isUnknown(error)) throw error;
         // J2.
-        if (isUnknown(error) && (await this.#settled(name))?.nonce === nonce) return true;
+        if (isUnknown(error) && (await this.#settled(first.job.name))?.nonce === nonce) return true;
       }
     }
   }
@@ -218,7 +245,7 @@ function bytesOf(value: WantedJob & { nonce: string }): Buffer {
   return Buffer.from(JSON.stringify(value));
 }
 function jobIn(value: Buffer): WantedJob {
-  const { name, options, until, run, begun, plan, versions, rejected } = JSON.parse(value.toString()) as WantedJob;
+  const { name, options, until, run, begun, plan, versions, rejected, losses } = JSON.parse(value.toString()) as WantedJob;
   return {
     name,
     options,
@@ -228,6 +255,7 @@ function jobIn(value: Buffer): WantedJob {
     ...(plan === undefined ? {} : { plan }),
     ...(versions === undefined ? {} : { versions }),
     ...(rejected === undefined ? {} : { rejected }),
+    ...(losses === undefined ? {} : { losses }),
   };
 }
 function jobsIn(nodes: ReadonlyMap<string, Buffer>): WantedJob[] {

@@ -239,6 +239,55 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
   });
 });
 
+describe.skipIf(NO_ZOOKEEPER)('what a leader notes of jobs', () => {
+  const client = clientsForTests();
+  const job = (name: string) => ({ name, run: `run of ${name}`, options: {}, until: { kind: 'end' }, plan: 'old' }) as const;
+  const led = async () => {
+    const leader = await client();
+    const store = new JobStore(leader);
+    for (const name of ['a', 'b']) await store.submit(job(name));
+    const ending = new AbortController();
+    const elections = terms(leader, 'leader', ending.signal);
+    return { leader, store, elections, ending, term: (await elections.next()).value as Term };
+  };
+
+  it('is in force of all jobs at once, without those that are gone or were submitted anew, or of none', async () => {
+    const { store, term, elections, ending } = await led();
+    const plans = ['a', 'gone', 'b'].map((name) => ({ name, run: `run of ${name}`, plan: 'new' }));
+    const force = async (): Promise<unknown> => (await store.jobs()).map(({ name, plan }) => [name, plan]).toSorted();
+    // Read, and changed by another one before it is written: all of it is decided anew.
+    await Promise.all([store.planned(term, plans), store.until('b', { kind: 'cancel' })]);
+    expect(await force()).toEqual([
+      ['a', 'new'],
+      ['b', 'new'],
+    ]);
+    expect((await store.jobs()).find(({ name }) => name === 'b')!.until).toEqual({ kind: 'cancel' });
+    expect(await store.planned(term, [{ name: 'a', run: 'an older run', plan: 'other' }])).toBe(false);
+    const deposed = { ...term, check: { ...term.check, version: 99 } };
+    await expect(
+      store.planned(
+        deposed,
+        plans.map((each) => ({ ...each, plan: 'other' })),
+      ),
+    ).rejects.toMatchObject({ code: 'LEADER_DEPOSED' });
+    expect(await force()).toEqual([
+      ['a', 'new'],
+      ['b', 'new'],
+    ]);
+    ending.abort();
+    await elections.return();
+  });
+
+  it('keeps which workers it has lost in a row for whoever leads next', async () => {
+    const { store, term, elections, ending } = await led();
+    const losses = { by: 'leader', workers: ['x', 'y'], checkpoint: 3, at: 1000 };
+    expect(await store.lost(term, 'a', 'run of a', losses)).toBe(true);
+    expect((await store.jobs()).find(({ name }) => name === 'a')).toEqual({ ...job('a'), losses });
+    ending.abort();
+    await elections.return();
+  });
+});
+
 describe.skipIf(NO_ZOOKEEPER)('zookeeper()', () => {
   it('registers, looks up and watches; closing ends what waits', async () => {
     const connect = `${await zookeeperForTests()}${freshRoot()}`;
