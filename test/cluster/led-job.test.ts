@@ -6,7 +6,7 @@ import { definitionOf } from '../../src/api/job.ts';
 import { LedJob, type LedJobOptions } from '../../src/cluster/led-job.ts';
 import { deposed } from '../../src/cluster/zookeeper/election.ts';
 import { lost } from '../../src/cluster/zookeeper/errors.ts';
-import type { JobEnd, WantedJob } from '../../src/cluster/zookeeper/job-store.ts';
+import type { JobEnd, JobStore, WantedJob } from '../../src/cluster/zookeeper/job-store.ts';
 import { MillraceError } from '../../src/errors.ts';
 import { SILENT } from '../../src/graph/context.ts';
 import { operatorOf } from '../../src/operators/operator-of.ts';
@@ -16,6 +16,8 @@ import { Conditions, Feed, RESTARTS, rejection } from '../protocols/lab.ts';
 /** Without checkpoints: what is kept of it is what the store of the test is told. */
 class Led {
   readonly ends: JobEnd[] = [];
+  /** Of losses. */
+  readonly rows: object[] = [];
   readonly conditions = new Conditions();
   readonly #ended = new AbortController();
   readonly job: LedJob;
@@ -30,7 +32,8 @@ class Led {
     const { planned = async () => true, build = () => {}, wanted = {}, run = {} } = options;
     const definition = definitionOf(job('led', (env) => void env.source('in', new Feed({ bounded: false })).forEach('out', () => {})));
     const term = { epoch: 1, isLeader: () => !this.#ended.signal.aborted, ended: this.#ended.signal };
-    const store = { planned, ended: async (_: unknown, end: JobEnd) => void this.ends.push(end) };
+    const lost = async (...[, , , row]: Parameters<JobStore['lost']>) => this.rows.push(row) > 0;
+    const store = { planned, lost, ended: async (_: unknown, end: JobEnd) => void this.ends.push(end) };
     this.job = new LedJob({
       client: {},
       term,
@@ -52,6 +55,9 @@ class Led {
       internals: { operators: operatorOf },
       hosts: () => undefined,
       slots: () => 1,
+      self: 'this',
+      workers: () => 1,
+      reaches: (worker: string) => worker === 'there',
       changed: () => this.conditions.changed(),
       gaveUp: async () => false,
       answerState: async () => undefined,
@@ -69,6 +75,28 @@ class Led {
 }
 
 describe('a job that is led', () => {
+  const before = { workers: ['a', 'b'], checkpoint: 0, at: Date.now() };
+
+  it.each([
+    ['gone', ['a', 'b', 'gone']],
+    ['a', ['a', 'b']],
+    ['there', ['a', 'b']],
+    ['this', ['a', 'b']],
+  ])('counts who led it before as lost where that is gone, once: %s', async (by, workers) => {
+    const led = new Led({ wanted: { begun: true, losses: { ...before, by } } });
+    await led.running();
+    expect(led.rows).toEqual([{ by: 'this', workers, checkpoint: 0, at: expect.any(Number) }]);
+    led.job.until({ kind: 'cancel' });
+    await led.job.over;
+  });
+
+  it('has failed where too many were lost in a row, and is not begun again', async () => {
+    const led = new Led({ wanted: { begun: true, losses: { ...before, by: 'gone' } }, run: { restarts: { max: 1, within: 60_000 } } });
+    await led.job.over;
+    expect([led.statuses, led.rows]).toEqual([['HOST_LOST'], []]);
+    expect(led.ends).toMatchObject([{ failure: { message: expect.stringMatching(/^3 workers of the job 'led' died one after the other/), retryable: false } }]);
+  });
+
   it('is started behind what passes by itself, and does not cost the process its place', async () => {
     let tries = 0;
     const led = new Led({ planned: async () => ++tries > 1 || Promise.reject(lost('set a job', true)) });
