@@ -74,6 +74,8 @@ export interface LedJobOptions {
 }
 
 const AGAIN_MS = 200;
+/** How long who leaves waits at a time for a rescale to be over. */
+const MOVE_LOOK_MS = 1000;
 /** What a run answers that has ended: with nothing. */
 const LOOKS: ReadonlySet<string> = new Set(['tree', 'metrics', 'checkpoints']);
 
@@ -346,6 +348,8 @@ export class LedJob {
 
   /** Off a worker that is about to leave, and is placed on no more: behind a last checkpoint, so that nothing is repeated. */
   async move(): Promise<void> {
+    // A rescale that is under way may have placed its tasks by then.
+    while (this.#job?.rescaling === true && !this.#job.ending) await this.newer(this.#version, MOVE_LOOK_MS);
     const job = this.#job;
     if (job?.status !== 'running') return;
     const { min, max } = this.#range;

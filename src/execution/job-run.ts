@@ -579,7 +579,7 @@ export class JobRun {
     );
   }
 
-  #restarting = new Map<RegionSlot, { afterMs: number; down: boolean; waited: boolean }>();
+  #restarting = new Map<RegionSlot, { afterMs: number; down: boolean; waited: boolean; timer: unknown }>();
 
   /** One error counts once, however many regions it takes down. */
   #fail(slots: readonly RegionSlot[], error: MillraceError): void {
@@ -621,11 +621,11 @@ export class JobRun {
     if (this.#restarting.has(slot)) return;
     slot.running = false;
     slot.restarts += 1;
-    const plan = { afterMs, down: slot.ref === undefined, waited: false };
+    const plan = { afterMs, down: slot.ref === undefined, waited: false, timer: undefined as unknown };
     this.#restarting.set(slot, plan);
     if (slot.attempt !== undefined) this.#coordinatorRef!.tell({ kind: 'lost', tasks: slot.attempt.names, attempt: slot.attempt.attempt });
     if (slot.ref !== undefined) this.#context!.stop(slot.ref);
-    this.#io.clock.setTimeout(
+    plan.timer = this.#io.clock.setTimeout(
       () =>
         this.#post(() => {
           plan.waited = true;
@@ -633,6 +633,11 @@ export class JobRun {
         }),
       afterMs,
     );
+  }
+
+  /** J3. */
+  #forgetRestarts(): void {
+    for (const { timer } of this.#restarting.values()) this.#io.clock.clearTimeout(timer);
   }
 
   #terminated(ref: ActorRef<never>, reason: unknown): void {
@@ -740,6 +745,7 @@ export class JobRun {
     const checkpoint = this.#coordinator?.completed;
     let savepoint: SavepointInfo | undefined;
     let failure: unknown = how === 'failed' ? cause : undefined;
+    this.#forgetRestarts();
     try {
       this.#internals.hosts?.cease?.();
       await this.#system!.stop();
@@ -803,6 +809,7 @@ export class JobRun {
   }
 
   async #leave(cause: MillraceError): Promise<void> {
+    this.#forgetRestarts();
     try {
       this.#internals.hosts?.cease?.();
       await this.#system!.stop();

@@ -53,6 +53,21 @@ describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
     expect((await follower.cancel()).status).toBe('cancelled');
   });
 
+  it('is moved off two workers that leave at the same time, one after the other', async () => {
+    const cluster = await Cluster.open();
+    const watch = new Watch();
+    const leader = await cluster.start({ onEvent: watch.onEvent });
+    const leaving = new AbortController();
+    const lines = new Lines();
+    const followers = [1, 2].map(() => cluster.start({ signal: leaving.signal, logger: lines.logger }));
+    const left = (await Promise.all(followers)).map(({ finished }) => rejection(finished));
+    leaving.abort();
+    expect((await Promise.all(left)).map(({ code }) => code)).toEqual(['CLUSTER_LEFT', 'CLUSTER_LEFT']);
+    expect(lines.lines.filter((line) => line.includes('could not hand over'))).toEqual([]);
+    expect(watch.of('restart')).toEqual([]);
+    await leader.cancel();
+  });
+
   it('that has finished is not run again, and its result is told to whoever starts it later', async () => {
     const cluster = await Cluster.open();
     cluster.push([0, 1]);

@@ -2,7 +2,7 @@
 //
 // Invariants:
 //  J1  Any replica may submit a job or say when it is to end; the leader alone takes one from the store, together with its result, in one transaction that checks its
-//      epoch: so no job is both wanted and over, and a deposed leader ends nothing.
+//      epoch: so no job is both wanted and over, and a deposed leader ends nothing. A later run of the same name stays.
 //  J2  A change names the version that it was made from; of two at once one is refused, reads again and decides again. So does one whose answer was lost and that is not
 //      found: each says how a job should be, and says the same when it is said twice.
 //  J4  A submission has an id, `run`, of its own, which its end carries: so whoever waits for one is not told the end of an older or later one. That it has begun is noted
@@ -195,7 +195,9 @@ export class JobStore {
     const client = this.#client;
     await client.make(RESULTS);
     for (;;) {
-      const [job, before] = await Promise.all([client.get(pathOf(end.job)), client.get(resultOf(end.job))]);
+      const [found, before] = await Promise.all([client.get(pathOf(end.job)), client.get(resultOf(end.job))]);
+      // J4: where our answer was lost somebody may have submitted it anew.
+      const job = found === undefined || jobIn(found.value).run !== end.run ? undefined : found;
       const value = Buffer.from(JSON.stringify(end));
       if (job === undefined && before !== undefined && before.value.equals(value)) return;
       try {

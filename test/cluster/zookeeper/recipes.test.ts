@@ -195,6 +195,28 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
     expect(await other.submit(job)).toBe(false);
   });
 
+  it('an end whose answer was lost ends no later run of the same name', async () => {
+    const root = freshRoot();
+    const proxy = await TcpProxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const [far, near] = [await client({ root, connect: proxy.connect, sessionTimeoutMs: 20_000 }), await client({ root })];
+    const [store, other] = [new JobStore(far), new JobStore(near)];
+    const ending = new AbortController();
+    const elections = terms(far, 'far', ending.signal);
+    const term = (await elections.next()).value as Term;
+    const job = { name: 'wc', run: 'first', options: {}, until: { kind: 'end' } } as const;
+    await other.submit(job);
+    const answer = proxy.loseAnswerTo('"stopped"').then(() => proxy.cut());
+    const ended = store.ended(term, { job: 'wc', at: 7, run: 'first', result: { status: 'stopped', restarts: 0 } });
+    await answer;
+    expect(await other.submit({ ...job, run: 'second' })).toBe(true);
+    proxy.mend();
+    await ended;
+    expect([(await other.jobs()).map(({ run }) => run), (await other.end('wc'))?.run]).toEqual([['second'], 'first']);
+    ending.abort();
+    await elections.return();
+  });
+
   it('a lock that is given up while nobody answers is free when somebody does, though its session lives', async () => {
     const root = freshRoot();
     const proxy = await TcpProxy.start(await zookeeperForTests());
