@@ -212,16 +212,20 @@ export class Replica {
 
   /** Given up when another leads. @throws LEADER_UNREACHABLE, LEADER_DEPOSED, and what is answered */
   async ask(leader: Elected<Callee>, method: string, args: unknown, options: AskOptions): Promise<unknown> {
-    const another = new AbortController();
-    const signal = options.signal === undefined ? another.signal : AbortSignal.any([options.signal, another.signal]);
+    // Of a signal that outlives all questions none leaves anything behind, which `AbortSignal.any` does.
+    const given = new AbortController();
+    const giveUp = (): void => given.abort(options.signal?.reason);
     const look = (): void => {
-      if (this.#elected?.epoch !== leader.epoch) another.abort(new Error('another leads by now'));
+      if (this.#elected?.epoch !== leader.epoch) given.abort(new Error('another leads by now'));
     };
+    options.signal?.addEventListener('abort', giveUp, { once: true });
+    if (options.signal?.aborted === true) giveUp();
     this.#moved.add(look);
     try {
-      return await this.#calls.ask(leader.value, method, args, { ...options, signal });
+      return await this.#calls.ask(leader.value, method, args, { ...options, signal: given.signal });
     } finally {
       this.#moved.delete(look);
+      options.signal?.removeEventListener('abort', giveUp);
     }
   }
 

@@ -774,7 +774,7 @@ export class JobRun {
     await this.#snapshots?.close().catch((error) => {
       failure ??= asMillrace(error);
     });
-    for (const refuse of this.#asked) refuse(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
+    this.#refuseAsked();
     for (const vertex of this.#graph.vertices) {
       const { step } = vertex.head;
       if (step.kind === 'source' && endsWithJob(step.source)) step.source.jobEnded();
@@ -821,6 +821,7 @@ export class JobRun {
     } catch (error) {
       this.#log.warn({ error: messageOf(error) }, `What this process ran of '${this.name}' did not end in order.`);
     }
+    this.#refuseAsked();
     this.#step('give up');
     this.#started.reject(cause);
     this.#finished.reject(cause);
@@ -1059,6 +1060,10 @@ export class JobRun {
     this.#refuseWithoutSnapshots();
     const asked = { stop: false, drained: false, commits: false };
     return (await this.#ask<CompletedCheckpoint | undefined>(({ resolve, reject }) => ({ kind: 'request', request: { ...asked, resolve, reject } })))!;
+  }
+
+  #refuseAsked(): void {
+    for (const refuse of this.#asked) refuse(new MillraceError('JOB_ENDED', `The job '${this.name}' has ended.`));
   }
 
   /** Of the coordinator. What it has not heard, or is about to begin, when the job ends is refused by that. */
