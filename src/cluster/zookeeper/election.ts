@@ -16,7 +16,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MillraceError } from '../../errors.ts';
 import type { Client, Operation } from './client.ts';
-import { isPassing, refusalOf, ZooKeeperError } from './errors.ts';
+import { expired, isPassing, refusalOf, ZooKeeperError } from './errors.ts';
 import { followed } from './follow.ts';
 import { Place } from './line.ts';
 import { CANDIDATES, LEADER } from './paths.ts';
@@ -58,7 +58,7 @@ export async function* terms(client: Client, value: unknown, signal: AbortSignal
       term = await elected(client, value, signal, yields);
     } catch (error) {
       // The place went with its session, or the servers are away.
-      if (signal.aborted || !isPassing(error)) throw error;
+      if (!isPassing(error)) throw error;
       continue;
     }
     if (term === undefined) return;
@@ -101,19 +101,32 @@ async function elected(client: Client, value: unknown, signal: AbortSignal, yiel
         continue;
       }
       const epoch = await take(client, place, value);
+      // A term that began now would not hear of it.
+      if (signal.aborted) break;
       if (epoch !== undefined) return new HeldTerm(client, place, epoch, signal);
     }
   } catch (error) {
-    await place.leave();
+    await place.leave().catch(() => {
+      // It goes by itself, and why we do not lead is the other error.
+    });
     throw error;
   }
   await place.leave();
   return undefined;
 }
 
-/** L1. Undefined: another has raised the epoch in between. */
+/**
+ * L1. Undefined: another has raised the epoch in between.
+ * @throws ZOOKEEPER_SESSION_EXPIRED where the place is lost.
+ */
 async function take(client: Client, place: Place, value: unknown): Promise<number | undefined> {
-  const { version } = (await client.get(LEADER))!.stat;
+  const found = await client.get(LEADER);
+  if (found === undefined) {
+    // Removed by hand.
+    await client.make(LEADER);
+    return undefined;
+  }
+  const { version } = found.stat;
   try {
     await client.multi([
       { kind: 'check', path: place.path, version: 0 },
@@ -122,11 +135,13 @@ async function take(client: Client, place: Place, value: unknown): Promise<numbe
     return version + 1;
   } catch (error) {
     if (refusalOf(error) === 'bad-version') return undefined;
+    // It went with its session, or by hand.
+    if (refusalOf(error) === 'no-node') throw expired('a place in a line');
     if (!(error instanceof ZooKeeperError) || !error.unknown) throw error;
   }
   await client.settle();
-  const { value: found, stat } = (await client.get(LEADER))!;
-  return stat.version === version + 1 && placeIn(found) === place.path ? version + 1 : undefined;
+  const now = await client.get(LEADER);
+  return now?.stat.version === version + 1 && placeIn(now.value) === place.path ? version + 1 : undefined;
 }
 
 class HeldTerm implements Term {

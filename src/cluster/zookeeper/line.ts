@@ -5,11 +5,14 @@
 //  N2  Taking a place has an unknown outcome where the connection is lost: it is found by the random part of its name, behind `settle()`; only where it is not there
 //      another is taken. So nobody stands in the line twice.
 //  N3  A place is lost with its session, and for ever.
+//  N4  A place that nobody knows of, or that could not be left when it should be, would hold up the line for as long as its session lives: it is removed as soon as
+//      servers answer again (insistence.ts). Until then whoever takes another place stands behind it.
 
 import { randomUUID } from 'node:crypto';
 import { Bell } from './bell.ts';
 import type { Client } from './client.ts';
 import { expired, isPassing, ZooKeeperError } from './errors.ts';
+import { insisted } from './insistence.ts';
 import { removeOwn } from './kept-node.ts';
 
 export class Place {
@@ -19,6 +22,8 @@ export class Place {
   readonly #client: Client;
   readonly #folder: string;
   readonly #name: string;
+  /** N4. */
+  #leaving: Promise<void> | undefined;
 
   private constructor(client: Client, folder: string, name: string, epoch: number) {
     this.#client = client;
@@ -37,17 +42,26 @@ export class Place {
       try {
         const path = await client.create(`${folder}/${id}-`, value, 'ephemeral-sequential');
         if (client.epoch === epoch) return new Place(client, folder, path.slice(folder.length + 1), epoch);
-        // N3: which session it lives with is not known.
-        await removeOwn(client, path, client.epoch);
-        continue;
       } catch (error) {
         if (!(error instanceof ZooKeeperError) || !error.unknown) throw error;
       }
-      // N2.
-      await client.settle();
-      const name = (await client.children(folder))?.find((each) => each.startsWith(id));
-      // In another session it would have gone, or be about to.
-      if (name !== undefined && client.epoch === epoch) return new Place(client, folder, name, epoch);
+      // N2, N3: whether it is there, and which session it lives with.
+      const find = async (): Promise<string | undefined> => {
+        await client.settle();
+        return (await client.children(folder))?.find((each) => each.startsWith(id));
+      };
+      try {
+        const name = await find();
+        const owner = name === undefined ? undefined : (await client.get(`${folder}/${name}`))?.stat.owner;
+        // Of another session it has gone, or is about to.
+        if (name !== undefined && owner === client.sessionId) return new Place(client, folder, name, client.epoch);
+      } catch (error) {
+        void insisted(client, async () => {
+          const name = await find();
+          if (name !== undefined) await removeOwn(client, `${folder}/${name}`, client.epoch);
+        });
+        throw error;
+      }
     }
   }
 
@@ -84,12 +98,16 @@ export class Place {
     }
   }
 
+  /** Where it is not known to be gone when this rejects, it goes by itself (N4). */
   async leave(): Promise<void> {
+    const leave = (): Promise<void> => removeOwn(this.#client, this.path, this.epoch);
     try {
-      await removeOwn(this.#client, this.path, this.epoch);
+      await leave();
     } catch (error) {
       // Its session ends with the client.
-      if (!(error instanceof ZooKeeperError) || error.code !== 'ZOOKEEPER_CLOSED') throw error;
+      if (error instanceof ZooKeeperError && error.code === 'ZOOKEEPER_CLOSED') return;
+      this.#leaving ??= insisted(this.#client, leave);
+      throw error;
     }
   }
 }

@@ -19,6 +19,10 @@ export interface Lock {
   held(): boolean;
   /** Aborts where the lock is lost, with ZOOKEEPER_SESSION_EXPIRED as its reason, and when it is released. */
   readonly signal: AbortSignal;
+  /**
+   * Resolves when another process may have it.
+   * @throws ZOOKEEPER_UNREACHABLE: it is not held any more, and another process may have it as soon as servers answer us again, or our session is over
+   */
   release(): Promise<void>;
 }
 
@@ -34,7 +38,9 @@ export async function lock(client: Client, name: string, asking?: AbortSignal): 
     if (own === undefined) throw expired(`the place in the line for the lock '${name}'`);
     token = own.stat.czxid;
   } catch (error) {
-    await place.leave();
+    await place.leave().catch(() => {
+      // It goes by itself (line.ts, N4), and why there is no lock is the other error.
+    });
     throw error;
   }
   const losing = new AbortController();

@@ -128,6 +128,99 @@ describe.skipIf(NO_ZOOKEEPER)('an election', () => {
     expect((await next).epoch).toBe(2);
   });
 
+  it('is led by nobody who has had enough while it was elected', async () => {
+    const root = freshRoot();
+    const zk = await client({ root });
+    const ending = new AbortController();
+    const { multi } = zk;
+    zk.multi = async (...args) => {
+      await multi.apply(zk, args);
+      ending.abort();
+    };
+    expect(await terms(zk, 'a', ending.signal).next()).toEqual({ done: true, value: undefined });
+    expect(await zk.children(CANDIDATES)).toEqual([]);
+    expect((await new Candidate(await client({ root }), 'b').elected()).epoch).toBe(2);
+  });
+
+  it('ends for one who has had enough, and says nothing of the place that went with its session meanwhile', async () => {
+    const root = freshRoot();
+    const proxy = await proxied();
+    const zk = await client({ root, connect: proxy.connect, sessionTimeoutMs: 1000 });
+    const other = await client({ root });
+    await new Candidate(other, 'leads').elected();
+    const ending = new AbortController();
+    const { children } = zk;
+    zk.children = async (...args) => {
+      const names = await children.apply(zk, args);
+      if (zk.epoch === 2) ending.abort();
+      return names;
+    };
+    const over = terms(zk, 'a', ending.signal).next();
+    await standing(other, 2);
+    proxy.cut();
+    await standing(other, 1);
+    proxy.mend();
+    expect(await over).toEqual({ done: true, value: undefined });
+  });
+
+  it('goes on with another place for one whose session expires when it is about to lead', async () => {
+    const root = freshRoot();
+    const proxy = await proxied();
+    const zk = await client({ root, connect: proxy.connect, sessionTimeoutMs: 1000 });
+    const other = await client({ root });
+    let asked = 0;
+    const candidate = new Candidate(zk, 'a', async () => {
+      asked += 1;
+      if (asked > 1) return false;
+      const expired = told(zk, 'expired');
+      proxy.cut();
+      await standing(other, 0);
+      proxy.mend();
+      await expired;
+      return false;
+    });
+    const term = await candidate.elected();
+    expect([term.epoch, term.isLeader(), zk.epoch, asked]).toEqual([1, true, 2, 2]);
+  });
+
+  it('is not held up by a place of which it cannot be asked in time whether it was taken', async () => {
+    const root = freshRoot();
+    const proxy = await proxied();
+    const zk = await client({ root, connect: proxy.connect, sessionTimeoutMs: 10_000, connectTimeoutMs: 300 });
+    const other = await client({ root });
+    await zk.make(CANDIDATES);
+    const lost = proxy.loseAnswerTo(`${CANDIDATES}/`).then(() => proxy.cut());
+    const { settle } = zk;
+    zk.settle = async () => {
+      await settle.apply(zk).finally(() => proxy.mend());
+    };
+    const elected = new Candidate(zk, 'a').elected();
+    await lost;
+    const term = await elected;
+    expect([term.epoch, term.isLeader(), zk.epoch]).toEqual([1, true, 1]);
+    await standing(other, 1);
+  });
+
+  it('is not held up by a place that cannot be left when it should be', async () => {
+    const root = freshRoot();
+    const proxy = await proxied();
+    const zk = await client({ root, connect: proxy.connect, sessionTimeoutMs: 10_000, connectTimeoutMs: 300 });
+    const other = await client({ root });
+    const { remove } = zk;
+    zk.remove = async (...args) => {
+      await remove.apply(zk, args).finally(() => proxy.mend());
+    };
+    let asked = 0;
+    const candidate = new Candidate(zk, 'a', async () => {
+      asked += 1;
+      if (asked === 1) proxy.cut();
+      return false;
+    });
+    const term = await candidate.elected();
+    expect([term.epoch, term.isLeader(), zk.epoch, asked]).toEqual([1, true, 1, 2]);
+    await standing(other, 1);
+  });
+
   it('fences a leader that was deposed: what it writes with its epoch is refused', async () => {
     const root = freshRoot();
     const [a, b] = [await client({ root }), await client({ root })];

@@ -83,6 +83,9 @@ it.skipIf(NO_ZOOKEEPER || !LONG)('a server with TLS is spoken to where its certi
   await wary.close();
 });
 
+/** How long leaders may take to end whose lines are well. */
+const END_MS = 60_000;
+
 describe.skipIf(NO_ZOOKEEPER || !LONG)('leaders whose lines are cut, stalled and slow at random', () => {
   const client = clientsForTests();
 
@@ -91,6 +94,8 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('leaders whose lines are cut, stalled and
     const root = freshRoot();
     const target = await zookeeperForTests();
     const holding = new Map<string, Term>();
+    const clients = new Map<string, Client>();
+    const over = new Set<string>();
     const ending = new AbortController();
     const ends: Promise<void>[] = [];
     const proxies: TcpProxy[] = [];
@@ -99,6 +104,7 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('leaders whose lines are cut, stalled and
     const log = await client({ root });
     await log.make('/log');
     const lead = async (zk: Client, name: string): Promise<void> => {
+      clients.set(name, zk);
       for await (const term of terms(zk, name, ending.signal)) {
         led += 1;
         holding.set(name, term);
@@ -117,6 +123,12 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('leaders whose lines are cut, stalled and
         }
         if (random.next() < 0.3) await term.resign();
       }
+      over.add(name);
+    };
+    const standing = (name: string): object => {
+      const { connected, epoch: session } = clients.get(name)!;
+      const term = holding.get(name);
+      return { over: over.has(name), connected, session, lease: clients.get(name)!.leaseLeft(), term: term?.epoch, ended: term?.ended.aborted };
     };
     for (let i = 0; i < 4; i++) {
       const proxy = await TcpProxy.start(target);
@@ -142,7 +154,8 @@ describe.skipIf(NO_ZOOKEEPER || !LONG)('leaders whose lines are cut, stalled and
     }
     ending.abort();
     for (const proxy of proxies) proxy.mend();
-    await Promise.all(ends);
+    const late = new Promise<string>((resolve) => setTimeout(() => resolve(JSON.stringify([...clients.keys()].map(standing))), END_MS).unref());
+    expect(await Promise.race([Promise.all(ends).then(() => 'over'), late])).toBe('over');
     clearInterval(looking);
     expect(two).toBe(0);
     expect(led).toBeGreaterThan(2);
