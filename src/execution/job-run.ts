@@ -860,6 +860,8 @@ export class JobRun {
   }
 
   async #handedOver(cause: unknown, orStay: boolean): Promise<boolean> {
+    // In the middle of it there is no checkpoint to be had, and behind it there is.
+    if (!orStay && this.#rescaling) await this.#rescaleOver(HAND_OVER_MS);
     if (this.status === 'running' && this.#snapshots !== undefined && this.#coordinatorRef !== undefined) {
       if (!this.#rescaling) {
         this.#rescaling = true;
@@ -999,10 +1001,26 @@ export class JobRun {
       return { parallelism, checkpoint: bare(checkpoint!) };
     } finally {
       this.#rescaling = false;
+      for (const end of this.#rescaleEnds) end();
     }
   }
 
   #rescaling = false;
+  readonly #rescaleEnds = new Set<() => void>();
+
+  /** Resolves when the rescale that is under way is over, or the job, or after so many milliseconds. */
+  async #rescaleOver(ms: number): Promise<void> {
+    let end!: () => void;
+    const over = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    const late = this.#io.clock.setTimeout(end, ms);
+    this.#rescaleEnds.add(end);
+    await over;
+    this.#rescaleEnds.delete(end);
+    this.#io.clock.clearTimeout(late);
+  }
+
   /** Who waits for an answer of the coordinator. */
   readonly #asked = new Set<(error: unknown) => void>();
 

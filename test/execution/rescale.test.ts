@@ -1,5 +1,6 @@
 import { type Job, job } from 'millrace';
 import { describe, expect, it } from 'vitest';
+import { MillraceError } from '../../src/errors.ts';
 import type { JobRun } from '../../src/execution/job-run.ts';
 import { checkpointsIn, ends, Feed, jobOn, RESTARTS, rejection, Store, startWithFaults, temporaryFolder, Watch } from '../protocols/lab.ts';
 
@@ -73,6 +74,20 @@ describe('rescaling a running job', () => {
     await run.stop();
     expect(newest(store.records)).toEqual(Object.fromEntries(KEYS.map((key) => [key, 3])));
     expect(store.records).toHaveLength(2 * KEYS.length);
+  });
+
+  it('is over before the job is handed over, behind a checkpoint that follows', async () => {
+    const folder = await temporaryFolder();
+    const [feed, store, watch] = [feedOf(), new Store<Word>(), new Watch()];
+    const run = asRun(ends(await sums(feed, store).start({ checkpoints: checkpointsIn(folder), onEvent: watch.onEvent })));
+    feed.push(round(1), undefined, 'a');
+    await feed.taken();
+    const rescaled = run.rescale(2);
+    const handed = run.handOver(new MillraceError('CLUSTER_LEFT', 'It leaves.'));
+    const { checkpoint } = await rescaled;
+    expect(await handed).toBe(true);
+    expect(watch.of('checkpoint').at(-1)!.checkpoint.id).toBeGreaterThan(checkpoint.id);
+    expect(watch.of('restart')).toEqual([]);
   });
 
   it('whose checkpoint fails says so, and the job goes on as it was', async () => {
