@@ -271,6 +271,10 @@ export class Replica {
       await this.#worker.add(name, worker);
     } catch (error) {
       this.#offered.delete(name);
+      // What could not be said now would be said with the next connection.
+      await this.#worker.remove(name).catch(() => {
+        // For the same reason; it is not said any more.
+      });
       throw error;
     }
     this.#leader.offers();
