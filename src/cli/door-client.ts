@@ -27,7 +27,7 @@ export async function runningJobs(where: Where): Promise<FoundJob[]> {
   isNamed(where);
   const { url, zookeeper } = where;
   if (url !== undefined) return (await ask<JobSummary[]>(url, 'GET', '/jobs')).map((job) => ({ ...job, url }));
-  if (zookeeper !== undefined) return jobsOfCluster(await doorsOfCluster(where));
+  if (zookeeper !== undefined) return jobsOfCluster(await doorsOfCluster({ ...where, zookeeper }));
   const answers = await Promise.all(
     announced().map(async (found): Promise<FoundJob[]> => {
       try {

@@ -14,7 +14,7 @@ import { checkpointCommand, repartitionCommand, rescaleCommand, savepointCommand
 import { addStateCommands } from './state-commands.ts';
 import { type ReplayFlags, replayCommand } from './state-replay.ts';
 import { type VerifyFlags, verifyCommand } from './state-verify.ts';
-import { withWhere } from './where.ts';
+import { withWhere, withZooKeeper } from './where.ts';
 import type { WorkerFlags } from './worker-command.ts';
 
 // Whoever read the output has gone: that is no reason to end what runs.
@@ -93,10 +93,8 @@ function command(
     .addHelpText('after', '\nEverything after -- is left to the module, in process.argv.')
     .action(run);
 
-  add('worker <modules...>', 'Join a cluster with the jobs that modules export by default; SIGTERM leaves it in good order, and the jobs go on')
-    .requiredOption('--zookeeper <servers>', 'host:port of the servers, separated by commas')
-    .option('--root <path>', 'the path in ZooKeeper below which the cluster lies, such as /shop')
-    .option('--auth <variable>', 'the variable of the environment that holds user:password for ZooKeeper')
+  const joins = add('worker <modules...>', 'Join a cluster with the jobs that modules export by default; SIGTERM leaves it in good order, and the jobs go on');
+  withZooKeeper(joins.requiredOption('--zookeeper <servers>', 'host:port of the servers, separated by commas'))
     .option('--slots <n>', 'how many instances of one operator this process takes (1)')
     .option('--threads <n>', 'threads that tasks run in (as many as slots, at most one for each processor; 0: the main one)')
     .option('--parallelism <n>', 'parallel instances of each operator that does not say otherwise: 4, or 2-8 as there are slots')

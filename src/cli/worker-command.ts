@@ -18,12 +18,10 @@ import { type LoadedJob, loadJob } from './job-module.ts';
 import { checkpointsOf, countOf, durationOf, portOf, restoreOf, stateOf } from './option-values.ts';
 import { sayEvent, sayResult, warningsTo } from './run-command.ts';
 import { type Said, saying } from './said.ts';
-import { authOf } from './where.ts';
+import { type ZooKeeperFlags, zookeeperOf } from './where.ts';
 
-export interface WorkerFlags {
+export interface WorkerFlags extends ZooKeeperFlags {
   zookeeper: string;
-  root?: string;
-  auth?: string;
   slots?: string;
   threads?: string;
   parallelism?: string;
@@ -61,7 +59,7 @@ export async function workerCommand(paths: readonly string[], flags: WorkerFlags
     process.exit(1);
   });
 
-  const cluster = zookeeper({ connect: flags.zookeeper, ...(flags.root === undefined ? {} : { root: flags.root }), ...authOf(flags.auth) });
+  const cluster = zookeeper(zookeeperOf(flags));
   const leaving = new AbortController();
   const off = onSignals(said, () => leaving.abort());
   try {

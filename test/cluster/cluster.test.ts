@@ -1,14 +1,18 @@
 // A cluster of replicas in one process, each with a session, a listener and a candidacy of its own: what a handle on the whole job does. What needs a death stands in
 // test/protocols/17-leaders.test.ts.
 
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import type { ZooKeeperOptions } from 'millrace/zookeeper';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { membersNow } from '../../src/cluster/zookeeper/membership.ts';
 import { clientOf } from '../../src/cluster/zookeeper/zookeeper.ts';
 import { LONG } from '../long.ts';
 import { rejection, temporaryFolder, Watch } from '../protocols/lab.ts';
-import { NO_ZOOKEEPER } from '../services/zookeeper.ts';
+import { certificate } from '../services/certificate.ts';
+import { NO_ZOOKEEPER, zookeeperForTests } from '../services/zookeeper.ts';
 import { Cluster, Lines } from './in-process.ts';
+import { TcpProxy } from './zookeeper/proxy.ts';
 
 describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
   it('runs once, whoever started it; questions to any replica are answered by who leads, and a stop of any ends it for all', async () => {
@@ -66,6 +70,24 @@ describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
     expect(lines.lines.filter((line) => line.includes('could not hand over'))).toEqual([]);
     expect(watch.of('restart')).toEqual([]);
     await leader.cancel();
+  });
+
+  it('reaches ZooKeeper by TLS, where its options say so, with whoever trusts its certificate', async () => {
+    const { keystore, password, ca } = await certificate();
+    const proxy = await TcpProxy.start(await zookeeperForTests(), { pfx: readFileSync(keystore), passphrase: password });
+    onTestFinished(() => proxy.close());
+    const cluster = await Cluster.open();
+    const secured = (tls: ZooKeeperOptions['tls']) => cluster.zookeeper({ connect: proxy.connect, tls, connectTimeout: 2000 });
+    const leader = await cluster.start({ cluster: secured({ ca }) });
+    const follower = await cluster.start({ cluster: secured({ ca }) });
+    cluster.push([0, 1]);
+    await cluster.counted(1);
+    expect(await rejection(cluster.start({ cluster: secured(true) }))).toMatchObject({
+      code: 'ZOOKEEPER_UNREACHABLE',
+      message: expect.stringMatching(/the last one: .*certificate/),
+    });
+    await follower.cancel();
+    expect((await leader.finished).status).toBe('cancelled');
   });
 
   it('that has finished is not run again, and its result is told to whoever starts it later', async () => {

@@ -2,8 +2,9 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
+import { build, Place } from '../cli/millrace-process.ts';
 import { composeComplaints, kubernetesComplaints } from './manifests.ts';
 import { ROOT } from './source-tree.ts';
 
@@ -17,8 +18,16 @@ function manifests(): Record<string, never>[] {
 }
 const compose = (): never => parse(textOf('compose.yaml'), { strict: true, merge: true }) as never;
 
-/** Of `millrace worker`, without those of every command. */
-const WORKER_OPTIONS = ['--zookeeper', '--root', '--slots', '--data', '--host', '--port', '--advertise', '--secret-file'];
+/** Of `millrace worker`, as it says itself. */
+let workerOptions: readonly string[];
+beforeAll(async () => {
+  build();
+  const place = new Place();
+  const { stdout } = await place.run('worker', '--help');
+  await place.remove();
+  workerOptions = [...stdout.matchAll(/^ +(?:-\w, )?(--[a-z][a-z-]*)/gm)].map(([, option]) => option!);
+  expect(workerOptions).toContain('--zookeeper');
+}, 180_000);
 
 /** A file with one thing changed: the value at the path, or taken away where it is undefined. */
 function changed<T>(value: T, path: readonly (string | number)[], to: unknown): T {
@@ -68,7 +77,7 @@ describe('the Kubernetes manifest', () => {
 
 describe('the compose file', () => {
   it('leads nowhere into the void', () => {
-    expect(composeComplaints(compose(), WORKER_OPTIONS)).toEqual([]);
+    expect(composeComplaints(compose(), workerOptions)).toEqual([]);
   });
 
   it('has an ensemble of three and three workers', () => {
@@ -93,13 +102,13 @@ describe('the compose file', () => {
     ['a volume that is not there', ['volumes', 'checkpoints'], undefined, /checkpoints is used and not there/],
     ['a volume that nobody wants', ['volumes'], { ...(compose() as { volumes: object }).volumes, other: {} }, /other is there and not used/],
   ])('with %s would be complained about', (_, path, to, complaint) => {
-    expect(composeComplaints(changed(compose(), path, to), WORKER_OPTIONS).join('\n')).toMatch(complaint);
+    expect(composeComplaints(changed(compose(), path, to), workerOptions).join('\n')).toMatch(complaint);
   });
 
   it('says port by port what it publishes, where it does', () => {
     const file = compose() as { services: { kafka: object } };
     const published = (ports: unknown) =>
-      composeComplaints({ ...file, services: { ...file.services, kafka: { ...file.services.kafka, ports } } }, WORKER_OPTIONS);
+      composeComplaints({ ...file, services: { ...file.services, kafka: { ...file.services.kafka, ports } } }, workerOptions);
     expect(published(['127.0.0.1:9092:9092'])).toEqual([]);
     expect(published(['9092:kafka'])).toEqual(['kafka: 9092:kafka is no port']);
   });

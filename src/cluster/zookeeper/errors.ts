@@ -5,7 +5,7 @@
 //      concluded, deleted or announced from it before a read behind `Client.settle()` has told (protocols 17).
 //  E2  `reason` says what the server refused, for recipes that expect it; a user reads the code and the sentence.
 
-import { type ErrorCode, type ErrorDetails, MillraceError } from '../../errors.ts';
+import { type ErrorCode, type ErrorDetails, MillraceError, messageOf } from '../../errors.ts';
 
 /** What a server refuses that a recipe may count on. */
 export type Refusal = 'no-node' | 'node-exists' | 'bad-version' | 'not-empty' | 'ephemeral-parent';
@@ -31,7 +31,7 @@ export class ZooKeeperError extends MillraceError {
 }
 
 const TODO: Partial<Record<ErrorCode, string>> = {
-  ZOOKEEPER_UNREACHABLE: 'Do the servers run, is more than half of the ensemble up, and are `connect` and the network right?',
+  ZOOKEEPER_UNREACHABLE: 'Do the servers run, is more than half of the ensemble up, and are `connect`, `tls` and the network right?',
   ZOOKEEPER_CONNECTION_LOST: 'Nothing, where it passes; else look after the servers and the network.',
   ZOOKEEPER_SESSION_EXPIRED: 'Nothing: a new session is made. Where it happens often, raise `sessionTimeout` or look for what blocks the event loop.',
   ZOOKEEPER_AUTHENTICATION: 'Correct `auth`: the servers must know its scheme.',
@@ -88,7 +88,8 @@ export function lost(what: string, write: boolean): ZooKeeperError {
 }
 
 export function unreachable(connect: string, ms: number, cause?: unknown): ZooKeeperError {
-  return new ZooKeeperError('ZOOKEEPER_UNREACHABLE', `No ZooKeeper server of ${connect} answers within ${ms} ms.`, { cause });
+  const why = cause === undefined ? '' : `; the last one: ${messageOf(cause).replace(/\.$/, '')}`;
+  return new ZooKeeperError('ZOOKEEPER_UNREACHABLE', `No ZooKeeper server of ${connect} answers within ${ms} ms${why}.`, { cause });
 }
 
 export function rejected(cause?: unknown): ZooKeeperError {

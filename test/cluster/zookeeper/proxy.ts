@@ -1,6 +1,7 @@
 // What stands between a client and its server in a test: it holds bytes back, loses answers, or cuts the line.
 
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import { addressOf } from '../../../src/cluster/zookeeper/wire.ts';
 
 export class TcpProxy {
@@ -11,13 +12,15 @@ export class TcpProxy {
   #stalled = false;
   #losing: ((bytes: Buffer) => boolean) | undefined;
 
-  private constructor(target: string) {
+  private constructor(target: string, tls: TlsOptions | undefined) {
     this.#target = addressOf(target);
-    this.#server = createServer((near) => this.#accept(near));
+    const accept = (near: Socket): void => this.#accept(near);
+    this.#server = tls === undefined ? createServer(accept) : createTlsServer(tls, accept);
   }
 
-  static async start(target: string): Promise<TcpProxy> {
-    const proxy = new TcpProxy(target);
+  /** With `tls` clients come by that, and the target is spoken to without. */
+  static async start(target: string, tls?: TlsOptions): Promise<TcpProxy> {
+    const proxy = new TcpProxy(target, tls);
     await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve));
     return proxy;
   }
