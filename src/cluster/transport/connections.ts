@@ -214,9 +214,10 @@ export class Connections {
 
   /** A socket that is connected, and secured. */
   async #open({ host, port }: Peer, until: AbortSignal): Promise<Socket> {
-    until.throwIfAborted();
     const { tls } = this.#options;
     const certificates: Certificates | undefined = tls === undefined ? undefined : await readCertificates(tls);
+    // While they were read, too.
+    until.throwIfAborted();
     return new Promise((resolve, reject) => {
       const socket =
         certificates === undefined ? connectTcp({ host, port }) : connectTls({ host, port, ...certificates, ...MUTUAL, checkServerIdentity: () => undefined });

@@ -70,8 +70,8 @@ export async function folderOf(client: Client, folder: string, wake?: () => void
   return new Map(nodes.flatMap(([name, node]) => (node === undefined ? [] : [[name, node.value] as const])));
 }
 
-/** F4: a promise that lived as long as the signal would hold whatever it was raced with. */
-function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+/** Undefined when the signal aborts first. F4: a promise that lived as long as the signal would hold whatever it was raced with. */
+export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
   return new Promise((resolve, reject) => {
     const done = (): void => resolve(undefined);
     signal.addEventListener('abort', done, { once: true });

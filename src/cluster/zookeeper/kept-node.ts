@@ -11,6 +11,7 @@ import { dirname } from 'node:path/posix';
 import type { Client, Znode } from './client.ts';
 import { isPassing, refusalOf } from './errors.ts';
 import { followed } from './follow.ts';
+import { insisted } from './insistence.ts';
 
 const AGAIN_MS = 1000;
 
@@ -93,8 +94,16 @@ export class KeptNode {
       return;
     }
     if (found !== undefined) await client.remove(this.#path, -1);
-    await client.make(dirname(this.#path));
-    await client.create(this.#path, value, 'ephemeral');
+    for (;;) {
+      await client.make(dirname(this.#path));
+      try {
+        await client.create(this.#path, value, 'ephemeral');
+        return;
+      } catch (error) {
+        // The folder was removed in between, by hand: no watch tells of that.
+        if (refusalOf(error) !== 'no-node') throw error;
+      }
+    }
   }
 
   #turn(work: () => Promise<void>): Promise<void> {
@@ -129,17 +138,10 @@ export async function removeOwn(client: Client, path: string, epoch: number): Pr
 /** What goes with the next connection. */
 const leaving = new WeakMap<Client, Set<string>>();
 
-/** Keeps no process alive. */
 function removeLater(client: Client, path: string, epoch: number): void {
   const paths = leaving.get(client) ?? new Set();
   leaving.set(client, paths);
   if (paths.has(path)) return;
   paths.add(path);
-  const off = client.on('connected', () => {
-    off();
-    paths.delete(path);
-    removeOwn(client, path, epoch).catch(() => {
-      // Away again, which brings the next try; or refused for good, and gone with its session.
-    });
-  });
+  void insisted(client, () => removeOwn(client, path, epoch)).then(() => paths.delete(path));
 }

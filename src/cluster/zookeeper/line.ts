@@ -11,7 +11,8 @@
 import { randomUUID } from 'node:crypto';
 import { Bell } from './bell.ts';
 import type { Client } from './client.ts';
-import { expired, isPassing, ZooKeeperError } from './errors.ts';
+import { expired, isPassing, refusalOf, ZooKeeperError } from './errors.ts';
+import { unlessAborted } from './follow.ts';
 import { insisted } from './insistence.ts';
 import { removeOwn } from './kept-node.ts';
 
@@ -22,8 +23,6 @@ export class Place {
   readonly #client: Client;
   readonly #folder: string;
   readonly #name: string;
-  /** N4. */
-  #leaving: Promise<void> | undefined;
 
   private constructor(client: Client, folder: string, name: string, epoch: number) {
     this.#client = client;
@@ -35,14 +34,16 @@ export class Place {
 
   /** At the end of the line. */
   static async take(client: Client, folder: string, value: Uint8Array): Promise<Place> {
-    await client.make(folder);
     for (;;) {
+      await client.make(folder);
       const id = randomUUID();
       const { epoch } = client;
       try {
         const path = await client.create(`${folder}/${id}-`, value, 'ephemeral-sequential');
         if (client.epoch === epoch) return new Place(client, folder, path.slice(folder.length + 1), epoch);
       } catch (error) {
+        // The folder was removed in between, by hand.
+        if (refusalOf(error) === 'no-node') continue;
         if (!(error instanceof ZooKeeperError) || !error.unknown) throw error;
       }
       // N2, N3: whether it is there, and which session it lives with.
@@ -66,7 +67,7 @@ export class Place {
   }
 
   /**
-   * Resolves when nobody stands before it, or the signal has aborted.
+   * Resolves when nobody stands before it, or at once when the signal aborts.
    * @throws ZOOKEEPER_SESSION_EXPIRED where the place is lost.
    */
   async first(signal: AbortSignal): Promise<void> {
@@ -78,12 +79,13 @@ export class Place {
       while (!signal.aborted) {
         bell.still();
         try {
-          const names = ((await client.children(this.#folder)) ?? []).sort(byNumber);
+          const names = ((await unlessAborted(client.children(this.#folder), signal)) ?? []).sort(byNumber);
+          if (signal.aborted) return;
           const at = names.indexOf(this.#name);
           if (at < 0 || client.epoch !== this.epoch) throw expired('a place in a line');
           if (at === 0) return;
           const before = `${this.#folder}/${names[at - 1]!}`;
-          if ((await client.get(before, bell.ring)) === undefined) continue;
+          if ((await unlessAborted(client.get(before, bell.ring), signal)) === undefined) continue;
         } catch (error) {
           // The place is there as long as the session may be.
           if (client.epoch !== this.epoch || !isPassing(error) || (error as ZooKeeperError).code === 'ZOOKEEPER_SESSION_EXPIRED') throw error;
@@ -100,14 +102,11 @@ export class Place {
 
   /** Where it is not known to be gone when this rejects, it goes by itself (N4). */
   async leave(): Promise<void> {
-    const leave = (): Promise<void> => removeOwn(this.#client, this.path, this.epoch);
     try {
-      await leave();
+      await removeOwn(this.#client, this.path, this.epoch);
     } catch (error) {
       // Its session ends with the client.
-      if (error instanceof ZooKeeperError && error.code === 'ZOOKEEPER_CLOSED') return;
-      this.#leaving ??= insisted(this.#client, leave);
-      throw error;
+      if (!(error instanceof ZooKeeperError) || error.code !== 'ZOOKEEPER_CLOSED') throw error;
     }
   }
 }

@@ -193,7 +193,7 @@ export class Session implements Client {
         return;
       } catch (error) {
         // It changes nothing, so it may be asked again.
-        if (!(error instanceof ZooKeeperError) || !error.unknown || this.#ended !== undefined) throw error;
+        if (!(error instanceof ZooKeeperError) || error.code !== 'ZOOKEEPER_CONNECTION_LOST' || this.#ended !== undefined) throw error;
       }
     }
   }
@@ -408,7 +408,7 @@ export class Session implements Client {
     return new Promise((resolve, reject) => {
       const request: Request = { sent: performance.now(), write, what, reject };
       this.#requests.add(request);
-      ask(wire, (error, ...answer) => {
+      const answered = (error: Answered | null | undefined, ...answer: A): void => {
         if (!this.#requests.delete(request)) return;
         if (error !== null && error !== undefined && isLoss(error)) {
           reject(lost(what, write));
@@ -418,12 +418,20 @@ export class Session implements Client {
         if (write && wire === this.#wire) this.#proven(request.sent);
         if (error === null || error === undefined) resolve(answer);
         else reject(refused(error, what, (error as { operation?: number }).operation));
-      });
+      };
+      try {
+        ask(wire, answered);
+      } catch (error) {
+        // Not sent: such as for a path that is none. It is not waited for (S2).
+        this.#requests.delete(request);
+        reject(error);
+      }
     });
   }
 
   async #make(full: string, first = false): Promise<void> {
     const names = full.split('/').slice(1);
+    let sure = true;
     for (let depth = 1; depth <= names.length; depth++) {
       const path = `/${names.slice(0, depth).join('/')}`;
       for (;;) {
@@ -435,7 +443,10 @@ export class Session implements Client {
           if (error instanceof ZooKeeperError && error.code === 'ZOOKEEPER_CONNECTION_LOST' && this.#ended === undefined) continue;
           // Where a node above may not be added to, the one below may be there all the same.
           const above = depth < names.length && error instanceof ZooKeeperError && error.code === 'ZOOKEEPER_FORBIDDEN';
-          if (!above && refusalOf(error) !== 'node-exists') throw error;
+          if (above) sure = false;
+          // What was there was removed in between: from the top, then.
+          else if (sure && depth > 1 && refusalOf(error) === 'no-node') depth = 0;
+          else if (refusalOf(error) !== 'node-exists') throw error;
         }
         break;
       }

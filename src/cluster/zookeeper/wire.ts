@@ -12,6 +12,7 @@
 //  W5  Watches end with their connection. The library would ask for all of them again in one request, which servers refuse beyond a mebibyte, again and again; and some
 //      would be lost all the same. Whoever watches reads again (client.ts, Z6).
 //  W6  After EXPIRED or AUTH_FAILED the object is of no use; whoever owns it makes another.
+//  W7  What is queued when a connection ends goes with it. The library would send our credentials as often as a connection was begun.
 
 import type { EventEmitter } from 'node:events';
 import { createRequire } from 'node:module';
@@ -287,6 +288,8 @@ export class Wire {
     if (!this.#held) socket.unref();
     connection.socket = socket;
     connection.pendingBuffer = null;
+    // W7.
+    while (connection.packetQueue.shift() !== undefined);
     // W5.
     Object.assign(connection.watcherManager, { dataWatchers: {}, existenceWatchers: {}, childWatchers: {} });
     socket.setNoDelay();

@@ -8,6 +8,8 @@ export class OddServer {
   readonly #server: Server;
   readonly #answers: Answer[];
   connections = 0;
+  /** How many connections end when something is asked, before there is a session. */
+  mute = 0;
 
   private constructor(answers: Answer[]) {
     this.#answers = answers;
@@ -32,6 +34,11 @@ export class OddServer {
   #accept(socket: Socket): void {
     this.connections += 1;
     socket.on('error', () => {});
+    if (this.mute > 0) {
+      this.mute -= 1;
+      socket.once('data', () => socket.destroy());
+      return;
+    }
     let held: Buffer = Buffer.alloc(0);
     let first = true;
     socket.on('data', (bytes) => {

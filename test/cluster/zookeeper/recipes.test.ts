@@ -80,6 +80,26 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
     expect(await lookup(other, 'a/b')).toEqual([]);
   });
 
+  it('what is kept comes back where all of it is removed by hand, also when that happens as it does', async () => {
+    const root = freshRoot();
+    const [zk, other] = [await client({ root }), await client({ root })];
+    await register(zk, 's', { host: 'a', port: 1 });
+    const lists = watch(other, 's', new AbortController().signal);
+    await until(lists, (all) => all.length === 1);
+    const [service] = (await other.children(SERVICES))!;
+    const folder = `${SERVICES}/${service}`;
+    const { create } = zk;
+    let removed = 0;
+    zk.create = async (...args) => {
+      if (removed++ === 0) for (const each of [folder, SERVICES]) await other.remove(each, -1);
+      return create.apply(zk, args);
+    };
+    const [name] = (await other.children(folder))!;
+    await other.remove(`${folder}/${name}`, -1);
+    await until(lists, (all) => all.length === 1);
+    expect([removed, (await other.children(folder))?.length]).toEqual([2, 1]);
+  });
+
   it('a lock is held by one at a time, in the order of asking, with rising tokens', async () => {
     const root = freshRoot();
     let inside = 0;
@@ -121,6 +141,21 @@ describe.skipIf(NO_ZOOKEEPER)('recipes of ZooKeeper', () => {
     await expect(waiting).rejects.toMatchObject({ name: 'TimeoutError' });
     expect((await zk.children(`${LOCKS}/l`))?.length).toBe(1);
     await held.release();
+  });
+
+  it("a lock that is released while no server answers is the next one's as soon as servers do", async () => {
+    const root = freshRoot();
+    const proxy = await TcpProxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const zk = await client({ root, connect: proxy.connect, sessionTimeoutMs: 10_000, connectTimeoutMs: 300 });
+    const held = await lock(zk, 'l');
+    const next = lock(await client({ root }), 'l');
+    proxy.cut();
+    await expect(held.release()).rejects.toMatchObject({ code: 'ZOOKEEPER_UNREACHABLE' });
+    expect([held.held(), held.signal.aborted]).toEqual([false, true]);
+    proxy.mend();
+    expect((await next).token > held.token).toBe(true);
+    expect(zk.epoch).toBe(1);
   });
 
   it('a lock is lost in time where nobody answers, and the next gets it', async () => {

@@ -98,6 +98,18 @@ describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
     expect(woken).toBe(30);
   });
 
+  it('refuses what is no path, and does not wait for an answer to that', async () => {
+    const zk = await client({ sessionTimeoutMs: 1000 });
+    await zk.connect();
+    await expect(zk.get('/a//b')).rejects.toThrow();
+    let connections = 0;
+    zk.on('connected', () => void connections++);
+    // Longer than an answer may take, and then some heartbeats.
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    await zk.settle();
+    expect(connections).toBe(0);
+  });
+
   it('refuses a value that is too large by itself, and takes the largest', async () => {
     const zk = await client();
     await expect(zk.create('/x', Buffer.alloc(VALUE_BYTES + 1))).rejects.toMatchObject({ code: 'ZOOKEEPER_VALUE_TOO_LARGE' });
@@ -223,6 +235,20 @@ describe('a client whose server', () => {
     // Of a read nothing is unknown, and it is asked again.
     expect(await zk.children('/x')).toBeUndefined();
     expect(server.connections).toBe(3);
+  });
+
+  it('ends connections before there is a session is told who we are once on each', async () => {
+    const xids: number[] = [];
+    const told: Answer = (xid, socket) => {
+      xids.push(xid);
+      said(0)(xid, socket);
+    };
+    const server = await oddServer(told, told, told);
+    server.mute = 2;
+    const zk = await client({ connect: server.connect, root: '', auth: { scheme: 'digest', credentials: 'a:b' } });
+    await zk.remove('/x', -1);
+    // -4 has the credentials.
+    expect([server.connections, xids.slice(0, 2)]).toEqual([3, [-4, 0]]);
   });
 
   it('answers with garbage, or half and goes, is connected to anew, and what it says then is understood', async () => {
