@@ -150,7 +150,8 @@ export class Wire {
   /** Whether the connection keeps the process alive. */
   hold(held: boolean): void {
     this.#held = held;
-    const { socket } = this.#connection;
+    // One that is over would only gather listeners.
+    const socket = this.#connection.socket?.destroyed === false ? this.#connection.socket : undefined;
     if (held) {
       socket?.ref();
       this.#pause?.ref();
@@ -182,7 +183,8 @@ export class Wire {
 
   /** Ends the session, and with it its ephemeral nodes, where a server answers within that time. */
   async close(ms: number): Promise<void> {
-    const { socket } = this.#connection;
+    // One that is over would only gather listeners.
+    const socket = this.#connection.socket?.destroyed === false ? this.#connection.socket : undefined;
     if (!this.#abandoned && socket !== undefined && !socket.destroyed && this.sessionId !== 0n) {
       await new Promise<void>((resolve) => {
         const late = setTimeout(resolve, ms);

@@ -170,6 +170,24 @@ describe.skipIf(NO_ZOOKEEPER)('a client of ZooKeeper', () => {
     expect(alive()).toBe(0);
   });
 
+  it('leaves a connection that is over alone, however often it is held and let go meanwhile', async () => {
+    const proxy = await TcpProxy.start(await zookeeperForTests());
+    onTestFinished(() => proxy.close());
+    const zk = await client({ connect: proxy.connect });
+    await zk.connect();
+    const warned: Error[] = [];
+    const warn = (warning: Error): void => void warned.push(warning);
+    process.on('warning', warn);
+    onTestFinished(() => void process.off('warning', warn));
+    proxy.cut();
+    while (zk.connected) await new Promise((resolve) => setImmediate(resolve));
+    for (let i = 0; i < 20; i++) zk.hold()();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(warned).toEqual([]);
+    proxy.mend();
+    await zk.settle();
+  });
+
   it('lets nobody else at what it creates, where it has credentials', async () => {
     const root = freshRoot();
     const auth = { scheme: 'digest', credentials: 'someone:secret' };
