@@ -17,7 +17,7 @@ import type { StateQueries } from '../execution/state-queries.ts';
 import type { Logger } from '../graph/context.ts';
 import type { Cluster, WorkerOptions } from '../graph/job.ts';
 import type { Io } from '../runtime/io.ts';
-import { type AskOptions, type Callee, type CallMail, Calls, isCallMail, Unanswered } from './calls.ts';
+import { type AskOptions, type Callee, type CallMail, Calls, isCallMail, Unanswered, whyUnanswered } from './calls.ts';
 import { Leader, type VerifyAnswer, type VerifyQuestion } from './leader.ts';
 import type { OfferedJob } from './led-job.ts';
 import { Worker, type WorkerJob } from './worker.ts';
@@ -47,6 +47,7 @@ export interface Holder {
 
 /** Who asks a process to end is not patient for longer than 30 s as a rule. */
 const DRAIN_MS = 20_000;
+const AGAIN_MS = 200;
 /** Below it a busy operator in the main thread costs the session (protocols 18). */
 const SESSION_LEAST_MS = 15_000;
 
@@ -323,7 +324,26 @@ export class Replica {
     if (leads) await this.#leader.handOver(cause);
     // Listed without jobs it is given no more tasks, and no candidate lets it pass; then those that it has are moved.
     for (const name of this.#offered.keys()) await this.#worker.remove(name);
-    if (!leads && this.#elected !== undefined) await this.ask(this.#elected, 'drain', { worker: this.#worker.id }, { timeout: DRAIN_MS });
+    if (!leads) await this.#drained(cause);
+  }
+
+  /** B1: by whoever leads; it may be leaving too. */
+  async #drained(cause: Error): Promise<void> {
+    const { io } = this.#options;
+    const until = io.elapsed() + DRAIN_MS;
+    for (;;) {
+      // Elected meanwhile.
+      if (this.#leader.leads) return this.#leader.handOver(cause);
+      const leader = this.#elected;
+      if (leader === undefined) return;
+      try {
+        await this.ask(leader, 'drain', { worker: this.#worker.id }, { timeout: Math.max(1, until - io.elapsed()) });
+        return;
+      } catch (error) {
+        if (whyUnanswered(error) === undefined || io.elapsed() > until) throw error;
+        await this.moved(leader, AGAIN_MS);
+      }
+    }
   }
 
   /** B2. */

@@ -90,6 +90,24 @@ describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
     expect((await leader.finished).status).toBe('cancelled');
   });
 
+  it('goes on where who leads and a worker leave at the same time, which is asked of whoever leads by then', async () => {
+    const cluster = await Cluster.open();
+    const leaving = new AbortController();
+    const lines = new Lines();
+    const leader = await cluster.start({ signal: leaving.signal });
+    const worker = await cluster.start({ signal: leaving.signal, logger: lines.logger });
+    const staying = await cluster.start();
+    cluster.push([0, 1]);
+    await cluster.counted(1);
+    leaving.abort();
+    const left = [await rejection(leader.finished), await rejection(worker.finished)];
+    expect(left.map(({ code }) => code)).toEqual(['CLUSTER_LEFT', 'CLUSTER_LEFT']);
+    expect(lines.lines.filter((line) => line.includes('could not hand over'))).toEqual([]);
+    cluster.push([2, 3]);
+    await cluster.counted(2);
+    expect((await staying.cancel()).restarts).toBe(0);
+  });
+
   it('that has finished is not run again, and its result is told to whoever starts it later', async () => {
     const cluster = await Cluster.open();
     cluster.push([0, 1]);
