@@ -9,7 +9,9 @@ import { below } from './checkpoint/addresses.ts';
 import { SnapshotFiles } from './checkpoint/storage.ts';
 import { hookModules } from './cli/hook-modules.ts';
 import { Host } from './cluster/host.ts';
+import { errorData } from './cluster/host-mail.ts';
 import type { Described, ThreadData } from './cluster/thread-data.ts';
+import type { ThreadAnswer, ThreadAsk, ThreadMail } from './cluster/thread-mail.ts';
 import { threadLink } from './cluster/transport/thread-link.ts';
 import { MillraceError } from './errors.ts';
 import { operatorOf } from './operators/operator-of.ts';
@@ -17,7 +19,17 @@ import { type Io, systemIo } from './runtime/io.ts';
 import { DirectoryStorage } from './storage/directory.ts';
 import { type S3Options, s3 } from './storage/s3.ts';
 
-const { job: name, module, state, checkpoints, hooks, number, leader } = workerData as ThreadData & { readonly number: number; readonly leader: MessagePort };
+const {
+  job: name,
+  module,
+  state,
+  checkpoints,
+  hooks,
+  number,
+  leader,
+  aloneMs,
+} = workerData as ThreadData & { readonly number: number; readonly leader: MessagePort; readonly aloneMs?: number };
+const LEADER = { peer: 'the main thread' };
 const io = systemIo();
 
 // Jobs that the module starts while it is loaded run in the thread that has loaded it first.
@@ -36,19 +48,38 @@ const host = new Host({
   backend: backendOf(state),
   storage: checkpoints === undefined ? undefined : storageOf(checkpoints, io),
   io,
-  leader: threadLink(leader, { peer: 'the main thread' }),
+  leader: threadLink(leader, LEADER),
+  aloneMs,
 });
-parentPort!.on('message', (message: 'beat' | { peer: number; port: MessagePort; by?: number; within?: boolean }) => {
+parentPort!.on('message', (message: 'beat' | ThreadAsk) => {
   // A sign of life is asked for.
   if (message === 'beat') return parentPort!.postMessage('beat');
-  const { peer, port, by, within } = message;
-  host.join(peer, threadLink(port, { peer: `thread-${peer}`, within }), by);
-  parentPort!.postMessage({ joined: peer });
+  const { ask } = message;
+  let answer: Omit<ThreadAnswer, 'ask'>;
+  try {
+    answer = { value: done(message) };
+  } catch (error) {
+    answer = { error: errorData(error) };
+  }
+  if (ask !== undefined) parentPort!.postMessage({ ask, ...answer } satisfies ThreadAnswer);
 });
 parentPort!.postMessage('ready');
 await host.ended;
 // Whatever the module has left open.
 process.exit(0);
+
+function done(mail: ThreadMail): unknown {
+  switch (mail.kind) {
+    case 'join':
+      return host.join(mail.peer, threadLink(mail.port, { peer: `thread-${mail.peer}`, within: mail.within }), mail.by);
+    case 'standing':
+      return host.standing();
+    case 'adopt':
+      return host.adopt(threadLink(mail.port, LEADER), mail.parts);
+    case 'end':
+      return host.end();
+  }
+}
 
 function backendOf({ kind, settings }: Described): StateBackend {
   if (kind === 'memory') return memory();

@@ -29,8 +29,10 @@ export type Outcome = 'running' | 'finished' | 'stopped' | 'cancelled' | 'failed
 export const RESERVED = 16;
 
 export interface Registry {
-  /** G1. Larger than `after`: what was found in a directory whose registry was lost. */
-  nextAttempt(after?: number): Promise<number>;
+  /** G1. Larger than `after`: what was found in a directory whose registry was lost. `regions`: those that are begun in it. */
+  nextAttempt(after?: number, regions?: readonly number[]): Promise<number>;
+  /** By region, the attempt that it was begun in last; where regions may go on without who has begun them. */
+  begunIn?(): Promise<ReadonlyMap<number, number>>;
   /** The newest there was. */
   attempt(): Promise<number | undefined>;
   lineage(): Promise<string | undefined>;

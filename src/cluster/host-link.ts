@@ -33,7 +33,6 @@ export class HostLink implements PartHost {
     link: Link,
     options: {
       readonly log: Logger;
-      forward(part: string, mail: HostMail & { kind: 'forward' }): void;
       /** Threads of one process are not told apart from their links. */
       unlinked?(mail: HostMail & { kind: 'unlinked' }): void;
     },
@@ -53,7 +52,6 @@ export class HostLink implements PartHost {
           if (mail.error === undefined) look?.resolve(mail.answer);
           else look?.reject(errorOf(mail.error));
         } else if (mail.kind === 'log') options.log[mail.level]({ host: name, ...mail.fields }, mail.text);
-        else if (mail.kind === 'forward') options.forward(mail.part, mail);
         else if (mail.kind === 'unlinked') options.unlinked?.(mail);
         else this.#parts.get(mail.part)?.heard(mail);
       },
@@ -67,10 +65,6 @@ export class HostLink implements PartHost {
 
   forget(part: RemotePart): void {
     if (this.#parts.get(part.name) === part) this.#parts.delete(part.name);
-  }
-
-  part(name: string): RemotePart | undefined {
-    return this.#parts.get(name);
   }
 
   tell(mail: LeaderMail): void {
@@ -111,6 +105,15 @@ export class HostLink implements PartHost {
     this.#answerNothing();
     for (const part of [...this.#parts.values()]) part.hostLost(error);
     this.#link.close();
+  }
+
+  /** This leader is none any more: its parts here are over, and the host goes on without it. */
+  letGo(error: MillraceError): void {
+    if (this.#lostBy !== undefined) return;
+    this.#lostBy = error;
+    this.#answerNothing();
+    for (const part of [...this.#parts.values()]) part.hostLost(error);
+    this.#link.close(error);
   }
 
   /** In order: the host ends. */

@@ -1,6 +1,7 @@
 // What a leader and its hosts say to each other, as data: it crosses threads and processes by the codec of state.
 //
-// A part is what one host runs of a region's attempt. Its life: open → opened or refused → start → reports … → stop → stopped → close → closed.
+// A part is what one host runs of a region's attempt. Its life: open → opened or refused → start → reports … → stop → stopped → close → closed. One whose leader is gone, and that
+// another one goes on with: resume → reports ….
 
 import type { CheckpointMetadata } from '../checkpoint/metadata.ts';
 import { CODES, type ErrorCode, MillraceError, messageOf } from '../errors.ts';
@@ -30,7 +31,7 @@ export interface PartRequest {
 /** `part` names a part at both ends. */
 export type LeaderMail =
   | { readonly kind: 'open'; readonly part: string; readonly request: PartRequest }
-  | { readonly kind: 'start' | 'stop' | 'close'; readonly part: string }
+  | { readonly kind: 'start' | 'resume' | 'stop' | 'close'; readonly part: string }
   | { readonly kind: 'mail'; readonly part: string; readonly task: string; readonly mail: TaskMail }
   | { readonly kind: 'ask'; readonly ask: number; readonly what: 'metrics' | 'tree' | 'beat' }
   /** About the state of a task; answered by `shown`, behind what was asked later where the task takes its time. */
@@ -43,8 +44,6 @@ export type HostMail =
   | { readonly kind: 'refused'; readonly part: string; readonly error: ErrorData }
   | { readonly kind: 'closed'; readonly part: string; readonly error?: ErrorData }
   | { readonly kind: 'report'; readonly part: string; readonly task: string; readonly report: ReportName; readonly args: readonly unknown[] }
-  /** To a task of another host. */
-  | { readonly kind: 'forward'; readonly part: string; readonly task: string; readonly mail: TaskMail }
   /** The link to that host of the same number of times joined is gone: what goes over it cannot go on. */
   | { readonly kind: 'unlinked'; readonly peer: number; readonly by: number; readonly error: ErrorData }
   | { readonly kind: 'letter'; readonly part: string; readonly letter: DeadLetter }
@@ -52,6 +51,13 @@ export type HostMail =
   /** No answer: the part is over, or the task. */
   | { readonly kind: 'shown'; readonly ask: number; readonly answer?: AnswerTo<StateQuestion> | undefined; readonly error?: ErrorData }
   | { readonly kind: 'log'; readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly fields: object; readonly text: string };
+
+/** From a host to another one that it is linked with: to a task there. */
+export interface PeerMail {
+  readonly part: string;
+  readonly task: string;
+  readonly mail: TaskMail;
+}
 
 /** An error as it crosses: what it says and what it was caused by stay, its class does not. */
 export interface ErrorData {

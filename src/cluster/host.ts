@@ -8,10 +8,12 @@
 //      one whose disk takes its time is not taken for an endless loop.
 //  H2  A part is stopped when all its tasks have ended; only then is its state closed.
 //      Questions about state are the exception: they wait for the turn of a task, and nothing waits for them.
-//  H3  Without its leader a host runs nothing: when that link is gone every part is stopped.
+//  H3  When its leader lets go of it every part is stopped. When the link to its leader is lost, or its worker says that another one leads, tasks go on for `aloneMs`, and another
+//      leader may go on with them (standing.ts); what is not taken over by then is stopped. Where it is not given, nothing goes on.
 //  H4  The loss of a link to another host is told to the leader, which decides; no channel is opened over it any more.
 //  H5  Of a region the newest attempt counts: an older one is not opened any more, since it would take over the channels of the newer one.
 //  H6  What user code says, in a log or in a dead letter, is sent as far as it can be. That it cannot be is no failure of the code.
+//  H7  What the tasks of a part say while it has no leader, and until `resume`, is held: there it is said in order, behind what the ledger knows (part-ledger.ts).
 
 import { inspect } from 'node:util';
 import { type ActorContext, type ActorRef, createSystem, defineActor, supervisor } from '../../actors/index.ts';
@@ -28,10 +30,13 @@ import { buildGraph } from '../graph/plan.ts';
 import type { Io } from '../runtime/io.ts';
 import type { OperatorFactory } from '../runtime/operator.ts';
 import type { SnapshotStorage } from '../runtime/snapshot.ts';
-import type { TaskReports } from '../runtime/task-contract.ts';
+import type { TaskMail, TaskReports } from '../runtime/task-contract.ts';
+import { TaskFailure } from '../runtime/units.ts';
 import { AlignmentGroups } from '../time/alignment-group.ts';
-import { errorData, type HostMail, type LeaderMail, type PartRequest, type ReportName } from './host-mail.ts';
+import { errorData, type HostMail, type LeaderMail, type PartRequest, type PeerMail, type ReportName } from './host-mail.ts';
+import { PartLedger } from './part-ledger.ts';
 import { described, plainField } from './plain.ts';
+import type { Standing, StandingPart } from './standing.ts';
 import { type Link, linkLost } from './transport/link.ts';
 import { RemoteChannels, type RemoteEnd } from './transport/remote-channel.ts';
 
@@ -44,13 +49,21 @@ export interface HostOptions {
   readonly storage: SnapshotStorage | undefined;
   readonly io: Io;
   readonly leader: Link;
+  /** H3: milliseconds; default 0. */
+  readonly aloneMs?: number | undefined;
   /** Where it goes what there is no leader any more to be told of; default a warning of the process. */
   readonly log?: Logger | undefined;
 }
 
 interface Part {
+  readonly is: Omit<StandingPart, 'markers'>;
   readonly local: LocalPart;
   readonly ends: readonly RemoteEnd[];
+  readonly ledger: PartLedger;
+  /** H7. Undefined: what is said is sent. */
+  held: HostMail[] | undefined;
+  /** What came for a task that was not told to begin yet. */
+  readonly early: Map<string, TaskMail[]>;
   /** Of the newest checkpoint that was completed. */
   lastCheckpoint: number | undefined;
   ref: ActorRef<never> | undefined;
@@ -67,16 +80,20 @@ interface Running {
 
 interface PeerLink {
   readonly link: Link;
+  readonly by: number;
   readonly channels: RemoteChannels;
 }
 
 type Run = { readonly fn: () => void };
 
+/** Dead letters that a host without a leader keeps; with more it ends, and what follows is done anew. */
+const LETTERS_MAX = 10_000;
+
 export class Host {
-  /** Settles when the leader is gone and everything has ended. */
+  /** Settles when it has no leader any more and everything has ended. */
   readonly ended: Promise<void>;
   readonly #options: HostOptions;
-  readonly #leader: RemoteChannels;
+  #leader: RemoteChannels | undefined;
   readonly #peers = new Map<number, PeerLink>();
   readonly #metrics = new MetricRegistry();
   readonly #parts = new Map<string, Part>();
@@ -86,10 +103,13 @@ export class Host {
   readonly #system;
   readonly #log: Logger;
   #context!: ActorContext<Run>;
-  /** H3: the leader is gone. */
+  /** H3: there is no leader. */
   #alone = false;
   /** Parts that are being closed. */
   readonly #closing = new Set<Promise<void>>();
+  #until: unknown;
+  #ending = false;
+  #over!: () => void;
   /** H1. */
   #order: Promise<void> = Promise.resolve();
 
@@ -107,38 +127,122 @@ export class Host {
       ),
       { name: 'parts', shutdown: 'infinity' },
     );
-    this.#leader = new RemoteChannels(options.leader, {
+    this.ended = new Promise((resolve) => {
+      this.#over = resolve;
+    });
+    this.#follow(options.leader);
+  }
+
+  #follow(link: Link): void {
+    const leader = new RemoteChannels(link, {
       mail: (message) => {
+        if (this.#leader !== leader) return;
         const mail = message as LeaderMail;
         // H1.
-        if (mail.kind === 'ask') {
-          this.#answer(mail);
-          return;
-        }
-        this.#order = this.#order
-          .then(() => this.#receive(mail))
-          .catch((error) => this.#log.error({ error: messageOf(error), mail: mail.kind }, 'A host could not do what it was told.'));
+        if (mail.kind === 'ask') this.#answer(mail);
+        else this.#inOrder(mail.kind, () => this.#receive(mail));
       },
     });
-    this.ended = this.#leader.lost.then(() => this.#end());
+    this.#leader = leader;
+    void leader.lost.then((error) => {
+      if (this.#leader !== leader) return;
+      if (error === undefined) this.end();
+      else this.#standAlone();
+    });
+  }
+
+  #inOrder(what: string, work: () => Promise<void>): void {
+    this.#order = this.#order.then(work).catch((error) => this.#log.error({ error: messageOf(error), mail: what }, 'A host could not do what it was told.'));
+  }
+
+  // ── without a leader ──
+
+  /** H3. */
+  #standAlone(): void {
+    const { aloneMs = 0, io, number } = this.#options;
+    this.#leader = undefined;
+    this.#alone = true;
+    for (const part of this.#parts.values()) part.held ??= [];
+    if (aloneMs === 0 || ![...this.#parts.values()].some(({ ledger }) => ledger.whole)) {
+      this.end();
+      return;
+    }
+    this.#log.info({ host: number, forMs: aloneMs }, 'The leader is gone. What runs here goes on, until another one says what becomes of it.');
+    this.#until = io.clock.setTimeout(() => this.end(), aloneMs);
+  }
+
+  /** What goes on. Whoever asks knows that there is another leader than the one that this host has. */
+  standing(): Standing {
+    if (!this.#alone && !this.#ending) this.#standAlone();
+    if (this.#ending) return { parts: [], peers: new Map() };
+    const whole = [...this.#parts.values()].filter(({ ledger }) => ledger.whole);
+    return {
+      parts: whole.map(({ is, ledger }) => ({ ...is, markers: ledger.markers })),
+      peers: new Map([...this.#peers].map(([peer, { by }]) => [peer, by])),
+    };
+  }
+
+  /** Another leader goes on with these parts; the others are closed. @throws HOST_LOST where one of them is not whole any more */
+  adopt(leader: Link, parts: readonly string[]): void {
+    if (!this.#alone || this.#ending || parts.some((name) => this.#parts.get(name)?.ledger.whole !== true))
+      throw new MillraceError('HOST_LOST', `What ran in host ${this.#options.number} does not go on.`);
+    this.#options.io.clock.clearTimeout(this.#until);
+    this.#alone = false;
+    for (const [name, part] of this.#parts) {
+      if (parts.includes(name)) continue;
+      this.#parts.delete(name);
+      this.#inOrder('close', () => this.#close(part));
+    }
+    this.#follow(leader);
+  }
+
+  #resume(name: string, part: Part): void {
+    const held = part.held ?? [];
+    part.held = undefined;
+    for (const mail of part.ledger.again()) this.#tell(mail);
+    for (const mail of held) {
+      if (mail.kind === 'letter') this.#letter(name, mail.letter);
+      else this.#tell(mail);
+    }
   }
 
   /** Channels to the host of that number go over this link from now on, the `by`-th as the leader counts. */
   join(peer: number, link: Link, by = 0): void {
     const replaced = this.#peers.get(peer);
-    const joined: PeerLink = { link, channels: new RemoteChannels(link) };
+    const joined: PeerLink = { link, by, channels: new RemoteChannels(link, { mail: (message) => this.#passOn(message as PeerMail) }) };
     this.#peers.set(peer, joined);
     replaced?.link.close();
     // H4.
     void joined.channels.lost.then((error) => {
       if (this.#peers.get(peer) !== joined) return;
       this.#peers.delete(peer);
-      this.#tell({ kind: 'unlinked', peer, by, error: errorData(error ?? linkLost(link.peer, 'the host at its other end has ended')) });
+      const lost = error ?? linkLost(link.peer, 'the host at its other end has ended');
+      this.#tell({ kind: 'unlinked', peer, by, error: errorData(lost) });
+      for (const [name, part] of this.#parts) {
+        if (part.held === undefined || ![...part.is.placement.values()].includes(peer)) continue;
+        const [task] = [...part.is.placement].find(([, host]) => host === this.#options.number)!;
+        part.ledger.broken();
+        part.held.push({ kind: 'report', part: name, task, report: 'failed', args: [errorData(new TaskFailure('restart', lost))] });
+      }
     });
   }
 
+  /** From another host, for a task here. It may come before the leader has told that task to begin. */
+  #passOn({ part: name, task, mail }: PeerMail): void {
+    const part = this.#parts.get(name);
+    if (part === undefined) return;
+    if (part.ledger.began(task)) part.local.tell(task, mail);
+    else part.early.set(task, [...(part.early.get(task) ?? []), mail]);
+  }
+
   #tell(mail: HostMail): void {
-    this.#leader.tell(mail);
+    this.#leader?.tell(mail);
+  }
+
+  /** H7. Of what the ledger knows, or what is nothing without the leader that asked for it, nothing is held. */
+  #say(part: Part, mail: HostMail & { kind: 'report' | 'stopped' | 'letter' }): void {
+    if (part.held === undefined) this.#tell(mail);
+    else if (mail.kind !== 'report' || mail.report === 'failed' || mail.report === 'stopped') part.held.push(mail);
   }
 
   #answer({ ask, what }: LeaderMail & { kind: 'ask' }): void {
@@ -164,11 +268,20 @@ export class Host {
       case 'start':
         this.#context.self.tell({ fn: () => this.#start(name, part) });
         break;
+      case 'resume':
+        this.#resume(name, part);
+        break;
       case 'mail':
         if (mail.mail.kind === 'complete') part.lastCheckpoint = mail.mail.id;
+        part.ledger.told(mail.task, mail.mail);
         part.local.tell(mail.task, mail.mail);
+        if (mail.mail.kind === 'go') {
+          for (const early of part.early.get(mail.task) ?? []) part.local.tell(mail.task, early);
+          part.early.delete(mail.task);
+        }
         break;
       case 'stop':
+        part.ledger.broken();
         this.#context.self.tell({ fn: () => (part.ref === undefined ? this.#tell({ kind: 'stopped', part: name }) : this.#context.stop(part.ref)) });
         break;
       case 'close':
@@ -219,7 +332,7 @@ export class Host {
         metadata: request.metadata,
         usedIds: request.usedIds,
         lastCheckpoint: () => part.current?.lastCheckpoint,
-        reports: (task) => this.#reports(name, task),
+        reports: (task) => this.#reports(name, task, () => part.current!),
         onDeadLetter: (letter) => this.#letter(name, letter),
         elsewhere: {
           here: (vertex, subtask) => hostOf(vertex, subtask) === number,
@@ -240,10 +353,25 @@ export class Host {
             ends.push(end);
             return end.channel;
           },
-          tell: (task, mail) => this.#tell({ kind: 'forward', part: name, task, mail }),
+          // Of a link that is gone the leader hears, and restarts both.
+          tell: (task, mail) => this.#peers.get(request.placement.get(task)!)?.channels.tell({ part: name, task, mail } satisfies PeerMail),
         },
       });
-      part.current = { local, ends, lastCheckpoint: request.lastCheckpoint, ref: undefined, over: undefined };
+      const { lineage, planHash, parallelism, maxParallelism, placement } = request;
+      part.current = {
+        is: { name, region, attempt, lineage, planHash, parallelism, maxParallelism, placement },
+        local,
+        ends,
+        ledger: new PartLedger(
+          name,
+          [...placement].flatMap(([task, host]) => (host === number ? [task] : [])),
+        ),
+        held: this.#alone ? [] : undefined,
+        early: new Map(),
+        lastCheckpoint: request.lastCheckpoint,
+        ref: undefined,
+        over: undefined,
+      };
       this.#parts.set(name, part.current);
       this.#tell({ kind: 'opened', part: name });
     } catch (error) {
@@ -265,25 +393,34 @@ export class Host {
   #stopped(ref: ActorRef<never>): void {
     const { name, part, over } = this.#running.get(ref)!;
     this.#running.delete(ref);
-    if (this.#parts.get(name) === part) this.#tell({ kind: 'stopped', part: name });
+    part.ledger.broken();
+    if (this.#parts.get(name) === part) this.#say(part, { kind: 'stopped', part: name });
     over();
   }
 
   /** H6. */
-  #letter(part: string, letter: DeadLetter): void {
+  #letter(name: string, letter: DeadLetter): void {
+    const part = this.#parts.get(name);
+    if (part?.held !== undefined) {
+      if (part.held.length >= LETTERS_MAX) this.end();
+      this.#say(part, { kind: 'letter', part: name, letter });
+      return;
+    }
     try {
-      this.#tell({ kind: 'letter', part, letter });
+      this.#tell({ kind: 'letter', part: name, letter });
     } catch (error) {
       this.#log.warn({ uid: letter.uid, error: messageOf(error) }, 'The record of a dead letter cannot be sent to the leader; it is described there.');
-      this.#tell({ kind: 'letter', part, letter: { ...letter, record: described(letter.record) } });
+      this.#tell({ kind: 'letter', part: name, letter: { ...letter, record: described(letter.record) } });
     }
   }
 
-  #reports(part: string, task: string): Omit<TaskReports, 'deadLetter'> {
+  #reports(name: string, task: string, part: () => Part): Omit<TaskReports, 'deadLetter'> {
     const report =
-      (name: ReportName) =>
-      (...args: readonly unknown[]): void =>
-        this.#tell({ kind: 'report', part, task, report: name, args });
+      (report: ReportName) =>
+      (...args: readonly unknown[]): void => {
+        part().ledger.said(task, report, args);
+        this.#say(part(), { kind: 'report', part: name, task, report, args });
+      };
     const failing =
       (name: ReportName) =>
       (...args: readonly unknown[]): void =>
@@ -350,9 +487,17 @@ export class Host {
     return { debug: say('debug'), info: say('info'), warn: say('warn'), error: say('error'), child: (more) => this.#logger({ ...fields, ...more }) };
   }
 
+  /** Whether it has a leader or not. */
+  end(): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    void this.#end();
+  }
+
   /** H3. Tasks end first: what is done in order may wait for them. */
   async #end(): Promise<void> {
     this.#alone = true;
+    this.#options.io.clock.clearTimeout(this.#until);
     await this.#system.stop();
     for (const { over } of this.#running.values()) over();
     await this.#order;
@@ -363,5 +508,6 @@ export class Host {
     );
     this.#parts.clear();
     await Promise.all([...closing, ...this.#closing]);
+    this.#over();
   }
 }

@@ -410,9 +410,11 @@ export class LedJob {
       try {
         // A start of ours that has failed is not over; it may have been cancelled since.
         const over = looked ? await this.#cancelledBefore() : await this.#overBefore();
-        if (over !== undefined) return over;
-        const lost = looked ? undefined : await this.#tooManyLost();
-        if (lost !== undefined) return lost;
+        const lost = over !== undefined || looked ? undefined : await this.#tooManyLost();
+        if (over !== undefined || lost !== undefined) {
+          await this.#endsStanding();
+          return over ?? lost;
+        }
         looked = true;
         // With checkpoints it is said when the lineage begins.
         if (typeof offered.options.checkpoints !== 'object' && !this.#planned) {
@@ -473,6 +475,13 @@ export class LedJob {
       this.#waiting.add(look);
       if (this.#left.signal.aborted) over();
     });
+  }
+
+  /** What an older leader has left running is nobody's any more. */
+  async #endsStanding(): Promise<void> {
+    const hosts = this.#options.hosts();
+    await hosts?.settle?.(new Set());
+    await hosts?.close();
   }
 
   /** D3. */

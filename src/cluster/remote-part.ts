@@ -37,6 +37,7 @@ export class RemotePart implements RegionPart {
   readonly #request: PartRequest;
   readonly #number: number;
   readonly #options: PartOptions;
+  readonly #isRunning: boolean;
   readonly #waiting = new Map<Awaited, { resolve(): void; reject(error: Error): void }>();
   #ended: (() => void) | undefined;
   #over = false;
@@ -44,12 +45,14 @@ export class RemotePart implements RegionPart {
   /** P3. */
   #broken: MillraceError | undefined;
 
-  constructor(host: PartHost, number: number, request: PartRequest, options: PartOptions) {
+  /** `isRunning`: it was opened and started by a leader that is gone, and is resumed. */
+  constructor(host: PartHost, number: number, request: PartRequest, options: PartOptions, { isRunning = false }: { readonly isRunning?: boolean } = {}) {
     this.name = `${request.region}/${request.attempt}`;
     this.#host = host;
     this.#number = number;
     this.#request = request;
     this.#options = options;
+    this.#isRunning = isRunning;
   }
 
   /** Rejects where it cannot be. */
@@ -71,7 +74,7 @@ export class RemotePart implements RegionPart {
     const start = defineActor<'ended'>((context) => {
       // P2. Its task has said why, as far as it could.
       this.#ended = () => context.self.tell('ended');
-      this.#host.tell({ kind: 'start', part: this.name });
+      if (!this.#isRunning) this.#host.tell({ kind: 'start', part: this.name });
       if (this.#broken !== undefined) this.#tellFailure(this.#broken);
       if (this.#lost !== undefined) this.#ended();
       return {
@@ -82,6 +85,11 @@ export class RemotePart implements RegionPart {
       };
     });
     return [{ id: this.#host.name, start: start as Behaviour<never> }];
+  }
+
+  /** Its tasks speak to this leader from now on. */
+  resume(): void {
+    this.#host.tell({ kind: 'resume', part: this.name });
   }
 
   async #stop(): Promise<void> {
@@ -129,7 +137,7 @@ export class RemotePart implements RegionPart {
   }
 
   /** What its host says of it. */
-  heard(mail: Exclude<HostMail, { kind: 'answer' | 'shown' | 'log' | 'forward' | 'unlinked' }>): void {
+  heard(mail: Exclude<HostMail, { kind: 'answer' | 'shown' | 'log' | 'unlinked' }>): void {
     switch (mail.kind) {
       case 'opened':
         this.#settle('opened');

@@ -21,6 +21,7 @@ import { errorOf } from './host-mail.ts';
 import { placeTasks } from './placement.ts';
 import { openParts, partRequest } from './remote-parts.ts';
 import { stalledThread } from './stalled.ts';
+import type { ThreadAnswer, ThreadAsk } from './thread-mail.ts';
 import { threadLink } from './transport/thread-link.ts';
 
 /** A thread whose event loop gives no turn for so long is taken for an endless loop. */
@@ -125,9 +126,6 @@ export class Threads implements Hosts {
     const worker = new Worker(entry, { name, argv: process.argv.slice(2), workerData: { ...data, number, leader: port2 }, transferList: [port2] });
     const host = new HostLink(name, threadLink(port1, { peer: name }), {
       log,
-      forward: (part, { task, mail }) => {
-        for (const thread of this.#threads) if (thread?.host.part(part)?.tell(task, mail) === true) return;
-      },
       unlinked: ({ peer, by, error }) => void this.#unlinked(thread, this.#threads[peer], by, errorOf(error)),
     });
     const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
@@ -197,8 +195,8 @@ export class Threads implements Hosts {
 }
 
 async function joins({ worker, ended }: Thread, peer: number, port: MessagePort, by: number): Promise<void> {
-  const joined = said(worker, (message) => typeof message === 'object' && message !== null && (message as { joined?: number }).joined === peer);
-  worker.postMessage({ peer, port, by, within: true }, [port]);
+  const joined = said(worker, (message) => (message as Partial<ThreadAnswer>).ask === by);
+  worker.postMessage({ kind: 'join', peer, port, by, within: true, ask: by } satisfies ThreadAsk, [port]);
   await Promise.race([joined, ended]);
 }
 

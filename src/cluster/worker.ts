@@ -4,9 +4,9 @@
 // them (workers.ts). What is said of hosts is its own (worker-mail.ts); any other mail is given to `heard`.
 //
 // Invariants:
-//  K1  What an older epoch than the newest one known asks for is refused; a newer one ends the hosts of the older leader. (A leader that takes over what still runs would
-//      be asked here first; that is not built yet, and every region restarts.)
-//  K2  A host ends with the connection to its leader (host.ts, H3).
+//  K1  What an older epoch than the newest one known asks for is refused. When a newer one is heard of, the hosts of the older leader go on without it, until the new one says
+//      which it goes on with (standing.ts); when it begins anything of the job, or after `aloneMs`, the others end.
+//  K2  A host whose leader lets go of it ends; one that has lost the connection to it goes on as in K1, until that leader is connected again: then it has given it up (host.ts, H3).
 //  K3  Who draws the number of a part of a connection: at the side that dialed odd ones, at the other one even ones. So none is used twice, whoever led when.
 //  K4  Whoever asks is answered, or told in a bounded time that there was no answer.
 //  K5  LINK_LOST says that two workers have no connection, or have lost it. One that is connected and does not answer in time is busy: it is not taken for unreachable.
@@ -24,12 +24,13 @@ import type { SnapshotStorage } from '../runtime/snapshot.ts';
 import { errorData, errorOf } from './host-mail.ts';
 import { MemberList } from './member-list.ts';
 import { Mesh } from './mesh.ts';
+import type { StandingHost } from './standing.ts';
 import type { TlsOptions } from './transport/certificates.ts';
 import { type Connection, Connections } from './transport/connections.ts';
 import { type Link, linkLost } from './transport/link.ts';
 import { localLinks } from './transport/local-link.ts';
 import { hostHere, hostInThread, type WorkerHost } from './worker-host.ts';
-import { type HostName, isWorkerMail, keyOf, type WorkerAsk, type WorkerMail } from './worker-mail.ts';
+import { type HostName, isWorkerMail, type JobName, keyOf, type Settled, type WorkerAnswers, type WorkerAsk, type WorkerMail } from './worker-mail.ts';
 import type { Client } from './zookeeper/client.ts';
 import { deposed } from './zookeeper/election.ts';
 import { join, type Member, type MemberDoor, type Membership } from './zookeeper/membership.ts';
@@ -78,6 +79,8 @@ export interface WorkerOptions {
   readonly deadAfter?: number | undefined;
   /** Milliseconds without a turn of its event loop after which a host's thread is taken for an endless loop; default 30,000. */
   readonly stallMs?: number | undefined;
+  /** Milliseconds that a host goes on without a leader; default: two sessions with ZooKeeper and 5,000, in which another one is elected and has asked. */
+  readonly aloneMs?: number | undefined;
 }
 
 /** A host that was begun, as the leader holds it. */
@@ -99,18 +102,23 @@ const CONNECTED_MS = 1500;
 const PART_MS = 3000;
 const TELL_MS = 10_000;
 const END_MS = 10_000;
+/** How long a host may take to say what goes on there. */
+const STANDING_MS = 2000;
 /** Between signs of life, and how many of them are missed by one who is dead. */
 const HEARTBEAT_MS = 1000;
 const BEATS = 10;
 
 interface Held {
-  readonly name: HostName;
+  name: HostName;
   readonly host: WorkerHost;
+  /** The worker that leads it. */
+  leader: string;
+  failed: (error: MillraceError) => void;
 }
 
 interface Asked {
   readonly worker: string;
-  readonly resolve: () => void;
+  readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -174,7 +182,12 @@ export class Worker {
       deadAfter,
       log: this.#log,
       mail: (worker, message) => this.#receive(worker, message),
-      connected: (connection) => this.#mesh.established(connection),
+      connected: (connection) => {
+        // K2.
+        for (const held of this.#hosts.values())
+          if (held.leader === connection.worker && held.name.epoch === this.epoch) void held.host.leader.closed.then(() => held.host.end());
+        this.#mesh.established(connection);
+      },
     });
     this.#mesh = new Mesh({ id: this.id, connections: this.connections, log: this.#log, changed: () => this.#tellChanged() });
   }
@@ -270,7 +283,7 @@ export class Worker {
   leads(epoch: number): void {
     if (epoch <= this.#epoch) return;
     this.#epoch = epoch;
-    for (const { name, host } of this.#hosts.values()) if (name.epoch < epoch) host.leader.close();
+    for (const { name, host } of this.#hosts.values()) if (name.epoch < epoch) host.leader.close(deposed(name.epoch));
   }
 
   /** Where mail to `heard` of that other worker goes, and when it is lost. @throws LINK_LOST where it is not connected in time */
@@ -307,14 +320,6 @@ export class Worker {
   async beginHost(worker: string, name: HostName): Promise<BegunHost> {
     this.leads(name.epoch);
     const key = keyOf(name);
-    const begun = (link: Link, ended: Promise<unknown>): BegunHost => {
-      let known: Error | undefined;
-      void link.closed.then(() => {
-        known = this.#causes.get(key);
-        this.#causes.delete(key);
-      });
-      return { link, ended, cause: () => known ?? this.#causes.get(key) };
-    };
     if (worker === this.id) {
       const [ours, theirs] = localLinks(this.id, this.id);
       let isLate = false;
@@ -324,8 +329,8 @@ export class Worker {
         ours.close();
       }, BEGIN_MS);
       try {
-        const { ended } = await this.#begin(name, theirs, (error) => this.#causes.set(key, error));
-        return begun(ours, ended);
+        const { ended } = await this.#begin(name, theirs, this.id, (error) => this.#causes.set(key, error));
+        return this.#begun(name, ours, ended);
       } catch (error) {
         ours.close();
         throw isLate ? notBegun(name, error) : error;
@@ -343,7 +348,59 @@ export class Worker {
       throw error;
     }
     this.#causes.set(key, undefined);
-    return begun(link, link.closed);
+    return this.#begun(name, link, link.closed);
+  }
+
+  #begun(name: HostName, link: Link, ended: Promise<unknown>): BegunHost {
+    const key = keyOf(name);
+    let known: Error | undefined;
+    void link.closed.then(() => {
+      known = this.#causes.get(key);
+      this.#causes.delete(key);
+    });
+    return { link, ended, cause: () => known ?? this.#causes.get(key) };
+  }
+
+  /** What goes on at that worker of a job whose leader is gone. @throws what prevents an answer */
+  async standing(worker: string, job: JobName, withinMs: number): Promise<readonly StandingHost[]> {
+    this.leads(job.epoch);
+    if (worker === this.id) return this.#standing(job);
+    return (await this.#ask(await this.#mesh.to(worker, withinMs), { kind: 'standing', ...job }, withinMs)) as WorkerAnswers['standing'];
+  }
+
+  /** Goes on with those hosts of that worker; any other one of older leaders of the job ends there. Those that do not go on are missing. @throws what prevents an answer */
+  async settle(worker: string, job: JobName, hosts: readonly Omit<Settled, 'part'>[]): Promise<ReadonlyMap<number, BegunHost>> {
+    const links = new Map<number, Link>();
+    let settled: readonly number[];
+    if (worker === this.id) {
+      const ends = new Map(hosts.map(({ host }) => [host, localLinks(this.id, this.id)]));
+      for (const [host, [ours]] of ends) links.set(host, ours);
+      const causes = (host: number) => (error: MillraceError) => void this.#causes.set(keyOf({ ...job, host }), error);
+      settled = await this.#settle(
+        job,
+        hosts.map((host) => ({ ...host, leader: ends.get(host.host)![1], worker, failed: causes(host.host) })),
+      );
+    } else {
+      const connection = await this.#mesh.to(worker, JOIN_MS);
+      const parts = hosts.map((host) => ({ ...host, part: this.#draw(connection) }));
+      for (const { host, part } of parts) links.set(host, connection.part(part));
+      try {
+        settled = (await this.#ask(connection, { kind: 'settle', ...job, settled: parts }, END_MS * 1.5)) as WorkerAnswers['settle'];
+      } catch (error) {
+        for (const link of links.values()) link.close();
+        throw error;
+      }
+    }
+    for (const [host, link] of links) if (!settled.includes(host)) link.close();
+    return new Map(
+      settled.map((host) => {
+        const name = { ...job, host };
+        const link = links.get(host)!;
+        this.#causes.set(keyOf(name), undefined);
+        const mine = worker === this.id ? this.#hosts.get(keyOf(name))?.host.ended : undefined;
+        return [host, this.#begun(name, link, mine ?? link.closed)];
+      }),
+    );
   }
 
   /** Two hosts, on the same worker or on two, share channels from now on; `link` is told of where they are lost. @throws what prevents it */
@@ -362,7 +419,7 @@ export class Worker {
 
   /** A host of which nothing is heard any more. */
   endHost(worker: string, name: HostName): void {
-    if (worker === this.id) this.#end(name);
+    if (worker === this.id) this.#endHost(name);
     else this.#mesh.standing(worker)?.channels.tell({ of: 'hosts', kind: 'end', ...name } satisfies WorkerMail);
   }
 
@@ -379,60 +436,76 @@ export class Worker {
       const asked = this.#asked.get(message.ask);
       if (asked?.worker !== worker) return;
       this.#asked.delete(message.ask);
-      if (message.error === undefined) asked.resolve();
+      if (message.error === undefined) asked.resolve(message.value);
       else asked.reject(errorOf(message.error));
     } else if (message.kind === 'end') {
-      if (message.epoch >= this.epoch) this.#end(message);
+      if (message.epoch >= this.epoch) this.#endHost(message);
     } else if (message.kind === 'failed') {
       const key = keyOf(message);
       // Of one that nobody here has begun, or that has ended, nothing is kept.
       if (this.#causes.has(key)) this.#causes.set(key, errorOf(message.error));
     } else {
-      const answer = (error?: unknown): void =>
+      const answer = (value: unknown, error?: unknown): void =>
         connection.channels.tell({
           of: 'hosts',
           kind: 'answer',
           ask: message.ask,
-          ...(error === undefined ? {} : { error: errorData(error) }),
+          ...(error === undefined ? { value } : { error: errorData(error) }),
         } satisfies WorkerMail);
       this.#do(message, connection).then(
-        () => answer(),
+        (value) => answer(value),
         (error: unknown) => {
-          this.#log.warn({ job: message.job, host: message.host, error: messageOf(error) }, `What the leader wanted was not done: ${message.kind}.`);
-          answer(error);
+          this.#log.warn({ job: message.job, error: messageOf(error) }, `What the leader wanted was not done: ${message.kind}.`);
+          answer(undefined, error);
         },
       );
     }
   }
 
-  async #do(mail: WorkerAsk, connection: Connection): Promise<void> {
-    if (mail.kind === 'begin') {
-      const leader = connection.part(mail.part);
-      try {
-        const { job, epoch, host } = mail;
-        await this.#begin(mail, leader, (error) =>
-          connection.channels.tell({ of: 'hosts', kind: 'failed', job, epoch, host, error: errorData(error) } satisfies WorkerMail),
-        );
-      } catch (error) {
-        leader.close();
-        throw error;
+  async #do(mail: WorkerAsk, connection: Connection): Promise<unknown> {
+    const { job, epoch } = mail;
+    const failed = (host: number) => (error: MillraceError) =>
+      connection.channels.tell({ of: 'hosts', kind: 'failed', job, epoch, host, error: errorData(error) } satisfies WorkerMail);
+    switch (mail.kind) {
+      case 'begin': {
+        const leader = connection.part(mail.part);
+        try {
+          await this.#begin(mail, leader, connection.worker, failed(mail.host));
+        } catch (error) {
+          leader.close();
+          throw error;
+        }
+        return undefined;
       }
-    } else if (mail.kind === 'join') await this.#join(mail);
-    else await joined(connection.part(mail.part), (link) => this.#held(mail).join(mail.peer, link, mail.link));
+      case 'join':
+        return this.#join(mail);
+      case 'part':
+        return joined(connection.part(mail.part), (link) => this.#held(mail).join(mail.peer, link, mail.link));
+      case 'standing':
+        return this.#standing(mail);
+      case 'settle': {
+        const { worker } = connection;
+        const adoptions = mail.settled.map((each) => ({ ...each, leader: connection.part(each.part), worker, failed: failed(each.host) }));
+        return this.#settle(mail, adoptions);
+      }
+    }
   }
 
-  async #begin(name: HostName, leader: Link, failed: (error: MillraceError) => void): Promise<WorkerHost> {
+  async #begin(name: HostName, leader: Link, by: string, failed: (error: MillraceError) => void): Promise<WorkerHost> {
     this.#refuseOld(name);
+    await this.#endOld(name.job, name.epoch);
     const { job: jobName, host: number } = name;
     const job = this.#jobs.get(jobName);
     if (job === undefined || this.#ended.signal.aborted)
       throw new MillraceError('HOST_LOST', `The worker ${this.member.address} does not run the job '${jobName}'${job === undefined ? '' : ' any more'}.`);
-    const { threads, operators, io, stallMs } = this.#options;
+    const { threads, operators, io, client, stallMs, aloneMs = client.sessionTimeoutMs * 2 + 5000 } = this.#options;
     const { definition, backend, storage, data } = job;
+    const held: Omit<Held, 'host'> = { name, leader: by, failed };
+    const told = (error: MillraceError): void => held.failed(error);
     const beginning =
       threads === undefined || threads.count === 0
-        ? Promise.resolve(hostHere({ job: definition, operators, number, backend, storage, io, leader, log: this.#log }))
-        : hostInThread({ number, entry: threads.entry, data: data!, leader, log: this.#log, stallMs, failed });
+        ? Promise.resolve(hostHere({ job: definition, operators, number, backend, storage, io, leader, aloneMs, log: this.#log }))
+        : hostInThread({ number, entry: threads.entry, data: data!, leader, aloneMs, log: this.#log, stallMs, failed: told });
     this.#beginning.set(beginning, leader);
     let host: WorkerHost;
     try {
@@ -440,14 +513,15 @@ export class Worker {
     } finally {
       this.#beginning.delete(beginning);
     }
-    const key = keyOf(name);
-    this.#hosts.set(key, { name, host });
+    const begun = Object.assign(held, { host });
+    this.#hosts.set(keyOf(name), begun);
     void host.ended.then(() => {
+      const key = keyOf(begun.name);
       if (this.#hosts.get(key)?.host === host) this.#hosts.delete(key);
     });
     // While its module was loaded another leader may have been elected, or this worker have been told to leave.
     if (name.epoch < this.epoch || this.#ended.signal.aborted) {
-      leader.close();
+      host.end();
       this.#refuseOld(name);
     }
     return host;
@@ -471,8 +545,66 @@ export class Worker {
     });
   }
 
-  #end(name: HostName): void {
-    this.#hosts.get(keyOf(name))?.host.leader.close();
+  #endHost(name: HostName): void {
+    this.#hosts.get(keyOf(name))?.host.end();
+  }
+
+  #of(job: string): Held[] {
+    return [...this.#hosts.values()].filter(({ name }) => name.job === job);
+  }
+
+  /** K1: its hosts of older leaders, as far as they answer. */
+  async #standing({ job, epoch }: JobName): Promise<StandingHost[]> {
+    this.#refuseOld({ job, epoch });
+    const standing = await Promise.all(
+      this.#of(job)
+        .filter(({ name }) => name.epoch < epoch)
+        .map(async ({ name, host }) => {
+          const found = await withinTime(host.standing(), STANDING_MS).catch((error) => {
+            this.#log.warn({ job, host: name.host, error: messageOf(error) }, 'What goes on in a host is not known: it is begun anew.');
+            return undefined;
+          });
+          return found === undefined ? [] : [{ ...found, host: name.host, epoch: name.epoch }];
+        }),
+    );
+    return standing.flat();
+  }
+
+  /** K1: numbers of those that are that leader's now. */
+  async #settle({ job, epoch }: JobName, settled: readonly Adoption[]): Promise<number[]> {
+    this.#refuseOld({ job, epoch });
+    const adopted: number[] = [];
+    const adopt = async ({ host: number, epoch: was, parts, leader, worker, failed }: Adoption): Promise<void> => {
+      const held = this.#hosts.get(keyOf({ job, epoch: was, host: number }));
+      try {
+        if (held === undefined) throw new MillraceError('HOST_LOST', `The worker ${this.member.address} has no host ${number} of the job '${job}' any more.`);
+        await withinTime(held.host.adopt(leader, parts), STANDING_MS);
+      } catch (error) {
+        this.#log.warn({ job, host: number, error: messageOf(error) }, 'A host does not go on under another leader: what ran there is begun anew.');
+        leader.close();
+        return;
+      }
+      this.#hosts.delete(keyOf(held.name));
+      held.name = { job, epoch, host: number };
+      held.leader = worker;
+      held.failed = failed;
+      this.#hosts.set(keyOf(held.name), held);
+      adopted.push(number);
+    };
+    await Promise.all(settled.map(adopt));
+    await this.#endOld(job, epoch);
+    // Meanwhile another leader may have been elected.
+    this.#refuseOld({ job, epoch });
+    return adopted;
+  }
+
+  /** K1, K2: those of a job that have no leader any more; what they hold is free, or not for a long time. */
+  async #endOld(job: string, epoch: number): Promise<void> {
+    const old = this.#of(job).filter(({ name }) => name.epoch < epoch);
+    for (const { host } of old) host.end();
+    await withinTime(Promise.all(old.map(({ host }) => host.ended)), END_MS).catch(() =>
+      this.#log.warn({ job }, 'A host of an older leader has not ended yet.'),
+    );
   }
 
   #held(name: HostName): WorkerHost {
@@ -483,13 +615,13 @@ export class Worker {
   }
 
   /** K1. */
-  #refuseOld({ epoch }: HostName): void {
+  #refuseOld({ epoch }: JobName): void {
     this.leads(epoch);
     if (epoch < this.epoch) throw deposed(epoch);
   }
 
   /** K4. */
-  #ask(connection: Connection, mail: DistributiveOmit<WorkerAsk, 'of' | 'ask'>, withinMs: number): Promise<void> {
+  #ask(connection: Connection, mail: DistributiveOmit<WorkerAsk, 'of' | 'ask'>, withinMs: number): Promise<unknown> {
     const { worker } = connection;
     this.#asks += 1;
     const ask = this.#asks;
@@ -503,14 +635,14 @@ export class Worker {
         reject(asError(error));
       };
       const late = setTimeout(
-        () => failed(mail.kind === 'begin' ? linkLost(worker, `it has not answered for ${withinMs} ms`) : busy(worker, withinMs)),
+        () => failed(mail.kind === 'join' || mail.kind === 'part' ? busy(worker, withinMs) : linkLost(worker, `it has not answered for ${withinMs} ms`)),
         withinMs,
       );
       this.#asked.set(ask, {
         worker,
-        resolve: () => {
+        resolve: (value) => {
           over();
-          resolve();
+          resolve(value);
         },
         reject: failed,
       });
@@ -543,7 +675,7 @@ export class Worker {
     for (const leader of this.#beginning.values()) leader.close();
     await Promise.allSettled(this.#beginning.keys());
     const hosts = [...this.#hosts.values()];
-    for (const { host } of hosts) host.leader.close();
+    for (const { host } of hosts) host.end();
     let late: NodeJS.Timeout | undefined;
     await Promise.race([
       Promise.all(hosts.map(({ host }) => host.ended)),
@@ -554,6 +686,28 @@ export class Worker {
     clearTimeout(late);
     this.#mesh.close();
     await this.connections.close();
+  }
+}
+
+/** A host that another leader goes on with, and its end of the link to that. */
+interface Adoption extends Omit<Settled, 'part'> {
+  readonly leader: Link;
+  readonly worker: string;
+  readonly failed: (error: MillraceError) => void;
+}
+
+/** Rejects where it has not settled by then; what comes later is nobody's. */
+async function withinTime<T>(work: Promise<T>, ms: number): Promise<T> {
+  let late: NodeJS.Timeout | undefined;
+  try {
+    return await Promise.race([
+      work,
+      new Promise<never>((_, reject) => {
+        late = setTimeout(() => reject(new MillraceError('HOST_LOST', `There was no answer within ${ms} ms.`)), ms);
+      }),
+    ]);
+  } finally {
+    clearTimeout(late);
   }
 }
 

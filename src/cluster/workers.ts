@@ -12,23 +12,27 @@
 //  W5  A host that gives no answer for STALL_MS is taken for an endless loop and is ended.
 //  W6  A member that is gone, or cannot be reached, is nobody's fault (restarts.ts, R1), and counts as a process that is lost (losses.ts). A thread that its worker says
 //      has failed, or that hangs, is the program's.
+//  W7  What still runs of a leader that is gone is asked for once, before anything of the job is begun, of every member that is connected or soon is; one that does not answer
+//      has nothing. What is gone on with is held as if it had been begun here (standing.ts).
 
 import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
-import type { Hosts } from '../execution/region.ts';
+import type { Hosts, StandingQuestion, StandingRegion } from '../execution/region.ts';
 import type { PartOptions, RegionPart } from '../execution/region-part.ts';
 import { type PlannedTask, tasksOfRegion } from '../execution/region-tasks.ts';
 import type { Logger } from '../graph/context.ts';
 import type { Io } from '../runtime/io.ts';
 import { HostLink } from './host-link.ts';
 import { errorOf } from './host-mail.ts';
+import { RemotePart } from './remote-part.ts';
 import { openParts, partRequest } from './remote-parts.ts';
+import { type KeptRegion, type Reported, regionsKept, type StandingHost } from './standing.ts';
 import type { BegunHost, Worker } from './worker.ts';
 import { placeOnWorkers, type Room, type Spot, slotsOf, widthOf, withoutConflicts } from './worker-placement.ts';
 import type { Member } from './zookeeper/membership.ts';
 
 export interface WorkersOptions {
   /** The leader's own. */
-  readonly worker: Pick<Worker, 'id' | 'members' | 'reaches' | 'changed' | 'beginHost' | 'joinHosts' | 'endHost'>;
+  readonly worker: Pick<Worker, 'id' | 'members' | 'reaches' | 'changed' | 'beginHost' | 'joinHosts' | 'endHost' | 'standing' | 'settle'>;
   readonly job: string;
   /** Members with another one for this job get no tasks. */
   readonly planHash: string;
@@ -51,6 +55,8 @@ const BEAT_MS = 1000;
 const END_MS = 15_000;
 /** How often hosts are begun and joined for one attempt, where workers go meanwhile. */
 const TRIES = 3;
+/** How long a worker may take to say what goes on there (worker.ts waits for its hosts for less). */
+const STANDING_MS = 4000;
 
 interface Begun {
   readonly number: number;
@@ -89,6 +95,9 @@ export class Workers implements Hosts {
   readonly #closed = new AbortController();
   #gone: ((worker: string) => void) | undefined;
   #links = 0;
+  /** W7. */
+  #kept: ReadonlyMap<number, KeptRegion> = new Map();
+  #reported: readonly Reported[] = [];
   #beat: unknown;
   #watching: Promise<void> | undefined;
 
@@ -115,6 +124,107 @@ export class Workers implements Hosts {
     );
     for (const [task, { member }] of hosts) this.#last.set(task, member.id);
     return parts;
+  }
+
+  // ── from a leader that is gone ──
+
+  /** W7. */
+  async standing(question: StandingQuestion): Promise<ReadonlyMap<number, StandingRegion>> {
+    const { worker, job, epoch, log } = this.#options;
+    for (let grace = this.#graceLeft(); grace > 0; grace = this.#graceLeft()) await this.#change(grace);
+    const answers = await this.#unlessCeased(
+      Promise.all(
+        this.#rooms().map(async (room) => {
+          try {
+            return (await worker.standing(room.worker, { job, epoch }, STANDING_MS)).map((host) => ({ worker: room.worker, host }));
+          } catch (error) {
+            log.warn({ worker: room.worker, error: messageOf(error) }, 'What still runs at a worker is not known: it is begun anew.');
+            return [];
+          }
+        }),
+      ),
+    );
+    this.#reported = answers.flat();
+    this.#kept = regionsKept(this.#reported, question);
+    return this.#kept;
+  }
+
+  /** W7: goes on with those regions, and ends whatever else was reported. Gives those that do go on. */
+  async settle(regions: ReadonlySet<number>): Promise<ReadonlySet<number>> {
+    const { worker, job, epoch, log } = this.#options;
+    this.#kept = new Map([...this.#kept].filter(([region]) => regions.has(region)));
+    const partsAt = (at: string, { host, epoch: was }: StandingHost): string[] =>
+      [...this.#kept.values()].flatMap(({ hosts, part }) =>
+        hosts.some((each) => each.worker === at && each.host.host === host && each.host.epoch === was) ? [part] : [],
+      );
+    const workers = new Set([...this.#rooms(), ...this.#reported].map((each) => each.worker));
+    await this.#unlessCeased(
+      Promise.all(
+        [...workers].map(async (id) => {
+          const hosts = this.#reported.flatMap((each) => {
+            const parts = each.worker === id ? partsAt(id, each.host) : [];
+            return parts.length === 0 ? [] : [{ host: each.host.host, epoch: each.host.epoch, parts }];
+          });
+          try {
+            let index = 0;
+            for (const [number, begun] of await worker.settle(id, { job, epoch }, hosts)) {
+              const spot = { worker: id, index };
+              hostNumbers = Math.max(hostNumbers, number);
+              this.#at.set(spotKey(spot), Promise.resolve(this.#hold(spot, number, begun)));
+              index += 1;
+            }
+          } catch (error) {
+            log.warn({ worker: id, error: messageOf(error) }, 'What ran at a worker does not go on, and is begun anew.');
+          }
+        }),
+      ),
+    );
+    this.#keepPairs();
+    const isHeld = ({ hosts }: KeptRegion): boolean => hosts.every(({ host }) => this.#hosts.get(host.host)?.alive === true);
+    for (const [region, kept] of this.#kept) {
+      if (isHeld(kept)) continue;
+      for (const { host } of kept.hosts) this.#hosts.get(host.host)?.host.tell({ kind: 'close', part: kept.part });
+    }
+    this.#kept = new Map([...this.#kept].filter(([, kept]) => isHeld(kept)));
+    this.#reported = [];
+    if (this.#kept.size > 0) this.#watching ??= this.#watch();
+    return new Set(this.#kept.keys());
+  }
+
+  /** Hosts that were linked when they were reported are so still, or it is told. */
+  #keepPairs(): void {
+    const linked = new Map(this.#reported.map(({ host }) => [host.host, host.peers]));
+    for (const one of this.#hosts.keys()) {
+      for (const [other, by] of linked.get(one) ?? []) {
+        this.#links = Math.max(this.#links, by);
+        if (this.#hosts.has(other) && linked.get(other)?.get(one) === by) this.#pairs.set(pairKey(one, other), { by, done: Promise.resolve() });
+      }
+    }
+  }
+
+  /** The parts of a region that is gone on with, once. */
+  kept(options: PartOptions): readonly RegionPart[] {
+    const { hosts, placement } = this.#kept.get(options.number)!;
+    const request = partRequest(options, placement);
+    for (const { worker, host } of hosts) for (const [task, number] of placement) if (number === host.host) this.#last.set(task, worker);
+    return hosts.map(({ host }) => {
+      const held = this.#hosts.get(host.host);
+      if (held === undefined) throw new MillraceError('HOST_LOST', `Host ${host.host} of the job '${options.job}' was lost before it was gone on with.`);
+      const part = new RemotePart(held.host, host.host, request, options, { isRunning: true });
+      held.host.add(part);
+      return part;
+    });
+  }
+
+  /** This leader is none any more: hosts go on, for another one. */
+  letGo(cause: Error): void {
+    const error = cause instanceof MillraceError ? cause : new MillraceError('LEADER_DEPOSED', messageOf(cause));
+    for (const begun of this.#hosts.values()) {
+      begun.alive = false;
+      begun.host.letGo(error);
+    }
+    this.#hosts.clear();
+    this.#at.clear();
   }
 
   /** W6. What a task has seen of it comes as an error of its own, from where it ran. */
@@ -295,7 +405,7 @@ export class Workers implements Hosts {
     const key = spotKey(spot);
     let begun = this.#at.get(key);
     if (begun === undefined) {
-      begun = this.#begin(spot, key);
+      begun = this.#begin(spot);
       this.#at.set(key, begun);
       const mine = begun;
       begun.catch(() => {
@@ -305,8 +415,9 @@ export class Workers implements Hosts {
     return begun;
   }
 
-  async #begin({ worker: id, index }: Spot, key: string): Promise<Begun> {
-    const { worker, job, epoch, log } = this.#options;
+  async #begin(spot: Spot): Promise<Begun> {
+    const { worker: id } = spot;
+    const { worker, job, epoch } = this.#options;
     const member = worker.members().find((each) => each.id === id);
     if (member === undefined) {
       const error = new MillraceError('HOST_LOST', `The worker ${id} is no member any more.`);
@@ -315,24 +426,29 @@ export class Workers implements Hosts {
     }
     hostNumbers += 1;
     const number = hostNumbers;
-    const { link, ended, cause }: BegunHost = await worker.beginHost(id, { job, epoch, host: number });
+    const begun = this.#hold(spot, number, await worker.beginHost(id, { job, epoch, host: number }), member);
+    if (!begun.alive) throw this.#goneMember(member);
+    return begun;
+  }
+
+  #hold({ worker: id, index }: Spot, number: number, { link, ended, cause }: BegunHost, known?: Member): Begun {
+    const { worker, log } = this.#options;
+    const key = spotKey({ worker: id, index });
+    const listed = worker.members().find((each) => each.id === id);
+    const member = known ?? listed ?? { id, address: id, slots: 0, version: '', plans: {} };
     const host = new HostLink(`worker-${id.slice(0, 8)}-${index}`, link, {
       log,
-      forward: (part, { task, mail }) => {
-        for (const { host: each } of this.#hosts.values()) if (each.part(part)?.tell(task, mail) === true) return;
-      },
       unlinked: ({ peer, by, error }) => this.#unlinked(number, peer, by, errorOf(error)),
     });
     const begun: Begun = { number, member, index, host, ended, alive: true };
     this.#hosts.set(number, begun);
     void link.closed.then((error) => {
-      const known = cause();
-      this.#lose(begun, key, known === undefined ? this.#lossOf(member, error) : lostHost(member, known), known === undefined);
+      const why = cause();
+      this.#lose(begun, key, why === undefined ? this.#lossOf(member, error) : lostHost(member, why), why === undefined);
     });
     // Meanwhile the job may have ended, or the member have gone.
     if (this.#closing.signal.aborted) link.close();
-    if (!worker.members().some((each) => each.id === id)) this.#lose(begun, key, this.#goneMember(member), true);
-    if (!begun.alive) throw this.#goneMember(member);
+    if (listed === undefined) this.#lose(begun, key, this.#goneMember(member), true);
     return begun;
   }
 

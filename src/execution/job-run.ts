@@ -11,6 +11,7 @@
 //  J2  Every failure ends in exactly one of: a restart, the end of the job with a JobError, the end by policy `stop`.
 //  J3  Nothing of an ended run keeps the process alive.
 //  J4  A run that is abandoned writes nothing any more: no outcome, no checkpoint, no removal. Another leader goes on from what is registered (protocols 17).
+//  J5  Where it takes over from another leader it goes on with regions that run, before it opens the others: none of these is fallen back, restarted or swept (protocols 17).
 
 import { randomBytes } from 'node:crypto';
 import { createActor } from 'xstate';
@@ -53,7 +54,7 @@ import { AlignmentGroups } from '../time/alignment-group.ts';
 import { type JobStep, jobLifecycle } from './lifecycle.ts';
 import { hopeless, type LossFacts, type LossRow, lossLimits, NO_LOSSES, rowNow, withLoss } from './losses.ts';
 import { MetricRegistry } from './metrics.ts';
-import { type Hosts, RegionAttempt } from './region.ts';
+import { type Hosts, RegionAttempt, type StandingRegion } from './region.ts';
 import { decideRestart, policyOf, type RestartPolicy } from './restarts.ts';
 import { bare, type Chosen, Snapshots } from './snapshots.ts';
 import { StateQueries } from './state-queries.ts';
@@ -271,6 +272,7 @@ export class JobRun {
       if (this.#abandoned !== undefined) throw this.#abandoned;
       this.#launch();
     } catch (error) {
+      await this.#internals.hosts?.close();
       await this.#snapshots?.close();
       this.#step('give up');
       this.#started.reject(error);
@@ -320,9 +322,21 @@ export class JobRun {
       throw registryBehind(this.#snapshots.files.folder, found.metadata);
     // What wrote the snapshot is fenced by a larger attempt, wherever it lies (protocols 5).
     const behind = typeof restore === 'object' ? await this.#snapshots.attemptBehind(restore.from) : 0;
-    this.#attempt = await registry.nextAttempt(Math.max(found.attempt, behind));
-    await this.#io.step('job.attempt');
     const stored = restore === 'latest' && outcome !== 'cancelled' ? await registry.lineage() : undefined;
+    // Without a question nothing is gone on with, and what there is ends.
+    const standing =
+      (await this.#internals.hosts?.standing?.({
+        graph: this.#graph,
+        lineage: stored ?? '',
+        begun: outcome === 'running' && stored !== undefined ? ((await registry.begunIn?.()) ?? new Map()) : new Map(),
+      })) ?? new Map<number, StandingRegion>();
+    const regions = [...Array(this.#graph.regions).keys()];
+    this.#attempt = await registry.nextAttempt(
+      Math.max(found.attempt, behind),
+      regions.filter((region) => !standing.has(region)),
+    );
+    await this.#io.step('job.attempt');
+    const newest = standing.size === 0 ? undefined : (await registry.checkpoints()).findLast(({ lineage }) => lineage === stored)?.id;
     // `latest` goes on with the lineage that it finds; a start without a snapshot, or from a named one, begins a new one (protocols 5).
     this.#lineage = stored ?? randomBytes(8).toString('hex');
     const chosen =
@@ -337,18 +351,35 @@ export class JobRun {
     // A start that is refused changes nothing: the next one finds the lineage as it was.
     if (chosen !== undefined) this.#check(chosen.metadata);
     this.#settleGroups(chosen?.metadata);
+    await this.#goOnWith(standing, newest === undefined || newest === chosen?.info.id);
     const origin = typeof restore === 'object' ? chosen!.info.path : stored === undefined ? undefined : await registry.origin();
     await registry.begin(this.#lineage, origin, chosen?.claimed);
     await this.#snapshots.release();
-    await this.#snapshots.sweep(this.#attempt);
+    await this.#snapshots.sweep(Math.min(this.#attempt, ...[...this.#standing.values()].map(({ attempt }) => attempt)));
     this.#chosen = chosen;
     this.#restoredFrom = chosen?.info;
-    if (chosen !== undefined)
+    if (this.#standing.size > 0)
+      this.#log.info(
+        { regions: [...this.#standing.keys()] },
+        `The job '${this.name}' goes on under another leader: ${this.#standing.size} of its regions keep running.`,
+      );
+    else if (chosen !== undefined)
       this.#log.info({ checkpoint: chosen.info.id, path: chosen.info.path }, `The job '${this.name}' resumes from checkpoint ${chosen.info.id}.`);
     return undefined;
   }
 
   #chosen: Chosen | undefined;
+  /** J5: by number, regions that this run has not opened. */
+  #standing = new Map<number, StandingRegion>();
+
+  /** J5. Not where the newest checkpoint cannot be used: those of before it are not theirs. */
+  async #goOnWith(standing: ReadonlyMap<number, StandingRegion>, isNewest: boolean): Promise<void> {
+    const fit = [...standing].filter(([, { maxParallelism }]) => isNewest && maxParallelism === this.#maxParallelism);
+    const kept = await this.#internals.hosts?.settle?.(new Set(fit.map(([region]) => region)));
+    this.#standing = new Map(fit.filter(([region]) => kept?.has(region) === true));
+    const anew = [...standing.keys()].filter((region) => !this.#standing.has(region));
+    if (anew.length > 0) this.#attempt = await this.#snapshots!.registry.nextAttempt(0, anew);
+  }
 
   #check(metadata: CheckpointMetadata): void {
     const { restore } = this.#options;
@@ -474,9 +505,11 @@ export class JobRun {
   }
 
   async #open(slot: RegionSlot, graph: Graph, chosen: Chosen | undefined): Promise<void> {
-    if (chosen !== undefined) this.#sayClock(chosen.metadata);
+    const standing = this.#standing.get(slot.number);
+    this.#standing.delete(slot.number);
+    if (chosen !== undefined && standing === undefined) this.#sayClock(chosen.metadata);
     const { checkpoints } = this.#options;
-    const wanted = this.#attempt;
+    const wanted = standing?.attempt ?? this.#attempt;
     slot.wanted = wanted;
     const attempt = await RegionAttempt.open({
       job: this.name,
@@ -496,6 +529,7 @@ export class JobRun {
       alignment: this.#alignment,
       loses: this.#internals.loses,
       hosts: this.#internals.hosts,
+      standing,
       room: this.#internals.room,
       metadata: chosen?.metadata,
       usedIds: { after: this.#snapshots?.registry.since, to: this.#coordinator!.usedId },
@@ -514,6 +548,7 @@ export class JobRun {
       slot.attempt = attempt;
       slot.ref = this.#context!.spawn(attempt.behaviour(), { name: `region-${slot.number}`, shutdown: 'infinity' });
       this.#context!.watch(slot.ref);
+      if (attempt.isOpen) this.#regionOpened();
     });
   }
 
@@ -550,7 +585,7 @@ export class JobRun {
     for (const slot of pending) {
       slot.running = true;
       this.#coordinatorRef!.tell({ kind: 'tasks', tasks: slot.attempt!.coordinated(), markers, restoredId: slot.attempt!.restoredId });
-      slot.attempt!.go();
+      slot.attempt!.go({ usedId: this.#coordinator!.usedId, completed: this.#coordinator!.completed?.id });
     }
     if (this.status === 'starting' || this.status === 'restarting') this.#step('opened');
     this.#started.resolve();
@@ -706,7 +741,7 @@ export class JobRun {
     const graph = this.#build();
     let chosen: Chosen | undefined;
     if (this.#snapshots !== undefined) {
-      this.#attempt = await this.#snapshots.registry.nextAttempt();
+      this.#attempt = await this.#snapshots.registry.nextAttempt(0, [slot.number]);
       chosen = await this.#snapshots.latest(graph, this.#attempt, this.#lineage);
       this.#coordinator!.wentBack(chosen?.info);
     } else this.#attempt += 1;
@@ -804,13 +839,15 @@ export class JobRun {
   async abandon(cause: unknown): Promise<void> {
     this.#abandoned ??= asMillrace(cause);
     // Before the launch the start itself sees it.
-    if (this.#system !== undefined) this.#ending ??= this.#leave(this.#abandoned);
+    if (this.#system !== undefined) this.#ending ??= this.#leave(this.#abandoned, !this.#rescaling);
     await this.#finished.promise.catch(() => {});
   }
 
-  async #leave(cause: MillraceError): Promise<void> {
+  /** `letsGo`: what runs elsewhere may go on under another leader. Sources that stand behind a last checkpoint do not. */
+  async #leave(cause: MillraceError, letsGo: boolean): Promise<void> {
     this.#forgetRestarts();
     try {
+      if (letsGo && isDeposed(cause)) this.#internals.hosts?.letGo?.(cause);
       this.#internals.hosts?.cease?.();
       await this.#system!.stop();
       await this.#reopening;

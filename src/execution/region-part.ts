@@ -75,6 +75,8 @@ export interface RegionPart {
   tell(task: string, mail: TaskMail): boolean;
   /** About the state of a task, as AskedTask.ask; undefined: it is of another part. */
   ask(task: string, question: StateQuestion): Promise<AnswerTo<StateQuestion> | undefined> | undefined;
+  /** Of one that ran under a leader that is gone: what its tasks have to say is said to this one from now on. */
+  resume?(): void;
   samples(): MetricSample[] | Promise<MetricSample[]>;
   /** What stands below its only child in another thread. */
   tree?(): Promise<readonly TreeNode[]>;

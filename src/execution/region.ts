@@ -4,6 +4,7 @@ import { type Behaviour, type Supervising, supervisor } from '../../actors/index
 import type { CoordinatedTask } from '../checkpoint/coordinator.ts';
 import { restoreVertex } from '../checkpoint/restore.ts';
 import type { MetricSample, TreeNode } from '../graph/job.ts';
+import type { Graph } from '../graph/plan.ts';
 import type { KnownSplits } from '../runtime/source-reader.ts';
 import type { Task } from '../runtime/task.ts';
 import type { TaskMail } from '../runtime/task-contract.ts';
@@ -11,9 +12,33 @@ import { LocalPart, type PartOptions, type RegionPart } from './region-part.ts';
 import { type PlannedTask, tasksOfRegion } from './region-tasks.ts';
 import type { AnswerTo, AskedTask, StateQuestion } from './state-questions.ts';
 
+/** Of a job that another leader ran: what a region must be to be gone on with. */
+export interface StandingQuestion {
+  readonly graph: Graph;
+  readonly lineage: string;
+  /** By region, the attempt that was begun last. */
+  readonly begun: ReadonlyMap<number, number>;
+}
+
+/** A region that goes on though its leader is gone. */
+export interface StandingRegion {
+  readonly attempt: number;
+  readonly maxParallelism: number;
+  /** By task: what its sinks found committed when it was opened. */
+  readonly markers: ReadonlyMap<string, number>;
+}
+
 /** Where tasks run that do not run in this thread. */
 export interface Hosts {
   parts(options: PartOptions): Promise<readonly RegionPart[]>;
+  /** By number, regions that could be gone on with. Asked for once, before anything is opened; where it is not there, there are none. */
+  standing?(question: StandingQuestion): Promise<ReadonlyMap<number, StandingRegion>>;
+  /** Behind that: of these, the ones that are gone on with. Whatever else there was ends. */
+  settle?(regions: ReadonlySet<number>): Promise<ReadonlySet<number>>;
+  /** As `parts`, of a region that is gone on with. */
+  kept?(options: PartOptions): readonly RegionPart[];
+  /** Another one leads, and may go on with what runs. */
+  letGo?(cause: Error): void;
   /** Whether that failure is the loss of a machine or of a network, for which no program is to blame. None is by default. */
   lost?(error: Error): boolean;
   /** Calls it with the id of each worker process that goes, for which no program is known to be to blame. Processes do not go by default. */
@@ -30,6 +55,8 @@ export interface RegionOptions extends PartOptions {
   /** Asked about each notice of a checkpoint's completion or abort: true where it gets lost. */
   readonly loses?: (() => boolean) | undefined;
   readonly hosts?: Hosts | undefined;
+  /** It is gone on with. */
+  readonly standing?: StandingRegion | undefined;
 }
 
 /** Longer than a task waits for its own calls to settle. */
@@ -52,19 +79,23 @@ export class RegionAttempt {
   readonly #restored: ReadonlyMap<string, KnownSplits>;
   readonly #loses: () => boolean;
   readonly #opened = new Set<string>();
+  readonly #isStanding: boolean;
 
   static async open(options: RegionOptions): Promise<RegionAttempt> {
+    if (options.standing !== undefined) return new RegionAttempt(options, options.hosts!.kept!(options));
     return new RegionAttempt(options, options.hosts === undefined ? [await LocalPart.open(options)] : await options.hosts.parts(options));
   }
 
   private constructor(options: RegionOptions, parts: readonly RegionPart[]) {
-    const { number, attempt, metadata, maxParallelism, loses, graph } = options;
+    const { number, attempt, metadata, maxParallelism, loses, graph, standing } = options;
+    this.#isStanding = standing !== undefined;
     this.number = number;
     this.attempt = attempt;
     this.restoredId = metadata?.id ?? 0;
     this.#planned = tasksOfRegion(graph, number);
     this.names = this.#planned.map(({ name }) => name);
     this.#parts = parts;
+    for (const [task, marker] of standing?.markers ?? []) this.opened(task, marker);
     this.tasks = parts.flatMap(({ tasks }) => tasks);
     this.asked = this.#planned.map(({ name, vertex }) => ({ name, vertex, ask: (question) => this.#ask(name, question) }));
     this.#loses = loses ?? (() => false);
@@ -109,10 +140,23 @@ export class RegionAttempt {
   opened(task: string, marker: number): boolean {
     this.#opened.add(task);
     this.markers.push(marker);
+    return this.isOpen;
+  }
+
+  get isOpen(): boolean {
     return this.#opened.size === this.#planned.length;
   }
 
-  go(): void {
+  /** Of one that is gone on with: checkpoints that were under way, whose ids are all used, come to nothing, and of the newest there is its tasks may not have heard. */
+  go({ usedId, completed }: { readonly usedId: number; readonly completed: number | undefined }): void {
+    if (this.#isStanding) {
+      for (const part of this.#parts) part.resume!();
+      for (const { name } of this.#planned) {
+        this.#tell(name, { kind: 'abort', id: usedId });
+        if (completed !== undefined) this.#tell(name, { kind: 'complete', id: completed });
+      }
+      return;
+    }
     for (const { name, vertex } of this.#planned) {
       const splits = this.#restored.get(vertex.id) ?? { known: new Set(), ended: new Map(), counts: new Array<number>(vertex.parallelism).fill(0) };
       this.#tell(name, { kind: 'go', splits });

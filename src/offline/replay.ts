@@ -340,7 +340,7 @@ class ReplayRun {
 
   #go(): void {
     for (const watch of this.#watches) watch.begin();
-    this.#attempt!.go();
+    this.#attempt!.go({ usedId: 0, completed: undefined });
     this.#allowance.begin();
     this.#allowance.exhausted.then(() => this.#drain()).catch((error) => this.#end(error));
     if (Number.isFinite(this.#options.patience ?? PATIENCE_MS)) this.#lookForMore();

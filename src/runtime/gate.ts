@@ -98,9 +98,11 @@ export class Gate {
     return this.#align({ kind: 'hurry', id: barrier.id });
   }
 
-  /** Nobody wants a recording of that id, or of one before, any more. */
-  abort(id: number): void {
+  /** Nobody wants a recording of that id, or of one before, any more; and what has not come of their barriers may never come. */
+  abort(id: number): AlignmentAction[] {
     this.#align({ kind: 'cancel entered', id });
+    const { pending, current } = this.#alignment;
+    return pending && current <= id ? this.#align({ kind: 'cancel', id }) : [];
   }
 
   /** Of the barrier of that id, as it was announced. */

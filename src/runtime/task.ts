@@ -435,7 +435,7 @@ export class Task {
         break;
       case 'abort':
         this.#aborted = Math.max(this.#aborted, mail.id);
-        this.#gate?.abort(mail.id);
+        if (this.#gate !== undefined) this.#follow(this.#gate.abort(mail.id));
         if (this.#recording !== undefined && this.#recording.id <= mail.id) this.#recording.drop();
         break;
       case 'assign':

@@ -4,6 +4,7 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { memory } from 'millrace';
 import { definitionOf } from '../../src/api/job.ts';
 import { Host } from '../../src/cluster/host.ts';
+import type { ThreadAsk } from '../../src/cluster/thread-mail.ts';
 import type { Link } from '../../src/cluster/transport/link.ts';
 import { threadLink } from '../../src/cluster/transport/thread-link.ts';
 import { operatorOf } from '../../src/operators/operator-of.ts';
@@ -21,11 +22,13 @@ const host = new Host({
   io: systemIo(),
   leader: threadLink(leader, { peer: 'the test' }),
 });
-parentPort!.on('message', ({ peer, port, by }: { readonly peer: number; readonly port: MessagePort; readonly by: number }) => {
+parentPort!.on('message', (mail: ThreadAsk) => {
+  if (mail.kind !== 'join') return;
+  const { peer, port, by, ask } = mail;
   const link = threadLink(port, { peer: `thread ${peer}` });
   links.push(link);
   host.join(peer, link, by);
-  parentPort!.postMessage({ joined: peer });
+  parentPort!.postMessage({ ask });
 });
 const look = setInterval(() => {
   if (Atomics.compareExchange(cut, number, 1, 0) === 1) for (const link of links.splice(0)) link.close();

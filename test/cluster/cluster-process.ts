@@ -34,6 +34,8 @@ export type Said =
   | { readonly kind: 'leads'; readonly epoch: number }
   | { readonly kind: 'status'; readonly status: string }
   | { readonly kind: 'checkpoint'; readonly id: number }
+  /** A task here begins to read a split. */
+  | { readonly kind: 'reads'; readonly split: string; readonly from: number | undefined }
   | { readonly kind: 'answer'; readonly value: unknown }
   | { readonly kind: 'refused'; readonly code: string | undefined; readonly message: string }
   | { readonly kind: 'ended'; readonly result?: unknown; readonly code?: string; readonly message?: string }
@@ -65,6 +67,7 @@ const numbers: Source<number, string, number> = {
   splits: async () => ['a', 'b'],
   splitId: (split) => split,
   async *read(split, from, { signal }) {
+    say({ kind: 'reads', split, from });
     for (let at = from ?? (split === 'a' ? 0 : 1); at < count && !signal.aborted; ) {
       const values: number[] = [];
       while (at >= count / 2 && !signal.aborted && existsSync(HELD)) await new Promise((resolve) => setTimeout(resolve, pause));

@@ -7,9 +7,9 @@ import { parentPort, workerData } from 'node:worker_threads';
 const { number, fails, dies = -1, started, joined } = workerData;
 if (Atomics.add(started, number, 1) === 0 && number === fails) throw new Error('not now');
 parentPort.on('message', (message) => {
-  const { peer } = message;
+  const { peer, ask } = message;
   Atomics.add(joined, number * 3 + peer, 1);
-  parentPort.postMessage({ joined: peer });
+  parentPort.postMessage({ ask });
 });
 workerData.leader.on('message', () => {});
 workerData.leader.on('close', () => process.exit());

@@ -3,7 +3,7 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { Service } from '../cluster/replicas.ts';
+import { type Replica, Service } from '../cluster/replicas.ts';
 import { ensureBuilt } from '../e2e/trial.ts';
 import { LONG } from '../long.ts';
 import { NO_ZOOKEEPER, ZooKeeperServer } from '../services/zookeeper.ts';
@@ -41,6 +41,96 @@ describe.skipIf(NO_ZOOKEEPER)('protocols 17 A, B: a leader dies', () => {
       await finished(service, 2);
     });
   }
+});
+
+describe.skipIf(NO_ZOOKEEPER)('protocols 17, step 6: a region whose every task is reported once keeps running', () => {
+  /** Who leads runs no task, and two others run one of each vertex. */
+  const beside = async (count: number, fault = ''): Promise<{ service: Service; leader: Replica }> => {
+    const service = await Service.held({ count, options: { parallelism: 2 } });
+    const leader = service.start({ options: { parallelism: 2, worker: { slots: 0 } } }, fault);
+    await leader.told('leads');
+    await Promise.all([service.start(), service.start()].map((each) => each.told('running')));
+    return { service, leader };
+  };
+  const reads = (service: Service) => service.replicas.flatMap((each) => each.of('reads').map(({ split }) => split)).sort();
+  const keepsRunning = (service: Service) =>
+    service.conditions.until(() =>
+      service.replicas.some((each) => each.of('log').some(({ text }) => text.includes('goes on under another leader: 1 of its regions'))),
+    );
+
+  it('when who leads is killed: nothing is read again, and every record is published once', async () => {
+    const { service, leader } = await beside(2000);
+    await leader.told('checkpoint', 3);
+    leader.process.kill('SIGKILL');
+    await leader.ended;
+    const next = await service.elected(leader.epoch);
+    await keepsRunning(service);
+    await next.told('checkpoint', 2);
+    await finished(service, 2);
+    expect(reads(service)).toEqual(['a', 'b']);
+  });
+
+  for (const step of ['checkpoint.trigger', 'checkpoint.metadata.written', 'checkpoint.register', 'checkpoint.registered', 'checkpoint.prune']) {
+    it.skipIf(!LONG)(`when it is killed at ${step}: what was under way comes to nothing, and what was registered is told`, async () => {
+      const { service, leader } = await beside(2000, `${step}=kill@4`);
+      expect(await leader.ended).toBe('SIGKILL');
+      const next = await service.elected(leader.epoch);
+      await keepsRunning(service);
+      await next.told('checkpoint', 2);
+      await finished(service, 2);
+      expect(reads(service)).toEqual(['a', 'b']);
+    });
+  }
+
+  it.skipIf(!LONG)('when it stands still for longer than its session: its channels are closed, and it follows', async () => {
+    const { service, leader } = await beside(2000);
+    await leader.told('checkpoint', 3);
+    leader.process.kill('SIGSTOP');
+    const next = await service.elected(leader.epoch);
+    await keepsRunning(service);
+    leader.process.kill('SIGCONT');
+    await next.told('checkpoint', 2);
+    await finished(service, 3);
+    expect(reads(service)).toEqual(['a', 'b']);
+  });
+
+  it.skipIf(!LONG)('but not where a task of it has died as well: it restarts from the newest checkpoint', async () => {
+    const { service, leader } = await beside(2000);
+    await leader.told('checkpoint', 3);
+    const [, dies] = service.replicas as [Replica, Replica, Replica];
+    service.start();
+    await service.conditions.until(() => service.replicas[3]!.of('running').length > 0);
+    leader.process.kill('SIGKILL');
+    dies.process.kill('SIGKILL');
+    await service.elected(leader.epoch);
+    await finished(service, 2);
+    expect(reads(service).length).toBeGreaterThan(2);
+  });
+
+  it.skipIf(!LONG)('and again under a third leader; a restart of it afterwards is one as any other', async () => {
+    const { service, leader } = await beside(4000);
+    await leader.told('checkpoint', 3);
+    const second = service.start({ options: { parallelism: 2, worker: { slots: 0 } } });
+    await second.told('running');
+    const [, one, other] = service.replicas as [Replica, Replica, Replica];
+    leader.process.kill('SIGKILL');
+    const next = await service.elected(leader.epoch);
+    await keepsRunning(service);
+    await next.told('checkpoint', 2);
+    if (next === second) {
+      // Nobody of those that run tasks leads: it is killed too.
+      second.process.kill('SIGKILL');
+      await (await service.elected(second.epoch)).told('checkpoint', 2);
+      expect(reads(service)).toEqual(['a', 'b']);
+    }
+    const dies = service.leader() === one ? other : one;
+    dies.process.kill('SIGKILL');
+    service.start();
+    await service.conditions.until(() => reads(service).length >= 4);
+    service.release();
+    await service.conditions.until(() => service.replicas.some((each) => each.of('ended').length > 0));
+    expect(await service.complaints()).toEqual([]);
+  });
 });
 
 describe.skipIf(NO_ZOOKEEPER || !LONG)('protocols 17 D, 18: a leader stands still', () => {

@@ -24,6 +24,8 @@ import { nodeName, registryOf } from './paths.ts';
 
 interface State {
   readonly attempt?: number;
+  /** By region. */
+  readonly begun?: Readonly<Record<string, number>>;
   readonly lineage?: string;
   readonly since?: number;
   readonly outcome?: Outcome;
@@ -64,9 +66,15 @@ export class ZooKeeperRegistry implements Registry {
     return registry;
   }
 
-  async nextAttempt(after = 0): Promise<number> {
-    const changed = await this.#change((state) => ({ ...state, attempt: Math.max(state.attempt ?? 0, after) + 1 }));
+  async nextAttempt(after = 0, regions: readonly number[] = []): Promise<number> {
+    const changed = await this.#change((state) => {
+      const attempt = Math.max(state.attempt ?? 0, after) + 1;
+      return { ...state, attempt, begun: { ...state.begun, ...Object.fromEntries(regions.map((region) => [region, attempt])) } };
+    });
     return changed.attempt!;
+  }
+  async begunIn(): Promise<ReadonlyMap<number, number>> {
+    return new Map(Object.entries((await this.#state()).begun ?? {}).map(([region, attempt]) => [Number(region), attempt]));
   }
   async attempt(): Promise<number | undefined> {
     return (await this.#state()).attempt;
