@@ -5,9 +5,9 @@
 // and what was under way under an older leader is aborted with its attempt.
 //
 // Invariants:
-//  A1  Between two terms of one process nothing of the first runs any more.
+//  A1  Between two terms of one process nothing of the first is led any more. Tasks may go on, also on this worker, until another leader goes on with them or ends them.
 //  A2  Jobs that are wanted and not offered here are left alone; that is said once.
-//  A3  Which regions could keep running is decided in one place, where a job is opened (led-job.ts). As it is every one restarts, which is always right.
+//  A3  Which regions keep running is decided in one place, before anything of the job is opened (JobRun, J5; standing.ts). Any other restarts, which is always right.
 //  A4  A job whose plan in force is another one than this process has is led only where nobody stands for that one, and only from a checkpoint that this program can go on
 //      from (protocols 21). Who cannot, or where others can, stands back, or waits and says why. To stop or to cancel a job no program is needed.
 //  A5  Leadership goes to another version behind a last checkpoint of every job, and the store says which plans are in force, all at once, before it is given up. A version that could

@@ -3,6 +3,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { definitionOf } from '../../src/api/job.ts';
 import { Host } from '../../src/cluster/host.ts';
 import type { HostMail, LeaderMail } from '../../src/cluster/host-mail.ts';
+import { linkLost } from '../../src/cluster/transport/link.ts';
 import { localLinks } from '../../src/cluster/transport/local-link.ts';
 import { RemoteChannels } from '../../src/cluster/transport/remote-channel.ts';
 import { tasksOfRegion } from '../../src/execution/region-tasks.ts';
@@ -43,7 +44,7 @@ class Watched implements Backend {
 }
 
 /** A host of that job, and the end of its leader, which is the test's. */
-function hostOf(of: Job) {
+function hostOf(of: Job, aloneMs = 0) {
   const definition = definitionOf(of);
   const graph = buildGraph(definition.build(), { parallelism: 1, version: undefined });
   const backend = new Watched();
@@ -66,6 +67,7 @@ function hostOf(of: Job) {
     storage: undefined,
     io: systemIo(),
     leader: theirs,
+    aloneMs,
     log: { debug() {}, info() {}, warn, error: warn },
   });
   const tell = (mail: LeaderMail): void => channels.tell(mail);
@@ -104,9 +106,23 @@ function hostOf(of: Job) {
   };
   onTestFinished(async () => {
     ours.close();
+    host.end();
     await host.ended;
   });
-  return { host, backend, heard, said, tell, open, start, until, leave: () => ours.close() };
+  const dies = (): void => ours.close(linkLost('host', 'the leader has died'));
+  /** Another leader, which goes on with these parts. */
+  const adopted = async (...parts: string[]): Promise<typeof tell> => {
+    const [mine, its] = localLinks('next leader', 'host');
+    const next = new RemoteChannels(mine, {
+      mail: (message) => {
+        heard.push(message as HostMail);
+        conditions.changed();
+      },
+    });
+    host.adopt(its, parts);
+    return (mail) => next.tell(mail);
+  };
+  return { host, backend, heard, said, conditions, tell, open, start, until, dies, adopted, leave: () => ours.close() };
 }
 
 const discard = (): Sink<unknown> => ({ open: () => ({ write() {} }) }) as unknown as Sink<unknown>;
@@ -254,5 +270,132 @@ describe('a host', () => {
     expect(words).toHaveLength(2);
     expect(words[0]).toMatchObject({ act: expect.stringContaining('=>'), symbol: 'Symbol(s)', bare: 'something that cannot be shown' });
     expect(heard.filter((mail) => mail.kind === 'report' && mail.report === 'failed')).toEqual([]);
+  });
+});
+
+describe('a host whose leader has died', () => {
+  /** A record that is skipped for each number; it says what it has seen. */
+  const saw = new Conditions();
+  const skipping = (feed: Feed<number>, seen: number[]): Job =>
+    job('skipping', (env) => {
+      env
+        .source('in', feed)
+        .map((n) => {
+          seen.push(n);
+          saw.changed();
+          if (n % 2 === 1) throw new Error(`odd ${n}`);
+          return n;
+        })
+        .onError('skip')
+        .forEach('out', () => {});
+    });
+  const letters = (heard: readonly HostMail[]) => heard.flatMap((mail) => (mail.kind === 'letter' ? [mail.letter.record] : []));
+
+  it('lets its tasks go on; another leader goes on with them, and is told in order what they had to say meanwhile', async () => {
+    const feed = new Feed<number>();
+    const seen: number[] = [];
+    const { host, conditions, open, until, start, dies, adopted, heard, backend } = hostOf(skipping(feed, seen), 60_000);
+    open(0, 1);
+    await until(opened('0/1'));
+    await start(0, 1);
+    feed.push([1]);
+    await until((mail) => mail.kind === 'letter');
+    dies();
+    feed.push([2, 3]).push([5]);
+    await saw.until(() => seen.length === 4);
+    const { parts } = host.standing();
+    expect(parts).toMatchObject([{ name: '0/1', region: 0, attempt: 1, lineage: 'l', maxParallelism: 128 }]);
+    expect([...parts[0]!.markers.keys()]).toEqual([...parts[0]!.placement.keys()]);
+    expect(letters(heard)).toEqual([1]);
+    const tell = await adopted('0/1');
+    feed.push([7]);
+    await saw.until(() => seen.length === 5);
+    expect(letters(heard)).toEqual([1]);
+    tell({ kind: 'resume', part: '0/1' });
+    await conditions.until(() => letters(heard).length === 4);
+    expect(letters(heard)).toEqual([1, 3, 5, 7]);
+    expect(backend.closed).toEqual([]);
+    tell({ kind: 'stop', part: '0/1' });
+    tell({ kind: 'close', part: '0/1' });
+    await until(closed('0/1'));
+    expect(backend.opened).toEqual(['0']);
+  });
+
+  it('closes the parts that nobody goes on with, and ends when it is told to', async () => {
+    const gone = deferred<void>();
+    const feeds = [new Feed<number>().push([1]), new Feed<number>().push([1])];
+    const { host, open, until, start, dies, adopted, backend } = hostOf(regions(...feeds), 60_000);
+    for (const [region, feed] of feeds.entries()) {
+      open(region, 1);
+      await until(opened(`${region}/1`));
+      await start(region, 1);
+      await feed.taken();
+    }
+    dies();
+    expect(host.standing().parts.map(({ name }) => name)).toEqual(['0/1', '1/1']);
+    backend.before = (what) => void (what === 'close' && gone.resolve());
+    await adopted('1/1');
+    await gone.promise;
+    expect(backend.closed).toEqual([]);
+    await Promise.resolve();
+    expect(backend.closed).toEqual(['0']);
+    host.end();
+    await host.ended;
+    expect(backend.closed).toEqual(['0', '1']);
+  });
+
+  it('ends where nobody comes in time, where nothing of it is whole, and where it is to go on with nothing', async () => {
+    const feed = new Feed<number>().push([1]);
+    const late = hostOf(regions(feed), 50);
+    late.open(0, 1);
+    await late.until(opened('0/1'));
+    await late.start(0, 1);
+    await feed.taken();
+    late.dies();
+    await late.host.ended;
+    expect(late.backend.closed).toEqual(['0']);
+    const opening = hostOf(regions(new Feed()), 60_000);
+    opening.open(0, 1);
+    await opening.until(opened('0/1'));
+    opening.dies();
+    await opening.host.ended;
+    expect(opening.host.standing().parts).toEqual([]);
+    const alone = hostOf(regions(new Feed()));
+    alone.open(0, 1);
+    await alone.until(opened('0/1'));
+    await alone.start(0, 1);
+    alone.dies();
+    await alone.host.ended;
+  });
+
+  it('goes on with no part that has failed; of one that fails before it is resumed that is told then', async () => {
+    const threw = deferred<void>();
+    const feed = new Feed<number>();
+    const failing = job('failing', (env) => {
+      env
+        .source('in', feed)
+        .map((n) => {
+          if (n === 13) threw.resolve();
+          if (n === 13) throw new Error('thirteen');
+          return n;
+        })
+        .forEach('out', () => {});
+    });
+    const failed = (mail: HostMail): boolean => mail.kind === 'report' && mail.report === 'failed';
+    const first = hostOf(failing, 60_000);
+    first.open(0, 1);
+    await first.until(opened('0/1'));
+    await first.start(0, 1);
+    feed.push([1]);
+    await feed.taken();
+    first.dies();
+    expect(first.host.standing().parts).toHaveLength(1);
+    const tell = await first.adopted('0/1');
+    feed.push([13]);
+    await threw.promise;
+    expect(first.heard.some(failed)).toBe(false);
+    tell({ kind: 'resume', part: '0/1' });
+    expect(await first.until(failed)).toMatchObject({ part: '0/1', report: 'failed' });
+    await expect(first.adopted('0/1')).rejects.toMatchObject({ code: 'HOST_LOST' });
   });
 });
