@@ -191,7 +191,7 @@ export class Host {
     for (const [name, part] of this.#parts) {
       if (parts.includes(name)) continue;
       this.#parts.delete(name);
-      this.#inOrder('close', () => this.#close(part));
+      this.#closes(name, part);
     }
     this.#follow(leader);
   }

@@ -28,6 +28,7 @@ function region(attempt: number, failed: (error: Error) => void = () => {}, of =
     metadata: undefined,
     lastCheckpoint: () => undefined,
     usedIds: { after: undefined, to: 0 },
+    io: systemIo(),
     log: SILENT,
     reports: () => ({ opened() {}, failed: ({ error }: { readonly error: Error }) => failed(error) }),
   } as unknown as PartOptions;
