@@ -1,35 +1,23 @@
-import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ensureBuilt, FOUR, Input, Trial } from '../e2e/trial.ts';
 import { LONG } from '../long.ts';
 import type { ThreadSettings } from './thread-process.ts';
+import { type Ended, endOf } from './trial-process.ts';
 
 const program = fileURLToPath(new URL('./thread-process.ts', import.meta.url));
 const typescript = fileURLToPath(new URL('../../scripts/typescript.mjs', import.meta.url));
 
-interface Ended {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-  readonly errors: string;
-  readonly said?: { readonly status: string; readonly checkpoints: number; readonly restarts: readonly string[]; readonly restoredFrom?: number };
+interface Said {
+  readonly status: string;
+  readonly checkpoints: number;
+  readonly restarts: readonly string[];
+  readonly restoredFrom?: number;
 }
 
-function inThreads(trial: Trial, settings: Partial<ThreadSettings>, faults = ''): Promise<Ended> {
-  const all = { ...trial.settings, threads: 2, parallelism: 2, ...settings };
-  const child = spawn(process.execPath, ['--import', typescript, program], {
-    env: { ...process.env, MILLRACE_TRIAL: JSON.stringify(all), MILLRACE_FAULTS: faults },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let out = '';
-  let errors = '';
-  child.stdout.on('data', (data) => (out += data));
-  child.stderr.on('data', (data) => (errors += data));
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code, signal) => resolve({ code, signal, errors, ...(out === '' ? {} : { said: JSON.parse(out) }) }));
-  });
+function inThreads(trial: Trial, settings: Partial<ThreadSettings>, faults = ''): Promise<Ended<Said>> {
+  return endOf(['--import', typescript, program], { ...trial.settings, threads: 2, parallelism: 2, ...settings }, faults);
 }
 
 beforeAll(ensureBuilt, 180_000);
