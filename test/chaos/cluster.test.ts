@@ -1,14 +1,15 @@
 // Not in npm test. npm run test:chaos: three replicas and an ensemble of three, and faults drawn from a seed while the job runs: processes killed and stopped, networks parted.
 // In the end every row must be there once. Writes docs/chaos-cluster.md.
 //
-// MILLRACE_CLUSTER_CHAOS='5' runs so many faults, and writes nothing; MILLRACE_CHAOS_SEED repeats what is drawn; MILLRACE_CHAOS_DOORS has networks
+// MILLRACE_CLUSTER_CHAOS='5,2' runs so many faults, and so many of those that come together, and writes nothing; MILLRACE_CHAOS_SEED repeats what is drawn; MILLRACE_CHAOS_DOORS has networks
 // parted by doors and proxies where they could be parted by taking links down.
 
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem, type } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, it } from 'vitest';
-import { ChaosCluster, FAULTS, type Fault, REPLICAS } from '../cluster/chaos-cluster.ts';
+import { ChaosCluster, REPLICAS } from '../cluster/chaos-cluster.ts';
+import { FAULTS, type Fault, SESSION_MS, TOGETHER } from '../cluster/faults.ts';
 import { networksOf } from '../cluster/networks.ts';
 import { ensureBuilt, FOUR, Input } from '../e2e/trial.ts';
 import type { Workload } from '../e2e/workloads.ts';
@@ -16,7 +17,8 @@ import { NO_ZOOKEEPER, ZooKeeperEnsemble } from '../services/zookeeper.ts';
 
 const BY_SCRIPT = process.env.npm_lifecycle_event === 'test:chaos';
 const ASKED_FOR = BY_SCRIPT || process.env.MILLRACE_CLUSTER_CHAOS !== undefined;
-const COUNT = Number(process.env.MILLRACE_CLUSTER_CHAOS ?? 56);
+const [ALONE = 0, SEVERAL = 0] = (process.env.MILLRACE_CLUSTER_CHAOS ?? '56,13').split(',').map(Number);
+const COUNT = ALONE + SEVERAL;
 const SEED = Number(process.env.MILLRACE_CHAOS_SEED ?? Date.now() % 1_000_000);
 const LOG = fileURLToPath(new URL('../../docs/chaos-cluster.md', import.meta.url));
 /** Faults of one trial: the job then ends, and what it wrote is compared. */
@@ -57,7 +59,8 @@ it.runIf(ASKED_FOR && !NO_ZOOKEEPER)('killed, stopped and parted anywhere, a clu
         const count = Math.min(A_TRIAL, COUNT - done.length);
         for (let i = 0; i < count; i++) {
           // Each kind in turn, beginning anywhere, and whom it meets by chance.
-          const fault = FAULTS[(done.length + SEED) % FAULTS.length]!;
+          const kinds = (done.length < ALONE ? Object.keys(FAULTS) : Object.keys(TOGETHER)) as Fault[];
+          const fault = kinds[(done.length + SEED) % kinds.length]!;
           const seen = await cluster.suffer(fault, random);
           done.push({ fault, workload, ...seen });
         }
@@ -90,7 +93,7 @@ it.runIf(ASKED_FOR && !NO_ZOOKEEPER)('killed, stopped and parted anywhere, a clu
 });
 
 function page(done: readonly Done[], how: string, registered: number, wrong: readonly string[], minutes: number): string {
-  const rows = FAULTS.flatMap((fault) => {
+  const rows = (Object.keys({ ...FAULTS, ...TOGETHER }) as Fault[]).flatMap((fault) => {
     const these = done.filter((each) => each.fault === fault);
     if (these.length === 0) return [];
     const [detected, recovered] = [these.map((each) => each.detectedMs), these.map((each) => each.recoveredMs)].map((all) =>
@@ -103,7 +106,7 @@ function page(done: readonly Done[], how: string, registered: number, wrong: rea
   const all = done.flatMap(({ recoveredMs }) => (recoveredMs === undefined ? [] : [recoveredMs]));
   return `# Chaos: a cluster
 
-Written by \`npm run test:chaos\` (test/chaos/cluster.test.ts). Three replicas of a service with two slots each run one job at parallelism 3, with an ensemble of three ZooKeeper servers and sessions of 4 s, while faults
+Written by \`npm run test:chaos\` (test/chaos/cluster.test.ts). Three replicas of a service with two slots each run one job at parallelism 3, with an ensemble of three ZooKeeper servers and sessions of ${SESSION_MS / 1000} s, while faults
 drawn from a seed befall them. After ${A_TRIAL} faults the job runs to its end, and what its files sinks have published is compared row by row.
 The replicas ran ${how}.
 Of each checkpoint that was seen to be registered, by ZooKeeper's order, its leader must not have been succeeded, and epochs must not go back; ${registered} were looked at. Of ${done.filter(({ fault }) => fault === 'SIGKILL of a worker').length} workers that were killed ${done.filter(({ fault, hadTasks }) => fault === 'SIGKILL of a worker' && hadTasks).length} had tasks.
@@ -113,6 +116,7 @@ ${wrong.length === 0 ? 'Nothing was wrong.' : wrong.map((sentence) => `- ${sente
 Seed ${SEED}, ${done.length} faults, ${Math.round(minutes)} minutes, ${type()}, ${availableParallelism()} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GB, Node ${process.version}.
 
 Detection is from the fault to the first restart or election that follows it; recovery from there until the job says that it runs, in seconds. Of all recoveries: p50 ${share(all, 0.5)} s, p99 ${share(all, 0.99)} s.
+The kinds behind «${Object.keys(FAULTS).at(-1)}» are several faults at once, or come and go.
 
 | fault | times | restarts or elections followed | detection p50 | p99 | recovery p50 | p99 |
 |---|---|---|---|---|---|---|

@@ -1,4 +1,4 @@
-// Three replicas with networks between them (networks.ts), the faults that befall them, and what is seen of the job from outside: in ZooKeeper, and in what replicas say.
+// Three replicas with networks between them (networks.ts), faults that befall them (faults.ts), and what is seen of the job from outside: in ZooKeeper, and in what replicas say.
 
 import type { ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
@@ -14,25 +14,11 @@ import { bundled } from '../bundled.ts';
 import { type Input, Trial } from '../e2e/trial.ts';
 import type { ZooKeeperEnsemble } from '../services/zookeeper.ts';
 import type { ReplicaSettings } from './chaos-replica.ts';
+import { befall, type Fault, SESSION_MS, type Victim } from './faults.ts';
 import type { Networks, Place } from './networks.ts';
 import { deposedRegistrations, type Registration } from './registrations.ts';
 import { freshRoot } from './zookeeper/clients.ts';
 
-export const FAULTS = [
-  'SIGKILL of a worker',
-  'SIGKILL of the leader',
-  'SIGKILL of a ZooKeeper server',
-  'SIGSTOP of a worker for longer than its session',
-  'SIGSTOP of the leader for longer than its session',
-  'partition between two workers',
-  'partition of a worker and ZooKeeper',
-  'partition of the leader and ZooKeeper',
-] as const;
-export type Fault = (typeof FAULTS)[number];
-
-const SESSION_MS = 4000;
-/** What a fault that lasts lasts for, at least. */
-const LASTING_MS = SESSION_MS * 1.75;
 const RECOVERY_MS = 120_000;
 const program = fileURLToPath(new URL('./chaos-replica.ts', import.meta.url));
 
@@ -201,60 +187,49 @@ export class ChaosCluster {
     const busy = others.filter((replica) => this.#busy().includes(replica));
     const among = busy.length > 0 ? busy : others;
     const worker = among[Math.floor(random() * among.length)]!;
-    const victim = fault.includes('leader') ? leader : worker;
+    const third = others.find((replica) => replica !== worker)!;
+    // Of two of which one does nothing, nothing is lost.
+    const pair = busy.length === 2 && random() < 0.5 ? ([worker, third] as const) : ([leader, worker] as const);
     // Any moment between two checkpoints.
     await sleep(random() * 400);
     const at = Date.now();
-    this.#told.push({ at, what: `${fault}: ${victim.name} of leader ${leader.name}` });
-    switch (fault) {
-      case 'SIGKILL of a worker':
-      case 'SIGKILL of the leader':
-        victim.process.kill('SIGKILL');
-        await victim.ended;
-        await this.#checkpointSince(at);
-        this.#begin(victim);
-        break;
-      case 'SIGKILL of a ZooKeeper server': {
-        const node = this.#ensemble.nodes[Math.floor(random() * this.#ensemble.nodes.length)]!;
-        await node.kill();
-        await this.#checkpointSince(at);
-        await node.up();
-        break;
-      }
-      case 'SIGSTOP of a worker for longer than its session':
-      case 'SIGSTOP of the leader for longer than its session':
-        victim.process.kill('SIGSTOP');
-        await sleep(LASTING_MS);
-        await this.#checkpointSince(at + LASTING_MS);
-        victim.process.kill('SIGCONT');
-        break;
-      case 'partition between two workers': {
-        // Of two of which one does nothing, nothing is lost.
-        const [one, other] = busy.length === 2 && random() < 0.5 ? [busy[0]!, busy[1]!] : [leader, worker];
-        this.#told.push({ at, what: `between ${one.name} and ${other.name}` });
-        await this.#networks.part(one.name, other.name, random);
-        await sleep(LASTING_MS);
-        await this.#checkpointSince(at + LASTING_MS);
-        await this.#networks.mend();
-        break;
-      }
-      case 'partition of a worker and ZooKeeper':
-      case 'partition of the leader and ZooKeeper':
-        await this.#networks.partFromZooKeeper(victim.name, random);
-        await sleep(LASTING_MS);
-        await this.#checkpointSince(at + LASTING_MS);
-        await this.#networks.mend();
-        break;
-    }
+    const epoch = this.#epoch;
+    this.#told.push({ at, what: `${fault}; led by ${leader.name}, worker ${worker.name}, parted ${pair.map(({ name }) => name).join(' and ')}` });
+    await befall(fault, {
+      leader: this.#victim(leader),
+      worker: this.#victim(worker),
+      third: this.#victim(third),
+      pair: [this.#victim(pair[0]), this.#victim(pair[1])],
+      networks: this.#networks,
+      ensemble: this.#ensemble,
+      random,
+      goesOn: () => this.#checkpointSince(Date.now()),
+      nextLeader: async () => {
+        await this.#waits('nobody leads', async () => this.#epoch > epoch && this.#members.some(({ address }) => address === this.#leader));
+        return this.#victim(this.#replicas.find(({ place }) => place.advertise === this.#leader)!);
+      },
+    });
     await this.#whole();
     await this.#checkpointSince(Date.now());
     const after = this.#told.filter((told) => told.at >= at).sort((a, b) => a.at - b.at);
     const detected = after.find(({ what }) => /^(restart|epoch) /.test(what));
     const recovered = detected === undefined ? undefined : after.find((told) => told.at >= detected.at && told.what === 'status running');
     return {
-      hadTasks: busy.includes(victim) || this.#busy().includes(victim),
+      hadTasks: busy.includes(worker) || this.#busy().includes(worker),
       detectedMs: detected === undefined ? undefined : detected.at - at,
       recoveredMs: detected === undefined || recovered === undefined ? undefined : recovered.at - detected.at,
+    };
+  }
+
+  #victim(replica: Replica): Victim {
+    return {
+      name: replica.name,
+      signal: (signal) => void replica.process.kill(signal),
+      kill: async () => {
+        replica.process.kill('SIGKILL');
+        await replica.ended;
+      },
+      begin: () => this.#begin(replica),
     };
   }
 
