@@ -193,7 +193,7 @@ export class Session implements Client {
         return;
       } catch (error) {
         // It changes nothing, so it may be asked again.
-        if (!(error instanceof ZooKeeperError) || error.code !== 'ZOOKEEPER_CONNECTION_LOST' || this.#ended !== undefined) throw error;
+        if (!(error instanceof ZooKeeperError) || error.code !== 'ZOOKEEPER_CONNECTION_LOST' || this.#ended !== undefined) throw this.#ended ?? error;
       }
     }
   }
