@@ -1,9 +1,9 @@
-// What the options of a start mean in a cluster. Pure; each throws OPTION_INVALID with a sentence.
+// What the options of a start mean in a cluster. Pure; each throws OPTION_INVALID, or PLAN_INVALID, with a sentence.
 
 import { MillraceError } from '../errors.ts';
 import type { RunOptions, WorkerOptions } from '../graph/job.ts';
 import type { Node } from '../graph/node.ts';
-import { threadData } from './thread-data.ts';
+import { refuseAligned, threadData } from './thread-data.ts';
 import type { Client } from './zookeeper/client.ts';
 import { clientOf } from './zookeeper/zookeeper.ts';
 
@@ -31,6 +31,7 @@ export function clusterOptions(job: { readonly name: string; build(): Node[] }, 
   if (!Number.isInteger(slots) || slots < 0)
     throw invalid(`worker.slots ${slots}: it is a whole number from 0 on.`, 'Say how many instances of an operator this process takes.');
   if (!Number.isInteger(port) || port < 0 || port > 65_535) throw invalid(`worker.port ${port} is no port.`, 'Write a number up to 65535; 0 takes a free one.');
+  refuseAligned(job, 'workers');
   return { client, worker, threads, data: threads === 0 ? undefined : threadData(job, options, hooks) };
 }
 

@@ -110,10 +110,14 @@ export class RemotePart implements RegionPart {
     return this.#request.placement.get(task) === this.#number ? this.#host.look(this.name, task, question) : undefined;
   }
 
-  // Figures are of the whole host, which has parts of other regions too: whose they are stands in their labels.
+  // Figures are of the whole host, which has parts of other regions too, and has had tasks that are elsewhere by now: whose they are stands in their labels.
   async samples(): Promise<MetricSample[]> {
     const samples = (await this.#host.ask('metrics')) as readonly MetricSample[];
-    return samples.filter(({ labels }) => labels.task === undefined || this.#request.placement.has(labels.task));
+    return samples.filter(({ labels: { task, uid, subtask } }) => {
+      // Those of user code name the vertex and the instance.
+      const name = task ?? (uid === undefined || subtask === undefined ? undefined : `${uid}-${subtask}`);
+      return name === undefined || this.#request.placement.get(name) === this.#number;
+    });
   }
 
   async tree(): Promise<readonly TreeNode[]> {

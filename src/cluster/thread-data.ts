@@ -31,13 +31,7 @@ export function threadData(job: { readonly name: string; build(): Node[] }, opti
     throw new MillraceError('OPTION_INVALID', `The job '${job.name}' is to run in threads, and they do not know its module.`, {
       todo: 'Make it the default export of a module, and give its address: module: import.meta.url.',
     });
-  for (const node of job.build()) {
-    if (node.step.kind === 'source' && node.step.strategy?.align !== undefined)
-      throw new MillraceError('PLAN_INVALID', `The source '${node.uid}' is aligned with others, which is not done across threads yet.`, {
-        uid: node.uid!,
-        todo: 'Run the job without threads, or take alignment out.',
-      });
-  }
+  refuseAligned(job, 'threads');
   const on = checkpoints === false ? undefined : checkpoints;
   return {
     job: job.name,
@@ -49,6 +43,17 @@ export function threadData(job: { readonly name: string; build(): Node[] }, opti
         : { directory: on.directory, storage: on.storage === undefined ? undefined : described(on.storage, 'storage'), verify: on.verify },
     hooks,
   };
+}
+
+/** A group of sources knows of those in its own thread only. @throws PLAN_INVALID */
+export function refuseAligned(job: { build(): Node[] }, across: 'threads' | 'workers'): void {
+  for (const node of job.build()) {
+    if (node.step.kind === 'source' && node.step.strategy?.align !== undefined)
+      throw new MillraceError('PLAN_INVALID', `The source '${node.uid}' is aligned with others, which is not done across ${across}.`, {
+        uid: node.uid!,
+        todo: across === 'threads' ? 'Run the job without threads, or take alignment out.' : 'Run the job in one process, or take alignment out.',
+      });
+  }
 }
 
 function described({ kind, settings }: (StateBackend | CheckpointStorage) & { readonly settings?: unknown }, what: string): Described {

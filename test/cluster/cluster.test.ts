@@ -3,12 +3,13 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { job } from 'millrace';
 import type { ZooKeeperOptions } from 'millrace/zookeeper';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { membersNow } from '../../src/cluster/zookeeper/membership.ts';
 import { clientOf } from '../../src/cluster/zookeeper/zookeeper.ts';
 import { LONG } from '../long.ts';
-import { rejection, temporaryFolder, Watch } from '../protocols/lab.ts';
+import { Feed, rejection, temporaryFolder, Watch } from '../protocols/lab.ts';
 import { certificate } from '../services/certificate.ts';
 import { NO_ZOOKEEPER, zookeeperForTests } from '../services/zookeeper.ts';
 import { Cluster, Lines } from './in-process.ts';
@@ -222,6 +223,11 @@ describe.skipIf(NO_ZOOKEEPER)('a job of a cluster', () => {
     // The first one stays as it was: tasks are placed here.
     expect((await membersNow(clientOf(zk)!)).map(({ plans }) => Object.keys(plans))).toEqual([['counting']]);
     await first.cancel();
+    const aligned = job('aligned', (env) => {
+      const strategy = { timestamp: (n: number) => n, align: { group: 'g', maxDrift: 1 } };
+      env.source('in', new Feed<number>(), strategy).forEach('out', () => {});
+    });
+    expect(await rejection(aligned.start({ cluster: zk, module: import.meta.url }))).toMatchObject({ code: 'PLAN_INVALID', uid: 'in' });
     for (const [options, said] of [
       [{ module: undefined as unknown as string, cluster: zk }, /module is not named/],
       [{ cluster: { kind: 'zookeeper' } }, /is none/],
