@@ -712,7 +712,8 @@ export class JobRun {
   }
 
   get #lossFacts(): LossFacts {
-    return { checkpoint: this.#coordinator?.completed?.id ?? 0, now: this.#io.clock.now(), breaksAfter: lossLimits(this.#options).breaksAfter };
+    const newest = this.#coordinator?.completed ?? this.#chosen?.info;
+    return { checkpoint: newest?.id ?? 0, now: this.#io.clock.now(), breaksAfter: lossLimits(this.#options).breaksAfter };
   }
 
   /** Before what has killed them is opened anew. @throws HOST_LOST where that is hopeless */

@@ -53,7 +53,8 @@ export function rowNow(row: LossRow, { checkpoint, now, breaksAfter }: LossFacts
 export function withLoss(row: LossRow, worker: string, facts: LossFacts): LossRow {
   const { workers } = rowNow(row, facts);
   if (workers.includes(worker)) return row;
-  return { workers: [...workers, worker], checkpoint: facts.checkpoint, at: facts.now };
+  // Where the newest could not be read, and an older one was gone back to, that one is none that has completed since.
+  return { workers: [...workers, worker], checkpoint: Math.max(row.checkpoint, facts.checkpoint), at: facts.now };
 }
 
 /** X3. Undefined: it goes on. `workers`: how many there are now. */

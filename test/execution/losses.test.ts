@@ -13,7 +13,9 @@ describe('workers that are lost in a row', () => {
   it('begin anew behind a newer checkpoint, and not behind one that was gone back to', () => {
     const row = lose(['a', 'b']);
     expect(lose(['c'], row, { checkpoint: 8 })).toEqual({ workers: ['c'], checkpoint: 8, at: 1000 });
-    expect(lose(['c'], row, { checkpoint: 6 }).workers).toEqual(['a', 'b', 'c']);
+    const back = lose(['c'], row, { checkpoint: 6 });
+    expect(back).toEqual({ workers: ['a', 'b', 'c'], checkpoint: 7, at: 1000 });
+    expect(rowNow(back, facts)).toBe(back);
     expect(rowNow(row, { ...facts, checkpoint: 8 })).toBe(NO_LOSSES);
     expect(rowNow(row, facts)).toBe(row);
   });
