@@ -15,7 +15,7 @@
 //  W7  What still runs of a leader that is gone is asked for once, before anything of the job is begun, of every member that is connected or soon is; one that does not answer
 //      has nothing. What is gone on with is held as if it had been begun here (standing.ts).
 
-import { asError, codeOf, MillraceError, messageOf } from '../errors.ts';
+import { asError, codeOf, isDeposed, MillraceError, messageOf } from '../errors.ts';
 import type { Hosts, StandingQuestion, StandingRegion } from '../execution/region.ts';
 import type { PartOptions, RegionPart } from '../execution/region-part.ts';
 import { type PlannedTask, tasksOfRegion } from '../execution/region-tasks.ts';
@@ -528,13 +528,29 @@ export class Workers implements Hosts {
     const { worker } = this.#options;
     const { signal } = this.#closed;
     this.#beats();
+    const told = new Set<string>();
     while (!signal.aborted) {
       this.#graceLeft();
+      this.#tellSettled(told);
       const listed = new Set(worker.members().map(({ id }) => id));
       for (const begun of [...this.#hosts.values()]) {
         if (!listed.has(begun.member.id)) this.#lose(begun, spotKey({ worker: begun.member.id, index: begun.index }), this.#goneMember(begun.member), true);
       }
       await worker.changed(signal);
+    }
+  }
+
+  /** W7: who comes, or comes back, hears that what it may still run of older leaders is gone on with by nobody. */
+  #tellSettled(told: Set<string>): void {
+    const { worker, job, epoch, log } = this.#options;
+    const there = this.#rooms().map((room) => room.worker);
+    for (const id of told) if (!there.includes(id)) told.delete(id);
+    for (const id of there) {
+      if (told.has(id)) continue;
+      told.add(id);
+      worker.settle(id, { job, epoch }, []).catch((error) => {
+        if (!isDeposed(error)) log.warn({ worker: id, error: messageOf(error) }, 'A worker could not be told that nobody goes on with what it ran before.');
+      });
     }
   }
 

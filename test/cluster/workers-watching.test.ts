@@ -63,13 +63,24 @@ function workers({ workers: count, stallMs, hear = opens, join = () => {}, cause
   }));
   const begun: { readonly worker: string; readonly host: number }[] = [];
   const ended: number[] = [];
+  const settled: string[] = [];
+  const away = new Set<string>();
+  const waiting = new Set<() => void>();
   const links: Link[] = [];
   let joins = 0;
   const worker = {
     id: '0',
     members: () => members,
-    reaches: () => true,
-    changed: (signal: AbortSignal) => new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true })),
+    reaches: (id: string) => !away.has(id),
+    changed: (signal: AbortSignal) =>
+      new Promise<void>((resolve) => {
+        waiting.add(resolve);
+        signal.addEventListener('abort', () => resolve(), { once: true });
+      }),
+    settle: async (to: string, _: unknown, kept: readonly unknown[]) => {
+      settled.push(`${to}: ${kept.length}`);
+      return new Map();
+    },
     beginHost: async (to: string, { host }: { readonly host: number }) => {
       begun.push({ worker: to, host });
       const [ours, theirs] = localLinks('leader', `host ${host}`);
@@ -80,7 +91,14 @@ function workers({ workers: count, stallMs, hear = opens, join = () => {}, cause
     joinHosts: async () => join(++joins),
     endHost: (_: string, { host }: { readonly host: number }) => void ended.push(host),
   } as unknown as WorkersOptions['worker'];
-  return { begun, ended, links, hosts: new Workers({ worker, job: 'watched', planHash: 'p', epoch: 1, io: systemIo(), log: SILENT, stallMs }) };
+  /** Those are connected no more, the others are. */
+  const apart = (...ids: string[]): void => {
+    away.clear();
+    for (const id of ids) away.add(id);
+    for (const wake of waiting) wake();
+    waiting.clear();
+  };
+  return { begun, ended, links, settled, apart, hosts: new Workers({ worker, job: 'watched', planHash: 'p', epoch: 1, io: systemIo(), log: SILENT, stallMs }) };
 }
 
 describe('hosts as their leader watches them', () => {
@@ -107,6 +125,20 @@ describe('hosts as their leader watches them', () => {
     expect(ended).toEqual([]);
     await only!.close();
     expect(ended).toEqual([]);
+    await hosts.close();
+  });
+
+  it('that older leaders have begun end with the first word of a worker that comes, or comes back', async () => {
+    const { hosts, settled, apart } = workers({ workers: 2 });
+    apart('1');
+    const [only] = await hosts.parts(part(1));
+    expect(settled).toEqual(['0: 0']);
+    for (const away of [[], ['1'], []]) {
+      apart(...away);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(settled).toEqual(['0: 0', '1: 0', '1: 0']);
+    await only!.close();
     await hosts.close();
   });
 
