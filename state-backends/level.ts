@@ -15,6 +15,7 @@
 //  E4  `evicted` has the hash of every key that is in LevelDB and not in memory: a key whose hash is not there is asked of nobody.
 
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Level } from 'level';
 import { ByteReader, ByteWriter } from './byte-writer.ts';
@@ -24,6 +25,7 @@ import { MemoryGroupedTable } from './grouped-table.ts';
 import { groupOf, readKey, writeKey } from './keys.ts';
 import { Batch, type Database } from './level-batch.ts';
 import { LevelLink, type Settling } from './level-link.ts';
+import { SecondNames } from './level-names.ts';
 import { LINKED_HEAD as HEAD, keysOf } from './linked-rows.ts';
 import type { Adopting, GroupedStore, SingleStore, TimerStore } from './residency.ts';
 import { DEAD, DIRTY, IN_FLIGHT, MemoryGroup, MemoryRow, REFERENCED, STORED, UNLISTED } from './row.ts';
@@ -137,6 +139,7 @@ class LevelRegion implements RegionState {
   inFlight: Promise<void> | undefined = undefined;
   error: StateError | undefined = undefined;
   private readonly directory: string;
+  private readonly names: SecondNames;
   private readonly stores: Store[] = [];
   private readonly tasks: Task[] = [];
   private readonly numbers = new Map<string, number>();
@@ -151,6 +154,7 @@ class LevelRegion implements RegionState {
   constructor(db: Database, directory: string, budget: number, tracked: boolean) {
     this.db = db;
     this.directory = directory;
+    this.names = new SecondNames(directory);
     this.budget = budget;
     this.tracked = tracked;
   }
@@ -277,6 +281,7 @@ class LevelRegion implements RegionState {
     this.inFlight = batch.write().then(
       () => {
         this.writeMs += performance.now() - begun;
+        this.names.written();
         this.inFlight = undefined;
         this.residentBytes -= batch.resolved();
         this.nextTurn();
@@ -325,8 +330,9 @@ class LevelRegion implements RegionState {
     while (this.inFlight !== undefined) await this.inFlight;
     // Whoever asked for it has been told.
     await this.flushing?.catch(() => undefined);
+    await this.names.close();
     await this.db.close();
-    rmSync(this.directory, { recursive: true, force: true });
+    await rm(this.directory, { recursive: true, force: true });
   }
 }
 

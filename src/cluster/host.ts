@@ -219,10 +219,11 @@ export class Host {
       const lost = error ?? linkLost(link.peer, 'the host at its other end has ended');
       this.#tell({ kind: 'unlinked', peer, by, error: errorData(lost) });
       for (const [name, part] of this.#parts) {
-        if (part.held === undefined || ![...part.is.placement.values()].includes(peer)) continue;
-        const [task] = [...part.is.placement].find(([, host]) => host === this.#options.number)!;
+        if (![...part.is.placement.values()].includes(peer)) continue;
+        // Also where the leader is told: it may be gone already.
         part.ledger.broken();
-        part.held.push({ kind: 'report', part: name, task, report: 'failed', args: [errorData(new TaskFailure('restart', lost))] });
+        const [task] = [...part.is.placement].find(([, host]) => host === this.#options.number)!;
+        part.held?.push({ kind: 'report', part: name, task, report: 'failed', args: [errorData(new TaskFailure('restart', lost))] });
       }
     });
   }

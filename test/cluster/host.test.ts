@@ -6,7 +6,7 @@ import type { HostMail, LeaderMail } from '../../src/cluster/host-mail.ts';
 import { linkLost } from '../../src/cluster/transport/link.ts';
 import { localLinks } from '../../src/cluster/transport/local-link.ts';
 import { RemoteChannels } from '../../src/cluster/transport/remote-channel.ts';
-import { tasksOfRegion } from '../../src/execution/region-tasks.ts';
+import { type PlannedTask, tasksOfRegion } from '../../src/execution/region-tasks.ts';
 import { buildGraph } from '../../src/graph/plan.ts';
 import { operatorOf } from '../../src/operators/operator-of.ts';
 import { systemIo } from '../../src/runtime/io.ts';
@@ -44,7 +44,7 @@ class Watched implements Backend {
 }
 
 /** A host of that job, and the end of its leader, which is the test's. */
-function hostOf(of: Job, aloneMs = 0) {
+function hostOf(of: Job, aloneMs = 0, at: (task: PlannedTask) => number = () => 0) {
   const definition = definitionOf(of);
   const graph = buildGraph(definition.build(), { parallelism: 1, version: undefined });
   const backend = new Watched();
@@ -72,7 +72,7 @@ function hostOf(of: Job, aloneMs = 0) {
   });
   const tell = (mail: LeaderMail): void => channels.tell(mail);
   const open = (region: number, attempt: number): void => {
-    const placement = new Map(tasksOfRegion(graph, region).map(({ name }) => [name, 0]));
+    const placement = new Map(tasksOfRegion(graph, region).map((task) => [task.name, at(task)]));
     const request = {
       region,
       attempt,
@@ -94,7 +94,7 @@ function hostOf(of: Job, aloneMs = 0) {
   const start = async (region: number, attempt: number): Promise<void> => {
     const part = `${region}/${attempt}`;
     tell({ kind: 'start', part });
-    for (const { name, vertex } of tasksOfRegion(graph, region)) {
+    for (const { name, vertex } of tasksOfRegion(graph, region).filter((task) => at(task) === 0)) {
       await until((mail) => mail.kind === 'report' && mail.task === name && mail.report === 'opened');
       const splits = { known: new Set<string>(), ended: new Map(), counts: new Array<number>(vertex.parallelism).fill(0) };
       tell({ kind: 'mail', part, task: name, mail: { kind: 'go', splits } });
@@ -301,9 +301,9 @@ describe('a host whose leader has died', () => {
     feed.push([1]);
     await until((mail) => mail.kind === 'letter');
     dies();
+    const { parts } = host.standing();
     feed.push([2, 3]).push([5]);
     await saw.until(() => seen.length === 4);
-    const { parts } = host.standing();
     expect(parts).toMatchObject([{ name: '0/1', region: 0, attempt: 1, lineage: 'l', maxParallelism: 128 }]);
     expect([...parts[0]!.markers.keys()]).toEqual([...parts[0]!.placement.keys()]);
     expect(letters(heard)).toEqual([1]);
@@ -319,6 +319,28 @@ describe('a host whose leader has died', () => {
     tell({ kind: 'close', part: '0/1' });
     await until(closed('0/1'));
     expect(backend.opened).toEqual(['0']);
+  });
+
+  it('says nothing of parts that have lost the link to another host of theirs, whoever was told of that', async () => {
+    const feed = new Feed<number>().push([1]);
+    const keyed = job('keyed', (env) => {
+      env
+        .source('in', feed)
+        .keyBy((n) => n)
+        .forEach('out', () => {});
+    });
+    const { host, open, until, start, dies } = hostOf(keyed, 60_000, ({ vertex }) => (vertex.index === 1 ? 1 : 0));
+    const [ours, theirs] = localLinks('host 0', 'host 1');
+    theirs.receive(() => {});
+    host.join(1, ours, 1);
+    open(0, 1);
+    await until(opened('0/1'));
+    await start(0, 1);
+    await feed.taken();
+    theirs.close();
+    await until(({ kind }) => kind === 'unlinked');
+    dies();
+    expect(host.standing().parts).toEqual([]);
   });
 
   it('closes the parts that nobody goes on with, and ends when it is told to', async () => {
