@@ -202,16 +202,21 @@ export class Workers implements Hosts {
     }
   }
 
-  /** The parts of a region that is gone on with, once. */
+  /** The parts of a region that is gone on with, once. Throws where one of its hosts was lost since; then nothing of it goes on. */
   kept(options: PartOptions): readonly RegionPart[] {
-    const { hosts, placement } = this.#kept.get(options.number)!;
+    const { hosts, placement, part: name } = this.#kept.get(options.number)!;
+    if (hosts.some(({ host }) => !this.#hosts.has(host.host))) {
+      for (const { host } of hosts) this.#hosts.get(host.host)?.host.tell({ kind: 'close', part: name });
+      const error = new MillraceError('HOST_LOST', `A worker of the job '${options.job}' was lost while another leader took over.`);
+      this.#losses.add(error);
+      throw error;
+    }
     const request = partRequest(options, placement);
     for (const { worker, host } of hosts) for (const [task, number] of placement) if (number === host.host) this.#last.set(task, worker);
     return hosts.map(({ host }) => {
-      const held = this.#hosts.get(host.host);
-      if (held === undefined) throw new MillraceError('HOST_LOST', `Host ${host.host} of the job '${options.job}' was lost before it was gone on with.`);
-      const part = new RemotePart(held.host, host.host, request, options, { isRunning: true });
-      held.host.add(part);
+      const { host: held } = this.#hosts.get(host.host)!;
+      const part = new RemotePart(held, host.host, request, options, { isRunning: true });
+      held.add(part);
       return part;
     });
   }

@@ -2,12 +2,14 @@ import { job } from 'millrace';
 import { describe, expect, it } from 'vitest';
 import { definitionOf } from '../../src/api/job.ts';
 import type { HostMail, LeaderMail } from '../../src/cluster/host-mail.ts';
+import type { StandingHost } from '../../src/cluster/standing.ts';
 import type { Link } from '../../src/cluster/transport/link.ts';
 import { localLinks } from '../../src/cluster/transport/local-link.ts';
 import { RemoteChannels } from '../../src/cluster/transport/remote-channel.ts';
 import { Workers, type WorkersOptions } from '../../src/cluster/workers.ts';
 import { MillraceError } from '../../src/errors.ts';
 import type { PartOptions } from '../../src/execution/region-part.ts';
+import { tasksOfRegion } from '../../src/execution/region-tasks.ts';
 import { SILENT } from '../../src/graph/context.ts';
 import { buildGraph } from '../../src/graph/plan.ts';
 import { systemIo } from '../../src/runtime/io.ts';
@@ -40,6 +42,8 @@ interface Settings {
   /** What a host does with what it is told; by default it opens whatever it is to. */
   readonly hear?: (mail: LeaderMail, tell: (mail: HostMail) => void) => void;
   readonly join?: (tried: number) => void;
+  /** What goes on at a worker of a leader that is gone. */
+  readonly standing?: (worker: string) => readonly StandingHost[];
   /** What a worker says of a host that has ended. */
   readonly cause?: Error;
 }
@@ -51,7 +55,7 @@ const opens: NonNullable<Settings['hear']> = (mail, tell) => {
 };
 
 /** Members whose hosts do what the test says, and end when the leader does not want them any more. */
-function workers({ workers: count, stallMs, hear = opens, join = () => {}, cause }: Settings) {
+function workers({ workers: count, stallMs, hear = opens, join = () => {}, standing = () => [], cause }: Settings) {
   const members = Array.from({ length: count }, (_, i) => ({
     id: String(i),
     address: `worker ${i}`,
@@ -68,6 +72,12 @@ function workers({ workers: count, stallMs, hear = opens, join = () => {}, cause
   const waiting = new Set<() => void>();
   const links: Link[] = [];
   let joins = 0;
+  const linked = (host: number) => {
+    const [ours, theirs] = localLinks('leader', `host ${host}`);
+    const channels = new RemoteChannels(theirs, { mail: (mail) => hear(mail as LeaderMail, (answer) => channels.tell(answer)) });
+    links.push(theirs);
+    return { link: ours, ended: theirs.closed, cause: () => cause };
+  };
   const worker = {
     id: '0',
     members: () => members,
@@ -77,16 +87,14 @@ function workers({ workers: count, stallMs, hear = opens, join = () => {}, cause
         waiting.add(resolve);
         signal.addEventListener('abort', () => resolve(), { once: true });
       }),
-    settle: async (to: string, _: unknown, kept: readonly unknown[]) => {
+    standing: async (to: string) => standing(to),
+    settle: async (to: string, _: unknown, kept: readonly { readonly host: number }[]) => {
       settled.push(`${to}: ${kept.length}`);
-      return new Map();
+      return new Map(kept.map(({ host }) => [host, linked(host)]));
     },
     beginHost: async (to: string, { host }: { readonly host: number }) => {
       begun.push({ worker: to, host });
-      const [ours, theirs] = localLinks('leader', `host ${host}`);
-      const channels = new RemoteChannels(theirs, { mail: (mail) => hear(mail as LeaderMail, (answer) => channels.tell(answer)) });
-      links.push(theirs);
-      return { link: ours, ended: theirs.closed, cause: () => cause };
+      return linked(host);
     },
     joinHosts: async () => join(++joins),
     endHost: (_: string, { host }: { readonly host: number }) => void ended.push(host),
@@ -139,6 +147,46 @@ describe('hosts as their leader watches them', () => {
     }
     expect(settled).toEqual(['0: 0', '1: 0', '1: 0']);
     await only!.close();
+    await hosts.close();
+  });
+
+  it('that a leader takes over are held as if it had begun them; where one is lost before its parts are, the others close theirs', async () => {
+    const heard: string[] = [];
+    const asked = part(2);
+    const placement = new Map([...tasksOfRegion(asked.graph, 0)].map(({ name, subtask }) => [name, 1000 + subtask]));
+    const { hosts, links, settled } = workers({
+      workers: 2,
+      hear: (mail, tell) => {
+        heard.push(mail.kind);
+        opens(mail, tell);
+      },
+      standing: (at) => [
+        {
+          host: 1000 + Number(at),
+          epoch: 0,
+          peers: new Map([[1001 - Number(at), 7]]),
+          parts: [
+            {
+              ...{ name: '0/1', region: 0, attempt: 1, lineage: 'l', planHash: asked.graph.plan.hash, parallelism: 2, maxParallelism: 128, placement },
+              markers: new Map([...placement].filter(([, host]) => host === 1000 + Number(at)).map(([task]) => [task, 0])),
+            },
+          ],
+        },
+      ],
+    });
+    const question = { graph: asked.graph, lineage: 'l', begun: new Map([[0, 1]]) };
+    expect([...(await hosts.standing(question)).keys()]).toEqual([0]);
+    expect(await hosts.settle(new Set([0]))).toEqual(new Set([0]));
+    expect(settled.slice(0, 2)).toEqual(['0: 1', '1: 1']);
+    const [one, other] = hosts.kept(asked);
+    expect(one!.tell('nobody', { kind: 'abort', id: 1 })).toBe(false);
+    expect([...placement.keys()].map((task) => [one, other].filter((each) => each!.tell(task, { kind: 'abort', id: 1 })).length)).toEqual([1, 1]);
+    const gone = new Promise<string>((resolve) => hosts.onGone(resolve));
+    links[1]!.close();
+    expect(await gone).toBe('1');
+    expect(() => hosts.kept(asked)).toThrow('was lost while another leader took over');
+    await Promise.all([one!.close(), other!.close()]);
+    expect(heard.filter((kind) => kind === 'close')).toHaveLength(2);
     await hosts.close();
   });
 
