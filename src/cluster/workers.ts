@@ -181,7 +181,7 @@ export class Workers implements Hosts {
     );
     this.#keepPairs();
     const isHeld = ({ hosts }: KeptRegion): boolean => hosts.every(({ host }) => this.#hosts.get(host.host)?.alive === true);
-    for (const [region, kept] of this.#kept) {
+    for (const kept of this.#kept.values()) {
       if (isHeld(kept)) continue;
       for (const { host } of kept.hosts) this.#hosts.get(host.host)?.host.tell({ kind: 'close', part: kept.part });
     }

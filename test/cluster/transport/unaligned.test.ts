@@ -66,7 +66,7 @@ class Receiver {
   }
 
   giveUp(id: number): true {
-    this.gate.abort(id);
+    this.#follow(this.gate.abort(id));
     this.givenUp.add(id);
     return true;
   }
