@@ -492,7 +492,12 @@ export class Leader {
     // The list of members may be a moment behind.
     while (offers(worker) && io.elapsed() < until) await new Promise<void>((resolve) => void io.clock.setTimeout(resolve, DRAIN_LOOK_MS));
     log.info({ worker }, 'A worker leaves: what it runs is moved.');
-    await Promise.all([...this.#led.values()].map((job) => job.move()));
+    const moved = await Promise.allSettled([...this.#led.values()].map((job) => job.move()));
+    // What it has led is another leader's by now, or about to be, who is to be asked.
+    if (this.#leaving) throw deposed(this.#term?.epoch ?? 0);
+    this.#leads();
+    // One that has ended has nothing to move.
+    for (const each of moved) if (each.status === 'rejected' && codeOf(each.reason) !== 'JOB_ENDED') throw each.reason;
   }
 
   /** One that was submitted a moment ago may not be known here yet. */
