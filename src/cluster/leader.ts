@@ -1,8 +1,8 @@
 // The leader: whoever is elected runs the jobs that are wanted, for as long as its term lasts.
 //
 // The order of a term (protocols 17): the epoch is taken, in ZooKeeper, before anything is read; registries and the job store are read behind that, in the same session; the
-// epoch is told to every worker, whose hosts of older leaders end; each job is opened from its registry: what was registered and not announced is committed by the restore,
-// and what was under way under an older leader is aborted with its attempt.
+// epoch is told to every worker, whose hosts leave their older leader; each job is opened from its registry: regions that are whole go on, what was registered and not announced is
+// announced to them or committed by the restore of the others, and what was under way under an older leader is aborted.
 //
 // Invariants:
 //  A1  Between two terms of one process nothing of the first is led any more. Tasks may go on, also on this worker, until another leader goes on with them or ends them.
